@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frozen value objects that cost nothing to import.
+
+Rules of this file:
+1. It imports nothing: `import dataclasses` alone takes longer than a whole one-shot login may.
+2. A type checker sees a frozen dataclass; at run time `@record` gives the same behaviour.
+3. `__post_init__` of a record validates; what cannot be constructed cannot be sent or believed.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    from typing_extensions import dataclass_transform
+
+    T = TypeVar("T")
+else:
+
+    def dataclass_transform(**_kwargs):
+        return lambda decorator: decorator
+
+
+def _init(self: Any, *args: Any, **kwargs: Any) -> None:
+    cls = type(self)
+    if len(args) > len(cls.__fields__):
+        raise TypeError(f"{cls.__name__} takes {len(cls.__fields__)} fields, got {len(args)}")
+    values = dict(cls.__defaults__)
+    values.update(zip(cls.__fields__, args))
+    for name, value in kwargs.items():
+        if name not in cls.__fields__ or name in cls.__fields__[: len(args)]:
+            raise TypeError(f"{cls.__name__} has no free field {name!r}")
+        values[name] = value
+    if len(values) != len(cls.__fields__):
+        missing = [name for name in cls.__fields__ if name not in values]
+        raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
+    self.__dict__.update(values)
+    cls.__post_init__(self)
+
+
+def _post_init(self: Any) -> None:
+    """A record without rules of its own accepts every value of its fields."""
+
+
+def _frozen(self: Any, name: str, *_value: Any) -> None:
+    raise AttributeError(f"{type(self).__name__}.{name} is read-only")
+
+
+def _values(self: Any) -> tuple[Any, ...]:
+    return tuple(self.__dict__[name] for name in type(self).__fields__)
+
+
+def _eq(self: Any, other: Any) -> Any:
+    return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+def _repr(self: Any) -> str:
+    fields = ", ".join(f"{name}={self.__dict__[name]!r}" for name in type(self).__fields__)
+    return f"{type(self).__name__}({fields})"
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen value object from its annotated fields, in their order."""
+    fields = tuple(cls.__dict__["__annotations__"]) if "__annotations__" in cls.__dict__ else tuple(cls.__annotations__)
+    members: dict[str, Any] = {
+        "__fields__": fields,
+        "__defaults__": {name: cls.__dict__[name] for name in fields if name in cls.__dict__},
+        "__init__": _init,
+        "__setattr__": _frozen,
+        "__delattr__": _frozen,
+        "__eq__": _eq,
+        "__hash__": _hash,
+        "__repr__": _repr,
+    }
+    if "__post_init__" not in cls.__dict__:
+        members["__post_init__"] = _post_init
+    for name, member in members.items():
+        setattr(cls, name, member)
+    return cls
+
+
+def replace(value: T, **changes: Any) -> T:
+    """The same record with some fields changed; it is validated anew."""
+    return type(value)(**{**value.__dict__, **changes})
