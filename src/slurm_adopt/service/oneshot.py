@@ -13,10 +13,11 @@ import os
 import signal
 import time
 
+from ..record import replace
 from ..system import sock
 from ..system.task import run
 from ..wire.errors import ProtocolError
-from ..wire.exchange import PACKET_CAP, LoginReply, decode_request, encode_reply
+from ..wire.exchange import PACKET_CAP, decode_request, encode_reply
 from .login import Answer, decide_login
 
 #: The module kills us at its deadline; this is for the day it cannot.
@@ -44,13 +45,10 @@ def main() -> None:
 
 
 def encode_answer(answer: Answer) -> bytes:
-    """The reply as a packet; one that does not fit loses its words, never its meaning."""
+    """The reply as a packet; one that does not fit (an endless XAUTHORITY) keeps only SLURM_JOB_ID of its variables."""
     try:
         return encode_reply(answer.reply)
     except ProtocolError:
-        reply = answer.reply
-        return encode_reply(
-            LoginReply(reply.result, reply.reason, reply.level, reply.log, joins=reply.joins, join_failed=reply.join_failed)
-        )
+        return encode_reply(replace(answer.reply, env=answer.reply.env[:1]))
 
 
