@@ -40,7 +40,7 @@ class StepFact:
 
 @record
 class CallerFact:
-    """What network caller ID found: `status` is `not-asked`, `found`, `unknown`, or a reason code; `job_id` if found."""
+    """What network caller ID found: `status` is `not-asked`, `found`, `unknown` or a reason code; `job_id` if found."""
 
     status: str = "not-asked"
     job_id: int = 0
@@ -228,7 +228,9 @@ REASONS = _table(
     Reason(STEP_SILENT, "slurmstepd did not answer in time."),
     Reason(STEP_CLOSED, "slurmstepd closed the connection half-way."),
     Reason(STEP_MALFORMED, "slurmstepd's answer was malformed."),
-    Reason(STEP_UNTRUSTED, "The socket is not root's, or its process is not the slurmstepd it says it is.", level="err"),
+    Reason(
+        STEP_UNTRUSTED, "The socket is not root's, or its process is not the slurmstepd it says it is.", level="err"
+    ),
     Reason("step-foreign", "The step belongs to another user.", level="err"),
     Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),

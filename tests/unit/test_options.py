@@ -53,7 +53,8 @@ def test_options__twice_the_last_holds_and_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0.1", 0.1), ("300", 300), ("2.5", 2.5), ("0", 5), ("301", 5), ("-1", 5), ("1e2", 5), ("٣", 5), ("nan", 5)]
+    ("text", "value"),
+    [("0.1", 0.1), ("300", 300), ("2.5", 2.5), ("0", 5), ("301", 5), ("-1", 5), ("1e2", 5), ("٣", 5), ("nan", 5)],
 )
 def test_options__timeout(text: str, value: float) -> None:
     assert parse_options([f"timeout={text}"]).timeout_s == value

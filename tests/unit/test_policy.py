@@ -34,12 +34,22 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("no job, ignore", "action_no_jobs=ignore", facts(), Verdict("ignore", "no-job")),
     ("one job: adopted without asking (R-2)", "", facts(ONE), Adopt(7, "only")),
     ("one job, asked", "single_job_skip_rpc=0", facts(ONE), AskCaller()),
-    ("one job, asked, unknown", "single_job_skip_rpc=0 action_unknown=deny", facts(ONE, caller=UNKNOWN), Adopt(7, "only")),
+    (
+        "one job, asked, unknown",
+        "single_job_skip_rpc=0 action_unknown=deny",
+        facts(ONE, caller=UNKNOWN),
+        Adopt(7, "only"),
+    ),
     ("several jobs: asked (R-4)", "", facts(*TWO), AskCaller()),
     ("several, found", "", facts(*TWO, caller=FOUND), Adopt(7, "caller")),
     ("several, unknown: the newest (R-21)", "", facts(*TWO, caller=UNKNOWN), Adopt(9, "newest")),
     ("several, unknown, deny", "action_unknown=deny", facts(*TWO, caller=UNKNOWN), Verdict("deny", "unknown-denied")),
-    ("several, unknown, allow", "action_unknown=allow", facts(*TWO, caller=UNKNOWN), Verdict("allow", "unknown-allowed")),
+    (
+        "several, unknown, allow",
+        "action_unknown=allow",
+        facts(*TWO, caller=UNKNOWN),
+        Verdict("allow", "unknown-allowed"),
+    ),
     ("newest is by start, not by id", "", facts(step(9, 1), step(7, 2), caller=UNKNOWN), Adopt(7, "newest")),
     ("a foreign job is never adopted into", "", facts(*TWO, caller=CallerFact("found", 99)), Adopt(9, "newest")),
     ("adopted", "", facts(ONE, attempts=(Attempt(7, "only"),)), Verdict("allow", "adopted", 7, "only")),
@@ -80,11 +90,21 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("silent steps of others do not matter", "", facts(ONE, unanswered=("step-silent",)), Adopt(7, "only")),
     ("no spool directory: no jobs", "", facts(fault="spool-dir-missing"), Verdict("deny", "spool-dir-missing")),
     ("no slurm.conf", "", facts(fault="slurm-conf-missing"), Verdict("ignore", "slurm-conf-missing")),
-    ("no slurm.conf, strict", "profile=strict", facts(fault="slurm-conf-missing"), Verdict("deny", "slurm-conf-missing")),
+    (
+        "no slurm.conf, strict",
+        "profile=strict",
+        facts(fault="slurm-conf-missing"),
+        Verdict("deny", "slurm-conf-missing"),
+    ),
     ("a fault, allow", "action_generic_failure=allow", facts(fault="deadline"), Verdict("allow", "deadline")),
     ("root without a job (R-29)", "ignore_root=0", facts(uid=0), Verdict("ignore", "root")),
     ("root with a job", "ignore_root=0", facts(ONE, uid=0), Adopt(7, "only")),
-    ("root, fault, strict", "profile=strict ignore_root=0", facts(uid=0, fault="deadline"), Verdict("ignore", "root")),
+    (
+        "root, fault, strict",
+        "profile=strict ignore_root=0",
+        facts(uid=0, fault="deadline"),
+        Verdict("ignore", "root"),
+    ),
     (
         "session in place",
         "",
@@ -105,7 +125,12 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("deny", "adopt-failed"),
     ),
     ("the account's job is gone", "", facts(ONE, phase="open_session", account_job=5), Verdict("deny", "job-ending")),
-    ("session of somebody without a job (R-13, R-14)", "", facts(phase="open_session"), Verdict("ignore", "session-not-ours")),
+    (
+        "session of somebody without a job (R-13, R-14)",
+        "",
+        facts(phase="open_session"),
+        Verdict("ignore", "session-not-ours"),
+    ),
     ("session line alone", "", facts(ONE, phase="open_session"), Adopt(7, "only")),
 ]
 
@@ -116,7 +141,9 @@ def test_policy__case(line: str, known: Facts, expected: Decision) -> None:
 
 
 states = st.sampled_from(["starting", "running", "ending"])
-steps = st.lists(st.builds(step, st.integers(1, 5), st.integers(1, 3), states), max_size=4, unique_by=lambda s: s.job_id)
+steps = st.lists(
+    st.builds(step, st.integers(1, 5), st.integers(1, 3), states), max_size=4, unique_by=lambda s: s.job_id
+)
 callers = st.builds(CallerFact, st.sampled_from(["not-asked", "found", "unknown"]), st.integers(0, 6))
 failures = st.sampled_from(["", "adopt-refused", "step-ending", "step-gone", "step-silent"])
 attempts = st.lists(st.builds(Attempt, st.integers(1, 5), st.just("newest"), failures), max_size=3)

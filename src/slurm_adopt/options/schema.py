@@ -40,7 +40,7 @@ OPTIONS = (
     OptionSpec(
         "action_unknown",
         ("newest", "allow", "deny"),
-        "Several jobs, and caller ID names none: take the one that started last, let in outside of all jobs, or refuse.",
+        "Several jobs, and caller ID names none: take the one that started last, let in outside all jobs, or refuse.",
         stricter="deny",
     ),
     OptionSpec(
@@ -71,9 +71,7 @@ OPTIONS = (
         stricter="info",
         default="info",
     ),
-    OptionSpec(
-        "nodename", (), "This node's NodeName, where it is not `hostname -s`.", form="a NodeName of slurm.conf"
-    ),
+    OptionSpec("nodename", (), "This node's NodeName, where it is not `hostname -s`.", form="a NodeName of slurm.conf"),
     OptionSpec(
         "service",
         (),

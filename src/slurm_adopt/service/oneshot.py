@@ -50,5 +50,3 @@ def encode_answer(answer: Answer) -> bytes:
         return encode_reply(answer.reply)
     except ProtocolError:
         return encode_reply(replace(answer.reply, env=answer.reply.env[:1]))
-
-

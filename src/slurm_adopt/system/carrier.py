@@ -55,8 +55,8 @@ def _carrying_parent(child: Process, inodes: set[str]) -> Process | None:
 def choose_connection(connections: tuple[Connection, ...], rhost: str) -> Connection | None:
     """The ssh connection among the caller's sockets.
 
-    A directory service's socket (LDAP, SSSD, Kerberos) may be open as well. The one whose far end is PAM_RHOST is it; if
-    PAM_RHOST is a name, the lowest descriptor, because the connection is opened before anything else is asked.
+    A directory service's socket (LDAP, SSSD, Kerberos) may be open as well. The one whose far end is PAM_RHOST is
+    it; if PAM_RHOST is a name, the lowest descriptor, because the connection is opened before anything else is asked.
     """
     for conn in connections:
         if plain_address(conn.peer_address) == plain_address(rhost):

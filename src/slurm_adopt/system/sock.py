@@ -9,12 +9,11 @@ Rules of this file:
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import struct
 import time
-
-import _socket
 
 from .task import MS, POLLIN, POLLOUT, DeadlineExceeded, Wait, wait_for
 
@@ -103,9 +102,7 @@ def receive_with_fds(sock: Socket, count: int, deadline_ns: int) -> Task[tuple[b
     """One recvmsg: data, received descriptors (close-on-exec, owned by the caller), message flags."""
     while True:
         try:
-            data, ancillary, flags, _ = sock.recvmsg(
-                count, _socket.CMSG_SPACE(4 * FDS_CAP), _socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, flags, _ = sock.recvmsg(count, _socket.CMSG_SPACE(4 * FDS_CAP), _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             yield from wait_for(sock.fileno(), POLLIN, deadline_ns)
             continue

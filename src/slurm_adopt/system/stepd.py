@@ -11,10 +11,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-
-import _socket
 
 from ..model import STEP_CLOSED, STEP_ENDING, STEP_GONE, STEP_MALFORMED, STEP_SILENT, STEP_UNTRUSTED
 from ..record import record

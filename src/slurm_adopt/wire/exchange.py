@@ -59,7 +59,7 @@ class Connection:
 
 @record
 class LoginRequest:
-    """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` is SLURM_JOB_ID of the PAM environment."""
+    """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC, `job` SLURM_JOB_ID of the PAM environment."""
 
     phase: str
     deadline_ns: int
@@ -238,7 +238,7 @@ def _number(text: str) -> int:
 
 
 def _family(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
-    values = []
+    values: list[str] = []
     while f"{prefix}{len(values)}" in fields:
         values.append(fields[f"{prefix}{len(values)}"])
         if len(values) > cap:

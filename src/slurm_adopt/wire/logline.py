@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One structured log line: `key=value key="va\\"lue"`, in a fixed order, safe to parse whatever a user calls himself."""
+"""One structured log line: `key=value key="va\\"lue"`, in a fixed order, safe to parse whatever a user is called."""
 
 from __future__ import annotations
 
