@@ -18,7 +18,7 @@ from ..system.procfs import read_cgroups
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.stepd import StepFault, connect_step
 from ..system.task import MS, DeadlineExceeded, all_of
-from ..wire.cgroup_path import same_step
+from .adopt import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,19 +61,19 @@ class Found:
             step.connection.close()
 
 
-def list_steps(directories: Iterable[SpoolDirectory], node: str) -> list[StepPath]:
+def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
     """Every extern step of the node; `SpoolFault` if a directory cannot be read."""
-    return [path for directory in directories for path in directory.extern_steps(node)]
+    return [path for directory in directories for path in directory.extern_steps()]
 
 
-def open_directories(names: Iterable[str], owners: tuple[int, ...]) -> list[SpoolDirectory]:
+def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int, ...]) -> list[SpoolDirectory]:
     """All spool directories that exist; `SpoolFault` if none does, or if one is not to be trusted."""
     opened: list[SpoolDirectory] = []
     missing: SpoolFault | None = None
     try:
-        for name in names:
+        for name, node in names:
             try:
-                opened.append(SpoolDirectory(name, owners))
+                opened.append(SpoolDirectory(name, owners, node))
             except SpoolFault as fault:
                 if fault.reason != "spool-dir-missing":
                     raise
@@ -144,6 +144,6 @@ def find_membership(processes: Iterable[Process], found: Found) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity.pid) if identity is not None else None
-        if reference is not None and all(same_step(reference, text or b"").inside for text in texts):
+        if reference is not None and all(compare(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

@@ -9,7 +9,7 @@ Rules of this file:
    other group may write is only a problem for `doctor`: sites have admin groups. The same holds for includes.
 3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
    here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
-4. `ConfUnusable` is the only error; its `slug` is the reason code.
+4. `ConfUnusable` is the only error; its `reason` is the reason code.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import errno
 import os
 import stat
 
-from slurm_adopt.record import record
-from slurm_adopt.system.accounts import uid_of_user
-from slurm_adopt.wire.errors import RemoteProtocolError
-from slurm_adopt.wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
-from slurm_adopt.wire.slurm_nodes import DEFAULT_PORT
+from ..record import record
+from ..wire.errors import RemoteProtocolError
+from ..wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
+from ..wire.slurm_nodes import DEFAULT_PORT
+from .accounts import uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from slurm_adopt.wire.slurm_conf import Statement
+    from ..wire.slurm_conf import Statement
 
 SEARCH_PATHS = (
     "/etc/slurm/slurm.conf",  # SchedMD's packages, Debian, Fedora
@@ -44,11 +44,11 @@ DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
 class ConfUnusable(Exception):
-    """No usable slurm.conf. `slug`: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
+    """No usable slurm.conf. `reason`: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
 
-    def __init__(self, slug: str, what: str) -> None:
-        super().__init__(f"{slug}: {what}")
-        self.slug = slug
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
 
 
 @record
@@ -138,8 +138,8 @@ class _Reader:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            slug = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
-            raise ConfUnusable(slug, f"{path}: {error.strerror}") from None
+            reason = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
+            raise ConfUnusable(reason, f"{path}: {error.strerror}") from None
         try:
             self.remember(path, os.fstat(fd))
             pieces = []

@@ -15,14 +15,14 @@ from __future__ import annotations
 import os
 import stat
 
-from slurm_adopt.system.accounts import uid_of_user
-from slurm_adopt.wire.slurm_nodes import node_of_name, nodes_of_host
+from ..wire.slurm_nodes import node_of_name, nodes_of_host
+from .accounts import uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from slurm_adopt.system.slurm_conf import SlurmConf
+    from .slurm_conf import SlurmConf
 
     # a folder, and the node name its sockets begin with; None: any
     SpoolDir = tuple[str, "str | None"]

@@ -13,8 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from slurm_adopt.record import record
-
+from ..record import record
 from .errors import RemoteProtocolError
 from .sluid import decode_sluid
 
@@ -55,11 +54,14 @@ class StepPath:
 
 @record
 class Membership:
-    """Whether a process is in the step of a slurmstepd, why, and the path that says so."""
+    """Whether a process is in the step of a slurmstepd, why, and the path that says so.
+
+    `step_known` is False if Slurm keeps no cgroups for the step at all (proctrack/linuxproc)."""
 
     inside: bool
     reason: str
     path: str
+    step_known: bool = True
 
 
 def decode_cgroups(text: bytes) -> tuple[CgroupLine, ...]:
@@ -196,7 +198,7 @@ def same_step(stepd: tuple[CgroupLine, ...], target: tuple[CgroupLine, ...]) -> 
             return Membership(False, f"the process is not below {wanted} in {name}", here.path)
         shown = shown or here.path
     if not jobs:
-        return Membership(False, "slurmstepd is in no cgroup of a job", "")
+        return Membership(False, "slurmstepd is in no cgroup of a job", "", step_known=False)
     if len(jobs) > 1:
         return Membership(False, "slurmstepd's cgroups name more than one job", shown)
     return Membership(True, "in the extern step", shown)
