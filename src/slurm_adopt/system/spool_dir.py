@@ -2,8 +2,8 @@
 """Where this node's slurmstepds have their sockets.
 
 Rules of this file:
-1. SlurmdSpoolDir's `%n` is the node's name and `%h` its host name; which node this is comes from `nodename=`, else from the
-   NodeHostname lines and this machine's host name, short form, full form, then `localhost` (Slurm's own order).
+1. SlurmdSpoolDir's `%n` is the node's name and `%h` its host name; which node this is comes from `nodename=`, else from
+   the NodeHostname lines and this machine's host name, short form, full form, then `localhost` (Slurm's own order).
    Never from DNS, never from the environment.
 2. Dynamic nodes (slurmd -Z, FUTURE) are not in the file, and their names cannot be derived: then the folders that
    fit the pattern and hold an extern step's socket are found by looking.
