@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# The verbs of this project. Each does its own set-up.
+SHELL := /bin/bash
+PREFIX ?= /usr
+DESTDIR ?=
+BUILD ?= build
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+PY := $(VENV)/bin/python
+export PYTHONPATH := src:tools
+
+.PHONY: all setup test lint demo conformance bench install clean
+
+all: $(BUILD)/build.ninja
+	@meson compile -C $(BUILD)
+
+$(BUILD)/build.ninja: | setup
+	@meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_OPTIONS) >/dev/null
+
+setup: $(VENV)/ready
+
+# the host's build tools, and the project's own Python environment
+$(VENV)/ready: tests/requirements.txt tools/setup-host
+	@tools/setup-host
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system)
+test: setup
+	@$(PY) -m pytest
+
+lint: setup
+	@$(PY) -m pytest tests/lint
+
+## make demo: an isolated node with real Slurm and sshd tells the story; KEEP=1 leaves it up
+demo: setup
+	@$(PY) tools/demo.py $(if $(KEEP),--keep)
+
+## make conformance: our module and Debian's C module side by side
+conformance: setup
+	@$(PY) -m tests.conformance
+
+## make bench: time against the C module
+bench: setup
+	@$(PY) -m bench
+
+## make install DESTDIR= PREFIX=: never edits PAM
+install: all
+	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
+
+clean:
+	rm -rf $(BUILD) $(VENV)

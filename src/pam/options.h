@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SA_OPTIONS_H
+#define SA_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SA_NS_PER_S UINT64_C(1000000000)
+
+enum sa_mode { SA_MODE_AUTO, SA_MODE_SERVICE, SA_MODE_ONESHOT };
+enum sa_failure { SA_FAILURE_IGNORE, SA_FAILURE_ALLOW, SA_FAILURE_DENY };
+
+struct sa_options {
+    const char *service; /* PAM service to work in, "*" for all */
+    const char *socket_path;
+    uint64_t timeout_ns; /* for the whole call */
+    enum sa_mode mode;
+    enum sa_failure on_failure;
+    bool ignore_root;
+};
+
+/* Cannot fail. The strings point into argv or are constants. */
+void sa_options_parse(int argc, const char **argv, struct sa_options *ret_options);
+
+#endif

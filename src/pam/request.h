@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SA_REQUEST_H
+#define SA_REQUEST_H
+
+#include <security/pam_modules.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "options.h"
+#include "reply.h"
+
+enum sa_phase { SA_PHASE_ACCOUNT, SA_PHASE_OPEN_SESSION, SA_PHASE_CLOSE_SESSION };
+
+/* One call of the module: what is known before anybody is asked. The strings are PAM's. */
+struct sa_login {
+    pam_handle_t *pamh;
+    enum sa_phase phase;
+    int flags;
+    const char *service;
+    const char *user;
+    const char *rhost; /* NULL if unset */
+    uid_t uid;         /* (uid_t)-1 until known */
+    struct sa_options options;
+    uint64_t started_ns; /* CLOCK_MONOTONIC, as all times here */
+    uint64_t deadline_ns;
+};
+
+struct sa_request {
+    char packet[SA_PACKET_MAX];
+    size_t packet_len;
+    size_t field_count;
+    size_t undated_len; /* up to where the packet stands without its DEADLINE, which is its last field */
+    bool too_large;
+};
+
+const char *sa_request_phase_name(enum sa_phase phase);
+
+/* False: what is to be said does not fit the exchange. */
+bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request);
+
+/* Sets or replaces the deadline. Must come before the packet is sent. */
+void sa_request_set_deadline(struct sa_request *request, uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of a login: facts, steps of the decision, verdicts, reason codes.
+
+Rules of this file:
+1. Values only: no I/O, no policy; imports nothing but `record`.
+2. A reason code is for ever: never renamed, never given another meaning. Logs, `explain`, the documents and the
+   failure table all take it from `REASONS`.
+"""
+
+from __future__ import annotations
+
+from .record import record
+
+STARTING, RUNNING, ENDING = "starting", "running", "ending"
+
+#: Why a slurmstepd's answer could not be used.
+STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING = (
+    "step-gone",
+    "step-silent",
+    "step-closed",
+    "step-malformed",
+    "step-untrusted",
+    "step-ending",
+)
+
+
+@record
+class StepFact:
+    """One extern step of the user on this node.
+
+    `started` orders steps by the time they really began: slurmstepd's start in clock ticks since boot (not moved by
+    clock changes), then the socket's change time in ns, then the job id.
+    """
+
+    job_id: int
+    state: str
+    started: tuple[int, int, int]
+    version: int = 0
+
+
+@record
+class CallerFact:
+    """What network caller ID found: `status` is `not-asked`, `found`, `unknown` or a reason code; `job_id` if found."""
+
+    status: str = "not-asked"
+    job_id: int = 0
+    source: str = ""
+
+
+@record
+class Attempt:
+    """One adoption that was tried: `failure` is empty if the kernel confirms it, else a reason code."""
+
+    job_id: int
+    chosen: str
+    failure: str = ""
+    detail: str = ""
+
+
+@record
+class Facts:
+    """All that a decision may depend on.
+
+    `fault` is a reason code if the steps could not be looked for at all; `unanswered` are the reason codes of steps
+    whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
+    `member_of` is the job that the session is in already, as the kernel says (0: none).
+    """
+
+    phase: str
+    service: str
+    user: str
+    uid: int
+    source: str = ""
+    fault: str = ""
+    steps: tuple[StepFact, ...] = ()
+    unanswered: tuple[str, ...] = ()
+    caller: CallerFact = CallerFact()
+    attempts: tuple[Attempt, ...] = ()
+    account_job: int = 0
+    member_of: int = 0
+
+
+@record
+class AskCaller:
+    """The next step: ask the source of the connection which job it comes from."""
+
+
+@record
+class Adopt:
+    """The next step: adopt into this job. `chosen` says how it was picked: `only`, `caller`, `newest`, `account`."""
+
+    job_id: int
+    chosen: str
+
+
+@record
+class Verdict:
+    """The end of a decision: `action` is `allow`, `deny` or `ignore`; `job_id` is 0 if the login is in no job."""
+
+    action: str
+    reason: str
+    job_id: int = 0
+    chosen: str = ""
+
+
+@record
+class Reason:
+    """One reason code: what it means, what the user is told on refusal, and how loud the log is."""
+
+    code: str
+    meaning: str
+    user_text: str = ""
+    level: str = "info"
+
+
+def _table(*reasons: Reason) -> dict[str, Reason]:
+    return {reason.code: reason for reason in reasons}
+
+
+ADMIN = "Please tell your administrator."
+
+REASONS = _table(
+    Reason("adopted", "The login is in the job; the kernel confirms it."),
+    Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),
+    Reason(
+        "session-readopted",
+        "Something (pam_systemd, pam_cgroup, a keyboard-interactive login) left the session outside; it is in now.",
+        level="notice",
+    ),
+    Reason("session-not-ours", "The user has no job here; another module of the account stack let the login in."),
+    Reason("session-closed", "The session has ended."),
+    Reason("root", "uid 0 is never refused."),
+    Reason("no-job", "The user has no job on this node.", "you have no active jobs on this node"),
+    Reason(
+        "job-ending",
+        "The user's only job here is just ending, or ended while the login was under way.",
+        "your job on this node is just ending",
+    ),
+    Reason(
+        "job-starting",
+        "The user's only job here was not ready for logins in time: its prolog is still running.",
+        "your job on this node is still starting (prolog); please try again in a moment",
+    ),
+    Reason(
+        "spool-dir-missing",
+        "SlurmdSpoolDir does not exist: slurmd has never run here, so there is no job.",
+        "Slurm has no jobs on this node (slurmd's spool directory is missing)",
+        "warning",
+    ),
+    Reason(
+        "steps-unresponsive",
+        "No job of the user was found, and at least one slurmstepd did not answer, so there may be one.",
+        f"no active job of yours could be found on this node, and a slurmstepd does not answer. {ADMIN}",
+        "warning",
+    ),
+    Reason(
+        "unknown-denied",
+        "Several jobs, caller ID does not name one, and action_unknown=deny.",
+        "you have several jobs on this node, and the one you come from could not be determined",
+    ),
+    Reason(
+        "unknown-allowed",
+        "Several jobs, caller ID does not name one, and action_unknown=allow: the login is in no job.",
+        level="warning",
+    ),
+    Reason(
+        "adopt-failed",
+        "The login could not be put into any job of the user.",
+        f"your login could not be put into your job. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "adopt-failed-allowed",
+        "The login could not be put into any job, and action_adopt_failure=allow lets it in outside of all jobs.",
+        level="err",
+    ),
+    Reason(
+        "slurm-conf-missing",
+        "No slurm.conf was found.",
+        f"Slurm is not set up on this node (no slurm.conf). {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "slurm-conf-unreadable",
+        "slurm.conf or a file it includes could not be read.",
+        f"Slurm's configuration on this node could not be read. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "slurm-conf-untrusted",
+        "slurm.conf or a file it includes may be written by somebody who is neither root nor SlurmUser.",
+        f"Slurm's configuration on this node is not safe to use. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "slurm-conf-malformed",
+        "slurm.conf is malformed where it matters.",
+        f"Slurm's configuration on this node could not be understood. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "spool-dir-untrusted",
+        "SlurmdSpoolDir is not a directory, or may be written by somebody else than root or SlurmdUser.",
+        f"Slurm's spool directory on this node is not safe to use. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "spool-dir-unreadable",
+        "SlurmdSpoolDir exists but could not be read.",
+        f"Slurm's spool directory on this node could not be read. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "internal-error",
+        "A fault in slurm-adopt itself; the log names it.",
+        f"this node could not check your Slurm jobs. {ADMIN}",
+        "err",
+    ),
+    Reason(
+        "deadline",
+        "The login's time was up.",
+        f"Slurm did not answer in time on this node. {ADMIN}",
+        "err",
+    ),
+    # --- why a single adoption failed (they stand in `Attempt.failure`, and in the log as detail) ---
+    Reason(STEP_GONE, "The step's socket is stale or gone."),
+    Reason(STEP_ENDING, "The step is ending."),
+    Reason(STEP_SILENT, "slurmstepd did not answer in time."),
+    Reason(STEP_CLOSED, "slurmstepd closed the connection half-way."),
+    Reason(STEP_MALFORMED, "slurmstepd's answer was malformed."),
+    Reason(
+        STEP_UNTRUSTED, "The socket is not root's, or its process is not the slurmstepd it says it is.", level="err"
+    ),
+    Reason("step-foreign", "The step belongs to another user.", level="err"),
+    Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
+    Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),
+    Reason("process-changed", "The process to adopt ended or was replaced while it was adopted.", level="err"),
+    Reason("namespace-failed", "The job's namespaces could not be received.", level="err"),
+    Reason(
+        "namespace-deferred",
+        "The job has namespaces, but this process is not the one that lives on, and no session line joins them later.",
+        level="err",
+    ),
+    # --- what the module says on its own, when there is no answer to carry out ---
+    Reason("helper-unreachable", "Neither the service nor the helper could be started or reached.", level="err"),
+    Reason("helper-untrusted", "The socket's owner or the helper's file is not root's.", level="err"),
+    Reason("helper-bad-reply", "The answer was malformed.", level="err"),
+    Reason("helper-timeout", "No answer within timeout=.", level="err"),
+    Reason("request-too-large", "The request does not fit a packet.", level="err"),
+    Reason("join-failed", "The kernel refused to join the job's namespaces.", level="err"),
+    # --- caller ID ---
+    Reason("caller-foreign", "Caller ID named a job that is not the user's.", level="warning"),
+)

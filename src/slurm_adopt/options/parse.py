@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a PAM line.
+
+Rules of this file:
+1. Pure. A line never fails to parse: what is wrong with it is a problem in words, and the setting becomes stricter.
+2. An option that stands there twice: the last one holds, as everywhere in PAM, and that is reported.
+"""
+
+from __future__ import annotations
+
+from ..record import record
+from .schema import BY_NAME, LOG_LEVELS, OPTIONS, OptionSpec, default_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@record
+class Options:
+    """The settings of one PAM line, with `problems` (one sentence each) for the log and `doctor`."""
+
+    action_no_jobs: str
+    action_unknown: str
+    action_adopt_failure: str
+    action_generic_failure: str
+    disable_x11: bool
+    join_container: bool
+    log_level: int
+    nodename: str
+    service: str
+    ignore_root: bool
+    single_job_skip_rpc: bool
+    timeout_s: float
+    mode: str
+    socket: str
+    profile: str
+    problems: tuple[str, ...] = ()
+
+
+def parse_options(args: Iterable[str]) -> Options:
+    """The words after the module's name on a PAM line, as settings."""
+    values = {spec.name: default_of(spec) for spec in OPTIONS}
+    problems: list[str] = []
+    seen = set()
+    for arg in args:
+        name, mark, value = arg.partition("=")
+        spec = BY_NAME.get(name)
+        if spec is None or not mark:
+            problems.append(f"unknown option {arg!r}{_hint(name)}")
+            continue
+        if name in seen:
+            problems.append(f"{name}= stands there twice, the last one holds")
+        seen.add(name)
+        if _fits(spec, value):
+            values[name] = value
+        else:
+            values[name] = spec.stricter or default_of(spec)
+            allowed = ", ".join(spec.values) if spec.values else spec.form
+            problems.append(f"{arg!r} is not one of: {allowed}; {name}={values[name]} is used")
+    if values["profile"] == "strict":
+        for spec in OPTIONS:
+            if spec.strict:
+                values[spec.name] = spec.strict
+    return Options(
+        action_no_jobs=values["action_no_jobs"],
+        action_unknown=values["action_unknown"],
+        action_adopt_failure=values["action_adopt_failure"],
+        action_generic_failure=values["action_generic_failure"],
+        disable_x11=values["disable_x11"] == "1",
+        join_container=values["join_container"] == "true",
+        log_level=_level(values["log_level"]),
+        nodename=values["nodename"],
+        service=values["service"],
+        ignore_root=values["ignore_root"] == "1",
+        single_job_skip_rpc=values["single_job_skip_rpc"] == "1",
+        timeout_s=float(values["timeout"]),
+        mode=values["mode"],
+        socket=values["socket"],
+        profile=values["profile"],
+        problems=tuple(problems),
+    )
+
+
+def _fits(spec: OptionSpec, value: str) -> bool:
+    if spec.values:
+        return value in spec.values
+    if spec.name == "timeout":
+        return _seconds_ok(value)
+    if spec.name == "socket":
+        return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
+    if spec.name == "nodename":
+        return 0 < len(value) <= 255 and "/" not in value
+    return 0 < len(value) <= 64
+
+
+def _seconds_ok(value: str) -> bool:
+    whole, mark, part = value.partition(".")
+    digits = whole.isascii() and whole.isdigit() and len(whole) <= 3
+    if mark:
+        digits = digits and part.isascii() and part.isdigit() and len(part) <= 3
+    return digits and 0.1 <= float(value) <= 300
+
+
+def _level(value: str) -> int:
+    return int(value) if value.isdigit() else LOG_LEVELS.index(value)
+
+
+def _hint(name: str) -> str:
+    """The option that was probably meant: the same letters but for case, or one starting the other."""
+    for known in BY_NAME:
+        if known == name.lower() or (len(name) > 4 and (known.startswith(name) or name.startswith(known))):
+            return f" (did you mean {known}=?)"
+    return ""

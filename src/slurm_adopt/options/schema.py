@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of options: parser, man page, README, completions and `doctor` all read it.
+
+Rules of this file:
+1. Names and values are matched exactly. The original matches prefixes: `denyXYZ` is deny there, and so a typo passes.
+2. `stricter` is what an unknown value becomes: never weaker than any documented one.
+3. `strict` is what `profile=strict` sets.
+"""
+
+from __future__ import annotations
+
+from ..record import record
+
+LOG_LEVELS = ("quiet", "fatal", "error", "info", "verbose", "debug", "debug2", "debug3", "debug4", "debug5")
+LOG_NUMBERS = tuple(str(number) for number in range(10))
+
+
+@record
+class OptionSpec:
+    """One option. `values` are the words it takes, default first; empty for free text, described by `form`."""
+
+    name: str
+    values: tuple[str, ...]
+    doc: str
+    stricter: str = ""
+    strict: str = ""
+    form: str = ""
+    default: str = ""
+    origin: str = "original"
+
+
+OPTIONS = (
+    OptionSpec(
+        "action_no_jobs",
+        ("deny", "ignore"),
+        "The user has no job on this node: refuse, or leave it to the other modules.",
+        stricter="deny",
+        strict="deny",
+    ),
+    OptionSpec(
+        "action_unknown",
+        ("newest", "allow", "deny"),
+        "Several jobs, and caller ID names none: take the one that started last, let in outside all jobs, or refuse.",
+        stricter="deny",
+    ),
+    OptionSpec(
+        "action_adopt_failure",
+        ("allow", "deny"),
+        "The login could not be put into any job: let it in all the same (unsafe), or refuse.",
+        stricter="deny",
+        strict="deny",
+    ),
+    OptionSpec(
+        "action_generic_failure",
+        ("ignore", "allow", "deny"),
+        "Slurm could not be asked at all: leave it to the other modules (unsafe), let in (unsafe), or refuse.",
+        stricter="deny",
+        strict="deny",
+    ),
+    OptionSpec("disable_x11", ("0", "1"), "1: leave DISPLAY alone, even if the job forwards X11.", stricter="1"),
+    OptionSpec(
+        "join_container",
+        ("true", "false"),
+        "Join the namespaces of job_container/tmpfs and namespace/*.",
+        stricter="true",
+    ),
+    OptionSpec(
+        "log_level",
+        LOG_LEVELS + LOG_NUMBERS,
+        "How much is logged: a SlurmdDebug name or number.",
+        stricter="info",
+        default="info",
+    ),
+    OptionSpec("nodename", (), "This node's NodeName, where it is not `hostname -s`.", form="a NodeName of slurm.conf"),
+    OptionSpec(
+        "service",
+        (),
+        "The PAM service to work in; `*` is all. Any other service is left alone.",
+        form="a PAM service name or *",
+        default="sshd",
+    ),
+    OptionSpec("ignore_root", ("1", "0"), "0: root is adopted if root has a job here; never refused.", stricter="1"),
+    OptionSpec(
+        "single_job_skip_rpc",
+        ("1", "0"),
+        "0: caller ID is asked for even if the user has only one job here.",
+        stricter="1",
+    ),
+    OptionSpec(
+        "timeout",
+        (),
+        "The longest a login may take here, in seconds.",
+        form="seconds from 0.1 to 300",
+        default="5",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "mode",
+        ("auto", "service", "oneshot"),
+        "Ask the resident service if it is there, only it, or always start the one-shot helper.",
+        stricter="auto",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "socket",
+        (),
+        "The resident service's socket.",
+        form="an absolute path",
+        default="/run/slurm-adopt/login.sock",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "profile",
+        ("compatible", "strict"),
+        "`strict` sets action_no_jobs, action_adopt_failure and action_generic_failure to deny.",
+        stricter="strict",
+        origin="slurm-adopt",
+    ),
+)
+
+BY_NAME = {spec.name: spec for spec in OPTIONS}
+
+
+def default_of(spec: OptionSpec) -> str:
+    """The value that holds when the option is not on the line."""
+    return spec.default or (spec.values[0] if spec.values else "")

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decision: from facts and options to the next step or the verdict.
+
+`decide()` is called again after each step with the facts that the step added, until it returns a `Verdict`.
+So every login can be replayed from its recorded facts alone.
+
+Rules of this file:
+1. Pure: no I/O, no clock, no environment, no state. The same facts give the same answer.
+2. An adoption counts only with the kernel's confirmation: that is what an `Attempt` without `failure` says.
+3. Nobody is adopted into a job that is not among the user's own steps, whatever anyone else says.
+4. uid 0 is never refused.
+"""
+
+from __future__ import annotations
+
+from .model import (
+    ENDING,
+    RUNNING,
+    STEP_ENDING,
+    STEP_GONE,
+    Adopt,
+    AskCaller,
+    Facts,
+    StepFact,
+    Verdict,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    from .options.parse import Options
+
+    Decision = Union[Adopt, AskCaller, Verdict]
+
+#: Faults after which the node may still be said to have no jobs, as the original does: nothing ever ran here.
+NO_JOB_FAULTS = ("spool-dir-missing",)
+#: A job that ended while we tried is no failure to adopt: there is just nothing left to adopt into.
+ENDED = (STEP_GONE, STEP_ENDING)
+
+
+def decide(facts: Facts, options: Options) -> Decision:
+    """The next step of this login, or its verdict."""
+    decision = _decide_session(facts, options) if facts.phase == "open_session" else _decide_account(facts, options)
+    if facts.uid == 0 and isinstance(decision, Verdict) and decision.action != "allow":
+        return Verdict("ignore", "root")
+    return decision
+
+
+def _decide_account(facts: Facts, options: Options) -> Decision:
+    if facts.fault in NO_JOB_FAULTS:
+        return Verdict(options.action_no_jobs, facts.fault)
+    if facts.fault:
+        return Verdict(options.action_generic_failure, facts.fault)
+    adopted = _adopted(facts)
+    if adopted is not None:
+        return adopted
+    usable = newest_first(facts)
+    if not usable and not facts.attempts:
+        return Verdict(options.action_no_jobs, _why_no_job(facts))
+    left = _untried(facts, usable)
+    if len(usable) > 1 or not options.single_job_skip_rpc:
+        return _decide_with_caller(facts, options, usable, left)
+    if left:
+        return Adopt(left[0].job_id, "only")
+    return _no_adoption(facts, options)
+
+
+def _decide_with_caller(
+    facts: Facts, options: Options, usable: tuple[StepFact, ...], left: tuple[StepFact, ...]
+) -> Decision:
+    if facts.caller.status == "not-asked":
+        return AskCaller()
+    if facts.caller.status == "found" and any(step.job_id == facts.caller.job_id for step in left):
+        return Adopt(facts.caller.job_id, "caller")
+    if len(usable) == 1:
+        # caller ID was asked for (single_job_skip_rpc=0) but there is only one job it could have named
+        return Adopt(left[0].job_id, "only") if left else _no_adoption(facts, options)
+    if options.action_unknown == "deny":
+        return Verdict("deny", "unknown-denied")
+    if options.action_unknown == "allow":
+        return Verdict("allow", "unknown-allowed")
+    return Adopt(left[0].job_id, "newest") if left else _no_adoption(facts, options)
+
+
+def _decide_session(facts: Facts, options: Options) -> Decision:
+    if facts.member_of and not facts.attempts:
+        return Verdict("allow", "session-verified", facts.member_of, "account")
+    adopted = _adopted(facts)
+    if adopted is not None:
+        return Verdict("allow", "session-readopted", adopted.job_id, adopted.chosen)
+    if facts.account_job:
+        return _decide_account_job(facts, options)
+    if not facts.fault and not facts.attempts and not newest_first(facts):
+        # the account stack let somebody in who has no job here: that was its decision
+        return Verdict("ignore", "session-not-ours")
+    return _decide_account(facts, options)
+
+
+def _decide_account_job(facts: Facts, options: Options) -> Decision:
+    """The account phase chose this job; the session belongs there and nowhere else."""
+    if any(attempt.job_id == facts.account_job for attempt in facts.attempts):
+        return _no_adoption(facts, options)
+    if facts.fault and facts.fault not in NO_JOB_FAULTS:
+        return Verdict(options.action_generic_failure, facts.fault)
+    if any(step.job_id == facts.account_job and step.state != ENDING for step in facts.steps):
+        return Adopt(facts.account_job, "account")
+    return Verdict(options.action_no_jobs, "steps-unresponsive" if facts.unanswered else "job-ending")
+
+
+def _adopted(facts: Facts) -> Verdict | None:
+    for attempt in facts.attempts:
+        if not attempt.failure:
+            return Verdict("allow", "adopted", attempt.job_id, attempt.chosen)
+    return None
+
+
+def _no_adoption(facts: Facts, options: Options) -> Verdict:
+    if all(attempt.failure in ENDED for attempt in facts.attempts):
+        return Verdict(options.action_no_jobs, "job-ending")
+    if options.action_adopt_failure == "allow":
+        return Verdict("allow", "adopt-failed-allowed")
+    return Verdict("deny", "adopt-failed")
+
+
+def _why_no_job(facts: Facts) -> str:
+    states = {step.state for step in facts.steps}
+    if facts.unanswered:
+        return "steps-unresponsive"
+    if states - {ENDING}:
+        return "job-starting"
+    return "job-ending" if states else "no-job"
+
+
+def newest_first(facts: Facts) -> tuple[StepFact, ...]:
+    """The user's steps that can take a login, the one that started last first."""
+    usable = [step for step in facts.steps if step.state == RUNNING]
+    return tuple(sorted(usable, key=lambda step: step.started, reverse=True))
+
+
+def _untried(facts: Facts, steps: tuple[StepFact, ...]) -> tuple[StepFact, ...]:
+    tried = {attempt.job_id for attempt in facts.attempts}
+    return tuple(step for step in steps if step.job_id not in tried)

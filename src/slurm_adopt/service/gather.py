@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathering the facts of a login.
+
+Rules of this file:
+1. Steps are asked side by side: one that hangs costs a grace, not a turn.
+2. A step that does not answer is asked again, with more time, only if nothing of the user's was found without it.
+3. Connections to other users' steps are closed at once; those of the user's own stay open for the adoption.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
+from ..record import record
+from ..system.procfs import read_cgroups
+from ..system.spool import SpoolDirectory, SpoolFault, StepPath
+from ..system.stepd import StepFault, connect_step
+from ..system.task import MS, DeadlineExceeded, all_of
+from .adopt import compare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..system.procfs import Process
+    from ..system.stepd import StepConnection
+    from ..system.task import Task
+
+#: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
+GRACE_NS = 300 * MS
+#: Helper and service keep well below RLIMIT_NOFILE (1024 soft, everywhere).
+BATCH = 256
+
+
+@record
+class OwnStep:
+    """An extern step of the user, with an open connection to it."""
+
+    path: StepPath
+    connection: StepConnection
+    fact: StepFact
+
+
+class Found:
+    """What the spool directories hold for one user; `close()` when the login is decided."""
+
+    def __init__(self) -> None:
+        self.own: list[OwnStep] = []
+        self.unanswered: list[str] = []
+
+    def steps(self) -> tuple[StepFact, ...]:
+        return tuple(step.fact for step in self.own)
+
+    def of_job(self, job_id: int) -> OwnStep | None:
+        return next((step for step in self.own if step.path.job_id == job_id), None)
+
+    def close(self) -> None:
+        for step in self.own:
+            step.connection.close()
+
+
+def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
+    """Every extern step of the node; `SpoolFault` if a directory cannot be read."""
+    return [path for directory in directories for path in directory.extern_steps()]
+
+
+def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int, ...]) -> list[SpoolDirectory]:
+    """All spool directories that exist; `SpoolFault` if none does, or if one is not to be trusted."""
+    opened: list[SpoolDirectory] = []
+    missing: SpoolFault | None = None
+    try:
+        for name, node in names:
+            try:
+                opened.append(SpoolDirectory(name, owners, node))
+            except SpoolFault as fault:
+                if fault.reason != "spool-dir-missing":
+                    raise
+                missing = fault
+    except SpoolFault:
+        for directory in opened:
+            os.close(directory.fd)
+        raise
+    if not opened:
+        raise missing or SpoolFault("spool-dir-missing", "no spool directory is known")
+    return opened
+
+
+def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[Found]:
+    """Find the user's own steps among `paths`."""
+    found = Found()
+    try:
+        silent = yield from _query(paths, uid, owners, min(deadline_ns, time.monotonic_ns() + GRACE_NS), found)
+        if silent and not found.own:
+            left_ns = deadline_ns - time.monotonic_ns()
+            silent = yield from _query(silent, uid, owners, time.monotonic_ns() + left_ns // 2, found)
+        found.unanswered += [STEP_SILENT] * len(silent)
+        return found
+    except BaseException:
+        found.close()
+        raise
+
+
+def _query(
+    paths: list[StepPath], uid: int, owners: tuple[int, ...], until_ns: int, found: Found
+) -> Task[list[StepPath]]:
+    """Ask `paths`, add what is found, return those that were silent."""
+    silent = []
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
+        outcomes = yield from all_of([_probe(path, uid, owners, until_ns) for path in batch], until_ns)
+        for path, outcome in zip(batch, outcomes):
+            if isinstance(outcome, OwnStep):
+                found.own.append(outcome)
+            elif isinstance(outcome, DeadlineExceeded):
+                silent.append(path)
+            elif isinstance(outcome, StepFault):
+                if outcome.reason == STEP_SILENT:
+                    silent.append(path)
+                elif outcome.reason not in (STEP_GONE, STEP_ENDING):
+                    found.unanswered.append(outcome.reason)
+            elif isinstance(outcome, Exception):
+                raise outcome
+    return silent
+
+
+def _probe(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
+    connection = yield from connect_step(path.path, owners, deadline_ns)
+    identity = connection.identity
+    assert identity is not None
+    if identity.uid != uid:
+        connection.close()
+        return None
+    started = (identity.started, path.changed_ns, path.job_id)
+    return OwnStep(path, connection, StepFact(path.job_id, identity.state, started, identity.version))
+
+
+def find_membership(processes: Iterable[Process], found: Found) -> int:
+    """The job in whose extern step all of these processes are, as the kernel says; 0 if there is none."""
+    texts = [read_cgroups(process.pid) for process in processes]
+    if not texts or None in texts:
+        return 0
+    for step in found.own:
+        identity = step.connection.identity
+        reference = read_cgroups(identity.pid) if identity is not None else None
+        if reference is not None and all(compare(reference, text or b"").inside for text in texts):
+            return step.path.job_id
+    return 0

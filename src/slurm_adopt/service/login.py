@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One login, from the module's request to the reply: gather, decide, act, answer.
+
+Used by the one-shot helper and by the resident service alike.
+
+Rules of this file:
+1. It never raises: whatever goes wrong has a reason code and the action that the site chose for it.
+2. Facts first, one decision at a time, then its act; nothing is decided here.
+3. The reply leaves before the module's deadline; every wait below is bounded by it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..model import REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, Verdict
+from ..options.parse import parse_options
+from ..policy import decide
+from ..record import replace
+from ..system.accounts import uid_of_user
+from ..system.carrier import choose_connection, find_login_processes, plain_address
+from ..system.pam_config import has_session_line
+from ..system.slurm_conf import ConfUnusable, read_slurm_conf
+from ..system.spool import SpoolFault
+from ..system.spool_dir import spool_dirs
+from ..system.stepd import StepFault
+from ..system.task import MS, DeadlineExceeded
+from .adopt import act_adopt, read_environment, read_missing_namespaces
+from .gather import Found, find_membership, list_steps, open_directories, query_own_steps
+from .reply import compose
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..options.parse import Options
+    from ..system.procfs import Process
+    from ..system.slurm_conf import SlurmConf
+    from ..system.stepd import Namespace
+    from ..system.task import Task
+    from ..wire.exchange import Connection, LoginReply, LoginRequest
+
+#: The reply has to reach the module before it gives up.
+RESERVE_NS = 50 * MS
+#: More failed adoptions than this are not bad luck any more.
+ATTEMPT_CAP = 4
+
+
+class Answer:
+    """A reply and the descriptors that go with it, which belong to whoever sends it."""
+
+    def __init__(self, reply: LoginReply, fds: list[int]) -> None:
+        self.reply = reply
+        self.fds = fds
+
+
+class Login:
+    """The state of one login while it is decided."""
+
+    def __init__(self, request: LoginRequest, caller_pid: int) -> None:
+        self.request = request
+        self.options: Options = parse_options(request.args)
+        self.caller_pid = caller_pid
+        self.deadline_ns = request.deadline_ns - RESERVE_NS
+        self.connection: Connection | None = choose_connection(request.connections, request.rhost)
+        self.conf: SlurmConf | None = None
+        self.found = Found()
+        self.env: tuple[tuple[str, str], ...] = ()
+        self.namespaces: list[Namespace] = []
+        source = plain_address(self.connection.peer_address) if self.connection else request.rhost
+        self.facts = Facts(
+            phase=request.phase,
+            service=request.service,
+            user=request.user,
+            uid=request.uid,
+            source=source,
+            account_job=int(request.job) if request.job.isascii() and request.job.isdigit() else 0,
+        )
+
+    def answer(self, verdict: Verdict, detail: str = "") -> Answer:
+        """The reply for a verdict; what the verdict does not need is given up."""
+        if verdict.action != "allow" or not verdict.job_id:
+            self.release()
+        kinds = tuple(namespace.kind for namespace in self.namespaces)
+        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail)
+        fds = [namespace.fd for namespace in self.namespaces]
+        self.namespaces = []
+        return Answer(reply, fds)
+
+    def release(self) -> None:
+        """Give up what an adoption has collected."""
+        self.release_namespaces()
+        self.env = ()
+
+    def release_namespaces(self) -> None:
+        """Close the namespaces' descriptors."""
+        for namespace in self.namespaces:
+            os.close(namespace.fd)
+        self.namespaces = []
+
+
+def decide_login(request: LoginRequest, caller_pid: int) -> Task[Answer]:
+    """The answer to a request of the process `caller_pid`."""
+    login = Login(request, caller_pid)
+    try:
+        return (yield from _decide(login))
+    except DeadlineExceeded:
+        return _failure(login, "deadline", "")
+    except Exception as error:  # rule 1: a fault of ours is one more reason code, not a lost login
+        return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
+    finally:
+        login.found.close()
+
+
+def _failure(login: Login, reason: str, detail: str) -> Answer:
+    login.release()
+    login.facts = replace(login.facts, fault=reason)
+    verdict = decide(login.facts, login.options)
+    assert isinstance(verdict, Verdict), "a fault always ends the decision"
+    return login.answer(verdict, detail)
+
+
+def _decide(login: Login) -> Task[Answer]:
+    if login.request.phase == "close_session":
+        return login.answer(Verdict("ignore", "session-closed"))
+    processes = find_login_processes(login.caller_pid, login.request.connections)
+    if not processes:
+        return _failure(login, "internal-error", f"the caller, process {login.caller_pid}, is gone")
+    detail = yield from _gather(login)
+    if login.facts.phase == "open_session":
+        login.facts = replace(login.facts, member_of=find_membership(processes, login.found))
+    while True:
+        decision = decide(login.facts, login.options)
+        if isinstance(decision, AskCaller):
+            login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
+        elif isinstance(decision, Adopt):
+            attempt = yield from _attempt(login, decision, processes)
+            login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
+            if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
+                login.facts = _give_up(login.facts)
+        else:
+            return (yield from _finish(login, decision, processes, detail))
+
+
+def _gather(login: Login) -> Task[str]:
+    """Fill in steps or fault; the return value is a detail for the log."""
+    try:
+        conf = read_slurm_conf()
+        login.conf = conf
+        owners = tuple({0, uid_of_user(conf.slurmd_user) or 0})
+        directories = open_directories(spool_dirs(conf, login.options.nodename), owners)
+    except (ConfUnusable, SpoolFault) as fault:
+        login.facts = replace(login.facts, fault=fault.reason)
+        return str(fault)
+    try:
+        paths = list_steps(directories)
+        found = yield from query_own_steps(paths, login.request.uid, owners, login.deadline_ns)
+    except SpoolFault as fault:
+        login.facts = replace(login.facts, fault=fault.reason)
+        return str(fault)
+    finally:
+        for directory in directories:
+            os.close(directory.fd)
+    login.found = found
+    login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
+    return ""
+
+
+def _ask_caller(login: Login) -> Task[CallerFact]:
+    """Network caller ID."""
+    yield from ()
+    return CallerFact("unknown", 0, login.facts.source)
+
+
+def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:
+    step = login.found.of_job(decision.job_id)
+    assert step is not None, "the decision names one of the user's own steps"
+    connection = step.connection
+    connection.deadline_ns = _attempt_deadline(login)
+    try:
+        yield from act_adopt(connection, login.request.uid, processes)
+        yield from _collect(login, decision.job_id, processes)
+    except StepFault as fault:
+        login.release()
+        return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
+    return Attempt(decision.job_id, decision.chosen)
+
+
+def _attempt_deadline(login: Login) -> int:
+    """Half of what is left, if another job could be tried afterwards; else all of it."""
+    untried = len(login.found.own) - len(login.facts.attempts)
+    now_ns = time.monotonic_ns()
+    return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
+
+
+def _collect(login: Login, job_id: int, processes: tuple[Process, ...]) -> Task[None]:
+    """What the session gets from the job it is in: variables and namespaces."""
+    step = login.found.of_job(job_id)
+    assert step is not None
+    login.env = yield from read_environment(step.connection, job_id, not login.options.disable_x11)
+    if not login.options.join_container:
+        return
+    login.namespaces = yield from read_missing_namespaces(step.connection, login.caller_pid)
+    if login.namespaces and processes[0].pid != login.caller_pid:
+        # this process ends after the account stack; the session stack runs in the one that lives on
+        login.release_namespaces()
+        if login.request.phase == "account" and not has_session_line(login.request.service):
+            raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
+
+
+def _give_up(facts: Facts) -> Facts:
+    """Count every job as tried: the decision then ends with what the attempts have shown."""
+    last = facts.attempts[-1]
+    tried = {attempt.job_id for attempt in facts.attempts}
+    rest = tuple(
+        Attempt(step.job_id, last.chosen, last.failure, "not tried any more")
+        for step in facts.steps
+        if step.job_id not in tried
+    )
+    return replace(facts, attempts=facts.attempts + rest)
+
+
+def _finish(login: Login, verdict: Verdict, processes: tuple[Process, ...], detail: str) -> Task[Answer]:
+    if verdict.reason == "session-verified":
+        try:
+            yield from _collect(login, verdict.job_id, processes)
+        except StepFault as fault:
+            login.release()
+            attempt = Attempt(verdict.job_id, verdict.chosen, fault.reason, str(fault))
+            login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt), member_of=0)
+            again = decide(login.facts, login.options)
+            assert isinstance(again, Verdict), "the only job of a verified session was tried"
+            return login.answer(again, detail)
+    return login.answer(verdict, detail)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one-shot helper: one request on descriptor 0, one reply, gone.
+
+Rules of this file:
+1. It believes a peer with uid 0 only, and takes the caller's pid from the kernel.
+2. It holds itself to the module's deadline by an alarm too: if everything below were to hang, it is gone.
+3. It writes nothing: the log line travels in the reply, the module sends it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from ..record import replace
+from ..system import sock
+from ..system.task import run
+from ..wire.errors import ProtocolError
+from ..wire.exchange import PACKET_CAP, decode_request, encode_reply
+from .login import Answer, decide_login
+
+#: The module kills us at its deadline; this is for the day it cannot.
+ALARM_GRACE_S = 1.0
+#: How long a request may take to arrive after we were started: the module has sent it before.
+REQUEST_WAIT_NS = 2_000_000_000
+
+
+def main() -> None:
+    """Answer the one request on descriptor 0."""
+    socket = sock.Socket(fileno=0)
+    socket.setblocking(False)
+    peer = sock.peer_of(socket)
+    if peer.uid != 0:
+        os._exit(1)
+    task = sock.receive_with_fds(socket, PACKET_CAP + 1, time.monotonic_ns() + REQUEST_WAIT_NS)
+    packet, fds, _flags = run(task)
+    sock.close_all(fds)
+    request = decode_request(packet)
+    left_s = (request.deadline_ns - time.monotonic_ns()) / 1e9
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, left_s) + ALARM_GRACE_S)
+    answer = run(decide_login(request, peer.pid))
+    sock.send_with_fds(socket, encode_answer(answer), answer.fds)
+    os._exit(0)  # nothing is left to tidy up that the kernel does not: saves a millisecond
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The reply as a packet; one that does not fit (an endless XAUTHORITY) keeps only SLURM_JOB_ID of its variables."""
+    try:
+        return encode_reply(answer.reply)
+    except ProtocolError:
+        return encode_reply(replace(answer.reply, env=answer.reply.env[:1]))

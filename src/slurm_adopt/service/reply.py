@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a verdict to what the module carries out: return code, words for the user, one line for the log.
+
+Rules of this file:
+1. What a user reads is the true reason in one sentence, and nothing about anybody else's jobs.
+2. One line per login, in a fixed order of fields; a level that the site's log_level= does not want is not sent.
+"""
+
+from __future__ import annotations
+
+from ..model import REASONS, Facts, Verdict
+from ..wire.exchange import LoginReply
+from ..wire.logline import format_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..options.parse import Options
+
+#: The same words as the original's, which sites document and users know.
+DENIED = "Access denied by pam_slurm_adopt: "
+#: SlurmdDebug numbers from which a syslog priority is wanted.
+WANTED_FROM = {"err": 1, "warning": 2, "notice": 3, "info": 3, "debug": 5}
+
+
+def result_of(action: str, phase: str) -> str:
+    """The PAM return code of an action. sshd shows a refused account as such, a refused session as a session error."""
+    if action == "allow":
+        return "success"
+    if action == "ignore":
+        return "ignore"
+    return "perm_denied" if phase == "account" else "session_err"
+
+
+def refusal(reason: str) -> str:
+    """What a refused user reads."""
+    return f"{DENIED}{REASONS[reason].user_text or REASONS['internal-error'].user_text}"
+
+
+def compose(
+    facts: Facts,
+    options: Options,
+    verdict: Verdict,
+    env: tuple[tuple[str, str], ...] = (),
+    joins: tuple[str, ...] = (),
+    detail: str = "",
+) -> LoginReply:
+    """The reply for a verdict."""
+    level = "err" if options.problems else REASONS[verdict.reason].level
+    join_failed = "success" if options.action_adopt_failure == "allow" else result_of("deny", facts.phase)
+    return LoginReply(
+        result=result_of(verdict.action, facts.phase),
+        reason=verdict.reason,
+        level=level,
+        log=log_line(facts, options, verdict, detail) if options.log_level >= WANTED_FROM[level] else "",
+        error=refusal(verdict.reason) if verdict.action == "deny" else "",
+        env=env,
+        joins=joins,
+        join_failed=join_failed if joins else "",
+        join_error=refusal("adopt-failed") if joins and join_failed != "success" else "",
+    )
+
+
+def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> str:
+    """The login in one line."""
+    failures = [attempt for attempt in facts.attempts if attempt.failure]
+    pairs: list[tuple[str, str | int]] = [
+        ("verdict", verdict.action),
+        ("reason", verdict.reason),
+        ("user", facts.user),
+        ("uid", facts.uid),
+        ("from", facts.source or "-"),
+        ("service", facts.service),
+        ("phase", facts.phase),
+        ("job", verdict.job_id or "-"),
+        ("chosen", verdict.chosen or "-"),
+        ("jobs", len(facts.steps)),
+    ]
+    if facts.caller.status != "not-asked":
+        pairs.append(("caller", facts.caller.status))
+    if facts.unanswered:
+        pairs.append(("unanswered", len(facts.unanswered)))
+    pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]
+    detail = detail or "; ".join(attempt.detail for attempt in failures if attempt.detail)
+    pairs += [("detail", detail), ("options", "; ".join(options.problems))]
+    return format_line(pairs)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which processes of a login have to be in the job.
+
+The process that calls PAM is not always the one that lives on: for keyboard-interactive sshd runs the account stack
+in a short-lived child (seen on OpenSSH 8.4, 9.2, 10.0 and 10.6); the user's shell comes from its parent, which
+carries the connection. To move only the caller would leave the session outside the job.
+
+Rules of this file:
+1. The parent is taken only if it holds the very same connection (socket inode), runs the same executable as the
+   caller, and is root. The listening sshd has closed the connection's descriptor, systemd runs another executable:
+   neither can ever match.
+2. The caller is always among the processes, and a wrong guess is never a guess: no match means the caller alone.
+"""
+
+from __future__ import annotations
+
+from .procfs import Process, read_process, read_socket_inode, read_socket_inodes, same_executable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..wire.exchange import Connection
+
+#: sshd's PAM child is one below the monitor; nothing known is deeper.
+DEPTH_CAP = 3
+
+
+def find_login_processes(caller_pid: int, connections: tuple[Connection, ...]) -> tuple[Process, ...]:
+    """The processes to adopt: the one that lives on first, the caller last. Empty if the caller is gone."""
+    caller = read_process(caller_pid)
+    if caller is None:
+        return ()
+    inodes = {read_socket_inode(caller_pid, conn.fd) for conn in connections} - {""}
+    chain = [caller]
+    while inodes and len(chain) < DEPTH_CAP:
+        parent = _carrying_parent(chain[0], inodes)
+        if parent is None:
+            break
+        chain.insert(0, parent)
+    return tuple(chain)
+
+
+def _carrying_parent(child: Process, inodes: set[str]) -> Process | None:
+    if child.parent <= 1:
+        return None
+    parent = read_process(child.parent)
+    if parent is None or parent.uid != 0 or parent.real_uid != 0:
+        return None
+    if not same_executable(child.pid, parent.pid) or not inodes & read_socket_inodes(parent.pid):
+        return None
+    # the parent we read is the child's parent still, and not a new process with its number
+    again = read_process(child.pid)
+    return parent if again is not None and again.parent == parent.pid else None
+
+
+def choose_connection(connections: tuple[Connection, ...], rhost: str) -> Connection | None:
+    """The ssh connection among the caller's sockets.
+
+    A directory service's socket (LDAP, SSSD, Kerberos) may be open as well. The one whose far end is PAM_RHOST is
+    it; if PAM_RHOST is a name, the lowest descriptor, because the connection is opened before anything else is asked.
+    """
+    for conn in connections:
+        if plain_address(conn.peer_address) == plain_address(rhost):
+            return conn
+    return connections[0] if connections else None
+
+
+def plain_address(address: str) -> str:
+    """An IPv4-mapped IPv6 address as plain IPv4; anything else as it is."""
+    return address[7:] if address.lower().startswith("::ffff:") and "." in address else address

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's slurm.conf: where it is, whether it may be believed, what it says.
+
+Rules of this file:
+1. The environment is never asked (SLURM_CONF belongs to whoever calls): the places are fixed, in Slurm's order.
+2. Who may write the file decides logins. Its owner must be root or the SlurmUser it names (who may run anything as
+   anybody through slurmctld, and owns /etc/slurm at many sites), and it must not be writable by others. The
+   owner is in the result: a login by that very user must not be decided by his own file. A file that some
+   other group may write is only a problem for `doctor`: sites have admin groups. The same holds for includes.
+3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
+   here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
+4. `ConfUnusable` is the only error; its `reason` is the reason code.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ..record import record
+from ..wire.errors import RemoteProtocolError
+from ..wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
+from ..wire.slurm_nodes import DEFAULT_PORT
+from .accounts import uid_of_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..wire.slurm_conf import Statement
+
+SEARCH_PATHS = (
+    "/etc/slurm/slurm.conf",  # SchedMD's packages, Debian, Fedora
+    "/etc/slurm-llnl/slurm.conf",  # Debian up to 10
+    "/usr/local/etc/slurm.conf",  # built from source
+    "/run/slurm/conf/slurm.conf",  # configless: slurmd's cache, sackd
+)
+# 65,533 nodes with a line of 200 bytes each are 13 MB
+MAX_BYTES = 16 << 20
+# all files together; a cluster may have a file per rack
+MAX_FILES = 512
+# Slurm has no limit; nobody nests more than two or three deep, and a file may include itself
+MAX_DEPTH = 8
+DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
+
+
+class ConfUnusable(Exception):
+    """No usable slurm.conf. `reason`: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+@record
+class FileState:
+    """One file that was read, to notice when it changes (the ctime: a new owner or mode counts too)."""
+
+    path: str
+    device: int
+    inode: int
+    ctime_ns: int
+    size: int
+    owner: int
+
+
+@record
+class SlurmConf:
+    """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
+    user names may be numbers; times are seconds; lists are lower case. `problems` is for `doctor`."""
+
+    path: str
+    cluster_name: str
+    spool_dir: str
+    slurmd_port: int
+    slurm_user: str
+    slurmd_user: str
+    auth_type: str
+    auth_info: str
+    hash_plugin: str
+    prolog_flags: tuple[str, ...]
+    proctrack_type: str
+    task_plugin: tuple[str, ...]
+    launch_parameters: tuple[str, ...]
+    communication_parameters: tuple[str, ...]
+    tls_type: str
+    tls_parameters: str
+    container_type: str
+    message_timeout_s: int
+    tcp_timeout_s: int
+    files: tuple[FileState, ...]
+    problems: tuple[str, ...]
+    statements: tuple[Statement, ...]
+
+    def has_nodes(self) -> bool:
+        """Whether any NodeName line is there (a login node's sackd has none, a dynamic cluster few)."""
+        return any(key == NODE for key, _, _, _ in self.statements)
+
+
+class _Reader:
+    """Reads one configuration with its includes."""
+
+    def __init__(self, path: str) -> None:
+        self.folder = os.path.dirname(path)
+        self.files: list[FileState] = []
+        self.problems: list[str] = []
+        self.statements: list[Statement] = []
+        self.shared: list[str] = []
+        self.cluster = ""
+        self.left = MAX_BYTES
+
+    def read(self, path: str, depth: int) -> None:
+        if depth > MAX_DEPTH or len(self.files) >= MAX_FILES:
+            raise ConfUnusable("slurm-conf-malformed", f"{path}: includes too deep or too many")
+        try:
+            conf = parse(self.load(path), path)
+            self.problems.extend(conf.problems)
+            for statement in conf.statements:
+                key, value, file, line = statement
+                if key == "clustername":
+                    self.cluster = value.lower()
+                if key == INCLUDE:
+                    self.read(self.included(value, file, line), depth + 1)
+                else:
+                    self.statements.append(statement)
+        except RemoteProtocolError as error:
+            raise ConfUnusable("slurm-conf-malformed", str(error)) from None
+
+    def included(self, name: str, file: str, line: int) -> str:
+        if "%c" in name:
+            if not self.cluster:
+                raise ConfError(file, line, "%c in an Include before ClusterName")
+            name = name.replace("%c", self.cluster)
+        return os.path.join(self.folder, name)
+
+    def load(self, path: str) -> bytes:
+        try:
+            # O_NONBLOCK: a FIFO in this place must not hang; links are followed, /run/slurm/conf is one
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            reason = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
+            raise ConfUnusable(reason, f"{path}: {error.strerror}") from None
+        try:
+            self.remember(path, os.fstat(fd))
+            pieces = []
+            while piece := os.read(fd, min(self.left + 1, 1 << 20)):
+                pieces.append(piece)
+                self.left -= len(piece)
+                if self.left < 0:
+                    raise ConfUnusable("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
+        except OSError as error:
+            raise ConfUnusable("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
+        finally:
+            os.close(fd)
+        return b"".join(pieces)
+
+    def remember(self, path: str, info: os.stat_result) -> None:
+        if not stat.S_ISREG(info.st_mode):
+            raise ConfUnusable("slurm-conf-unreadable", f"{path}: not a regular file")
+        if info.st_mode & stat.S_IWOTH:
+            raise ConfUnusable("slurm-conf-untrusted", f"{path}: everybody may write it")
+        if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
+            self.shared.append(f"{path}: group {info.st_gid} may write it")
+        self.files.append(FileState(path, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid))
+
+
+def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
+    """The first of the paths that exists; `ConfUnusable` if none does."""
+    for path in paths:
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                continue
+            raise ConfUnusable("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
+        return path
+    raise ConfUnusable("slurm-conf-missing", f"none of {', '.join(paths)}")
+
+
+def read_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> SlurmConf:
+    """Find, read and judge the node's configuration; `ConfUnusable`."""
+    path = find_slurm_conf(paths)
+    reader = _Reader(path)
+    reader.read(path, 0)
+    values = last_values(tuple(reader.statements))
+    slurm_user = values.get("slurmuser", "root")
+    _check_owners(reader.files, slurm_user)
+    reader.problems.extend(reader.shared)
+    return _conf(path, values, reader)
+
+
+def _check_owners(files: list[FileState], slurm_user: str) -> None:
+    strangers = {file.owner: file.path for file in files if file.owner != 0}
+    if strangers:
+        allowed = uid_of_user(slurm_user)
+        for owner, path in strangers.items():
+            if owner != allowed:
+                raise ConfUnusable("slurm-conf-untrusted", f"{path}: owned by uid {owner}, not root or {slurm_user}")
+
+
+def _number(values: dict[str, str], key: str, default: int, problems: list[str]) -> int:
+    text = values.get(key, "")
+    # SlurmdPort may be given as a range for front ends; the first is slurmd's
+    digits = text.partition("-")[0]
+    if not text:
+        return default
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 9:
+        problems.append(f"{key}: {text!r} is not a number")
+        return default
+    return int(digits)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple([word for word in text.lower().replace(" ", "").split(",") if word])
+
+
+def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
+    problems = reader.problems
+    auth = values.get("authtype", "auth/munge").lower()
+    port = _number(values, "slurmdport", DEFAULT_PORT, problems)
+    if not 0 < port < 65536:
+        raise ConfUnusable("slurm-conf-malformed", f"{path}: SlurmdPort {port}")
+    spool_dir = values.get("slurmdspooldir", DEFAULT_SPOOL_DIR)
+    if not spool_dir.startswith("/"):
+        raise ConfUnusable("slurm-conf-malformed", f"{path}: SlurmdSpoolDir {spool_dir!r} is not absolute")
+    return SlurmConf(
+        path=path,
+        cluster_name=values.get("clustername", "").lower(),
+        spool_dir=spool_dir,
+        slurmd_port=port,
+        slurm_user=values.get("slurmuser", "root"),
+        slurmd_user=values.get("slurmduser", "root"),
+        # from 23.11 the part before the slash may be left out
+        auth_type=auth if "/" in auth else f"auth/{auth}",
+        auth_info=values.get("authinfo", ""),
+        hash_plugin=values.get("hashplugin", "hash/k12").lower(),
+        prolog_flags=_list(values.get("prologflags", "")),
+        proctrack_type=values.get("proctracktype", "proctrack/cgroup").lower(),
+        task_plugin=_list(values.get("taskplugin", "")),
+        launch_parameters=_list(values.get("launchparameters", "")),
+        communication_parameters=_list(values.get("communicationparameters", "")),
+        tls_type=values.get("tlstype", "tls/none").lower(),
+        tls_parameters=values.get("tlsparameters", ""),
+        container_type=values.get("namespacetype", values.get("jobcontainertype", "")).lower(),
+        message_timeout_s=_number(values, "messagetimeout", 10, problems),
+        tcp_timeout_s=_number(values, "tcptimeout", 2, problems),
+        files=tuple(reader.files),
+        problems=tuple(problems),
+        statements=tuple(reader.statements),
+    )
+
+
+def is_current(conf: SlurmConf, paths: tuple[str, ...] = SEARCH_PATHS) -> bool:
+    """Whether reading it again would give the same: a few stat() calls for the resident service's cache."""
+    try:
+        if find_slurm_conf(paths) != conf.path:
+            return False
+        for file in conf.files:
+            info = os.stat(file.path)
+            seen = (info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid)
+            if seen != (file.device, file.inode, file.ctime_ns, file.size, file.owner):
+                return False
+    except (OSError, ConfUnusable):
+        return False
+    return True

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks: I/O that waits without blocking anybody else.
+
+A task is a generator. It yields a `Wait` (some descriptors, one point in time), and is resumed with
+those of them that are ready, or with an empty tuple when the time has come. The one-shot helper runs one task
+to its end with `run()`; the resident service runs hundreds side by side; the login itself is the same code.
+
+Rules of this file:
+1. Nothing here does I/O except waiting.
+2. A task that is given up is closed: its `finally` blocks release what it holds.
+3. Time is `time.monotonic_ns()` and is always passed as a point in time, never as a duration.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from typing import Any, TypeVar, Union
+
+    T = TypeVar("T")
+    Ready = tuple[tuple[int, int], ...]
+    Task = Generator["Wait", Ready, T]
+    Outcome = Union[T, Exception]
+
+POLLIN = select.POLLIN
+POLLOUT = select.POLLOUT
+MS = 1_000_000
+
+
+class DeadlineExceeded(Exception):
+    """The login's time was up before the other side answered."""
+
+
+class Wait:
+    """What a task waits for: any of `fds` (descriptor, poll mask), or the time `deadline_ns`."""
+
+    __slots__ = ("deadline_ns", "fds")
+
+    def __init__(self, fds: Sequence[tuple[int, int]], deadline_ns: int) -> None:
+        self.fds = fds
+        self.deadline_ns = deadline_ns
+
+
+def wait_for(fd: int, mask: int, deadline_ns: int) -> Task[int]:
+    """Wait until `fd` is ready and return its events; `DeadlineExceeded` when it is not in time."""
+    ready = yield Wait(((fd, mask),), deadline_ns)
+    if not ready:
+        raise DeadlineExceeded
+    return ready[0][1]
+
+
+def sleep_until(deadline_ns: int) -> Task[None]:
+    """Wait for a point in time."""
+    while time.monotonic_ns() < deadline_ns:
+        yield Wait((), deadline_ns)
+
+
+def poll_once(wait: Wait) -> Ready:
+    """Block until something of `wait` is ready or its time has come."""
+    poller = select.poll()
+    for fd, mask in wait.fds:
+        poller.register(fd, mask)
+    left_ns = wait.deadline_ns - time.monotonic_ns()
+    # poll() counts whole milliseconds: round up, so that nobody spins through the last one
+    return tuple(poller.poll(max(0, -(-left_ns // MS))))
+
+
+def run(task: Task[T]) -> T:
+    """Run one task to its end, alone in this thread."""
+    try:
+        wait = next(task)
+        while True:
+            wait = task.send(poll_once(wait))
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        task.close()
+
+
+def all_of(tasks: Sequence[Task[T]], until_ns: int) -> Task[list[Outcome[T]]]:
+    """Run tasks side by side; their results, or the exceptions they ended with, in their order.
+
+    A task that is not done at `until_ns` is closed, its outcome is `DeadlineExceeded`.
+    """
+    outcomes: list[Any] = [DeadlineExceeded()] * len(tasks)
+    waiting: dict[int, Wait] = {}
+
+    def step(index: int, ready: Ready | None) -> None:
+        try:
+            waiting[index] = next(tasks[index]) if ready is None else tasks[index].send(ready)
+        except StopIteration as end:
+            waiting.pop(index, None)
+            outcomes[index] = end.value
+        except Exception as error:  # the outcome of one task is not the business of the others
+            waiting.pop(index, None)
+            outcomes[index] = error
+
+    try:
+        for index in range(len(tasks)):
+            step(index, None)
+        while waiting and time.monotonic_ns() < until_ns:
+            owner = {fd: index for index, wait in waiting.items() for fd, _ in wait.fds}
+            fds = [fd for wait in waiting.values() for fd in wait.fds]
+            ready = yield Wait(fds, min(until_ns, *[wait.deadline_ns for wait in waiting.values()]))
+            events: dict[int, list[tuple[int, int]]] = {}
+            for fd, event in ready:
+                events.setdefault(owner[fd], []).append((fd, event))
+            now_ns = time.monotonic_ns()
+            for index, wait in list(waiting.items()):
+                if index in events or now_ns >= wait.deadline_ns:
+                    step(index, tuple(events.get(index, ())))
+    finally:
+        for task in tasks:
+            task.close()
+    return outcomes

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One structured log line: `key=value key="va\\"lue"`, in a fixed order, safe to parse whatever a user is called."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+,%*")
+
+
+def format_line(pairs: Iterable[tuple[str, str | int]]) -> str:
+    """Pairs as one line; empty values are left out."""
+    return " ".join(f"{key}={_quote(str(value))}" for key, value in pairs if value != "")
+
+
+def _quote(text: str) -> str:
+    if BARE.issuperset(text):
+        return text
+    safe = "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
+    return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'

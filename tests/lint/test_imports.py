@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports go one way, and the login path imports next to nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
+#: What a layer may import, itself included. `record` belongs to `model`.
+LAYERS = {
+    "model": {"model"},
+    "options": {"model", "options"},
+    "policy": {"model", "options", "policy"},
+    "wire": {"model", "wire"},
+    "system": {"model", "wire", "system"},
+    "service": {"model", "options", "policy", "wire", "system", "service"},
+    "cli": {"model", "options", "policy", "wire", "system", "service", "cli"},
+}
+#: Modules that a one-shot login may not load: each costs more than a millisecond of python's 7.
+TOO_DEAR = {
+    "typing",
+    "dataclasses",
+    "enum",
+    "re",
+    "socket",
+    "collections",
+    "logging",
+    "json",
+    "subprocess",
+    "contextlib",
+    "functools",
+    "ctypes",
+    "hashlib",
+    "ssl",
+    "site",
+    "argparse",
+    "threading",
+    "asyncio",
+    "inspect",
+}
+#: What `wire` and `policy` may use of the standard library: nothing that does I/O or knows the time.
+PURE = {"struct", "__future__"}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return "model" if parts[0] in ("record", "model", "__init__") else parts[0]
+
+
+def imports_of(path: Path) -> list[tuple[int, str, bool]]:
+    """(level of the relative import, module, whether at the top of the file) of every import that really happens."""
+    tree = ast.parse(path.read_text())
+    found: list[tuple[int, str, bool]] = []
+
+    def visit(node: ast.AST, top: bool) -> None:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for child in node.orelse:
+                visit(child, top)
+            return
+        if isinstance(node, ast.Import):
+            found.extend((0, alias.name, top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found.extend((node.level, name or "", top) for name in names)
+        inner = top and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for child in ast.iter_child_nodes(node):
+            visit(child, inner)
+
+    visit(tree, True)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports__one_way(path: Path) -> None:
+    allowed = LAYERS[layer_of(path)]
+    depth = len(path.relative_to(SOURCE).parts)
+    for level, module, _ in imports_of(path):
+        if level == 0:
+            assert not module.startswith("slurm_adopt"), f"absolute import of {module}"
+            continue
+        target = layer_of(path) if level < depth else module.split(".")[0]
+        target = "model" if target in ("record", "model", "__init__", "__version__") else target
+        assert target in allowed, f"{path.name} imports {module} of layer {target}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if layer_of(p) in ("wire", "policy", "options")],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_imports__pure_layers_do_no_io(path: Path) -> None:
+    """At the top of the file; what a function loads for itself (hashlib, hmac) is named there."""
+    for level, module, top in imports_of(path):
+        if level == 0 and top:
+            assert module in PURE, f"{path.name} imports {module}"
+        elif level == 0:
+            assert module in PURE | {"hashlib", "hmac", "base64", "json", "binascii"}, f"{path.name} imports {module}"
+
+
+def test_imports__the_one_shot_login_stays_cheap() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import slurm_adopt.service.oneshot; print(*sys.modules)"
+    python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+    done = subprocess.run(
+        [python, "-I", "-S", "-c", code, str(SOURCE.parent)], capture_output=True, text=True, check=True
+    )
+    assert not TOO_DEAR & set(done.stdout.split())

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a PAM line (R-20 to R-30)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_adopt.options.parse import parse_options
+from slurm_adopt.options.schema import OPTIONS, default_of
+
+DENY = {"action_no_jobs", "action_unknown", "action_adopt_failure", "action_generic_failure"}
+
+
+def test_options__defaults_are_the_originals() -> None:
+    options = parse_options([])
+    assert (options.action_no_jobs, options.action_unknown) == ("deny", "newest")
+    assert (options.action_adopt_failure, options.action_generic_failure) == ("allow", "ignore")
+    assert (options.disable_x11, options.join_container, options.ignore_root) == (False, True, True)
+    assert (options.single_job_skip_rpc, options.service, options.nodename) == (True, "sshd", "")
+    assert (options.timeout_s, options.mode, options.socket) == (5.0, "auto", "/run/slurm-adopt/login.sock")
+    assert options.problems == ()
+
+
+@pytest.mark.parametrize("spec", OPTIONS, ids=lambda spec: spec.name)
+def test_options__every_documented_value_is_taken_exactly(spec) -> None:  # type: ignore[no-untyped-def]
+    for value in spec.values or (default_of(spec) or "node1",):
+        assert parse_options([f"{spec.name}={value}"]).problems == ()
+    for wrong in (f"{spec.name}=", f"{spec.name.upper()}=x", spec.name, f"{spec.name}x=1"):
+        assert len(parse_options([wrong]).problems) == 1
+
+
+@pytest.mark.parametrize("name", sorted(DENY))
+@pytest.mark.parametrize("value", ["denyXYZ", "Deny", "allowfoo", "", "den", "ignore "])
+def test_options__a_typo_makes_it_stricter_never_weaker(name: str, value: str) -> None:
+    """The original matches prefixes without regard to case, and keeps its default for the rest (R-30)."""
+    options = parse_options([f"{name}={value}"])
+    assert getattr(options, name) == "deny"
+    assert options.problems
+
+
+def test_options__strict_wins_over_what_stands_beside_it() -> None:
+    options = parse_options(["profile=strict", "action_adopt_failure=allow", "action_no_jobs=ignore"])
+    assert {options.action_no_jobs, options.action_adopt_failure, options.action_generic_failure} == {"deny"}
+    assert options.action_unknown == "newest"
+
+
+def test_options__twice_the_last_holds_and_is_reported() -> None:
+    options = parse_options(["service=login", "service=*"])
+    assert options.service == "*"
+    assert options.problems == ("service= stands there twice, the last one holds",)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.1", 0.1), ("300", 300), ("2.5", 2.5), ("0", 5), ("301", 5), ("-1", 5), ("1e2", 5), ("٣", 5), ("nan", 5)],
+)
+def test_options__timeout(text: str, value: float) -> None:
+    assert parse_options([f"timeout={text}"]).timeout_s == value
+
+
+@given(st.lists(st.text(max_size=40), max_size=6))
+def test_options__no_line_is_fatal_or_silent(args: list[str]) -> None:
+    options = parse_options(args)
+    known = {spec.name for spec in OPTIONS}
+    assert len(options.problems) >= sum(1 for arg in args if arg.partition("=")[0] not in known)

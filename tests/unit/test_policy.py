@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decision, case by case and as properties."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_adopt.model import REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, StepFact, Verdict
+from slurm_adopt.options.parse import Options, parse_options
+from slurm_adopt.policy import decide
+from slurm_adopt.record import replace
+
+Decision = Union[Adopt, AskCaller, Verdict]
+
+
+def step(job_id: int, started: int = 0, state: str = "running") -> StepFact:
+    return StepFact(job_id, state, (started or job_id, 0, job_id))
+
+
+def facts(*steps: StepFact, phase: str = "account", uid: int = 1501, **more: object) -> Facts:
+    return replace(Facts(phase, "sshd", "alice", uid), steps=steps, **more)
+
+
+FOUND = CallerFact("found", 7, "10.0.0.1")
+UNKNOWN = CallerFact("unknown", 0, "10.0.0.1")
+ONE, TWO = step(7), (step(7), step(9))
+
+CASES: list[tuple[str, str, Facts, Decision]] = [
+    ("no job: refused (R-1)", "", facts(), Verdict("deny", "no-job")),
+    ("no job, ignore", "action_no_jobs=ignore", facts(), Verdict("ignore", "no-job")),
+    ("one job: adopted without asking (R-2)", "", facts(ONE), Adopt(7, "only")),
+    ("one job, asked", "single_job_skip_rpc=0", facts(ONE), AskCaller()),
+    (
+        "one job, asked, unknown",
+        "single_job_skip_rpc=0 action_unknown=deny",
+        facts(ONE, caller=UNKNOWN),
+        Adopt(7, "only"),
+    ),
+    ("several jobs: asked (R-4)", "", facts(*TWO), AskCaller()),
+    ("several, found", "", facts(*TWO, caller=FOUND), Adopt(7, "caller")),
+    ("several, unknown: the newest (R-21)", "", facts(*TWO, caller=UNKNOWN), Adopt(9, "newest")),
+    ("several, unknown, deny", "action_unknown=deny", facts(*TWO, caller=UNKNOWN), Verdict("deny", "unknown-denied")),
+    (
+        "several, unknown, allow",
+        "action_unknown=allow",
+        facts(*TWO, caller=UNKNOWN),
+        Verdict("allow", "unknown-allowed"),
+    ),
+    ("newest is by start, not by id", "", facts(step(9, 1), step(7, 2), caller=UNKNOWN), Adopt(7, "newest")),
+    ("a foreign job is never adopted into", "", facts(*TWO, caller=CallerFact("found", 99)), Adopt(9, "newest")),
+    ("adopted", "", facts(ONE, attempts=(Attempt(7, "only"),)), Verdict("allow", "adopted", 7, "only")),
+    (
+        "only job fails (R-22)",
+        "",
+        facts(ONE, attempts=(Attempt(7, "only", "adopt-refused"),)),
+        Verdict("allow", "adopt-failed-allowed"),
+    ),
+    (
+        "only job fails, deny",
+        "action_adopt_failure=deny",
+        facts(ONE, attempts=(Attempt(7, "only", "adopt-unconfirmed"),)),
+        Verdict("deny", "adopt-failed"),
+    ),
+    (
+        "the only job ended meanwhile: no failure to adopt, but no job",
+        "",
+        facts(ONE, attempts=(Attempt(7, "only", "step-ending"),)),
+        Verdict("deny", "job-ending"),
+    ),
+    (
+        "caller's job fails: the unknown path comes first (R-22)",
+        "action_adopt_failure=deny",
+        facts(*TWO, caller=FOUND, attempts=(Attempt(7, "caller", "adopt-refused"),)),
+        Adopt(9, "newest"),
+    ),
+    (
+        "all fail",
+        "action_adopt_failure=deny",
+        facts(*TWO, caller=UNKNOWN, attempts=(Attempt(9, "newest", "step-silent"), Attempt(7, "newest", "step-gone"))),
+        Verdict("deny", "adopt-failed"),
+    ),
+    ("ending job only", "", facts(step(7, state="ending")), Verdict("deny", "job-ending")),
+    ("starting job only", "", facts(step(7, state="starting")), Verdict("deny", "job-starting")),
+    ("ending and running", "", facts(step(7, state="ending"), step(9)), Adopt(9, "only")),
+    ("silent steps, none known", "", facts(unanswered=("step-silent",)), Verdict("deny", "steps-unresponsive")),
+    ("silent steps of others do not matter", "", facts(ONE, unanswered=("step-silent",)), Adopt(7, "only")),
+    ("no spool directory: no jobs", "", facts(fault="spool-dir-missing"), Verdict("deny", "spool-dir-missing")),
+    ("no slurm.conf", "", facts(fault="slurm-conf-missing"), Verdict("ignore", "slurm-conf-missing")),
+    (
+        "no slurm.conf, strict",
+        "profile=strict",
+        facts(fault="slurm-conf-missing"),
+        Verdict("deny", "slurm-conf-missing"),
+    ),
+    ("a fault, allow", "action_generic_failure=allow", facts(fault="deadline"), Verdict("allow", "deadline")),
+    ("root without a job (R-29)", "ignore_root=0", facts(uid=0), Verdict("ignore", "root")),
+    ("root with a job", "ignore_root=0", facts(ONE, uid=0), Adopt(7, "only")),
+    (
+        "root, fault, strict",
+        "profile=strict ignore_root=0",
+        facts(uid=0, fault="deadline"),
+        Verdict("ignore", "root"),
+    ),
+    (
+        "session in place",
+        "",
+        facts(ONE, phase="open_session", account_job=7, member_of=7),
+        Verdict("allow", "session-verified", 7, "account"),
+    ),
+    ("session was moved (R-11)", "", facts(*TWO, phase="open_session", account_job=7), Adopt(7, "account")),
+    (
+        "session put back",
+        "",
+        facts(*TWO, phase="open_session", account_job=7, attempts=(Attempt(7, "account"),)),
+        Verdict("allow", "session-readopted", 7, "account"),
+    ),
+    (
+        "session cannot be put back",
+        "profile=strict",
+        facts(*TWO, phase="open_session", account_job=7, attempts=(Attempt(7, "account", "adopt-unconfirmed"),)),
+        Verdict("deny", "adopt-failed"),
+    ),
+    ("the account's job is gone", "", facts(ONE, phase="open_session", account_job=5), Verdict("deny", "job-ending")),
+    (
+        "session of somebody without a job (R-13, R-14)",
+        "",
+        facts(phase="open_session"),
+        Verdict("ignore", "session-not-ours"),
+    ),
+    ("session line alone", "", facts(ONE, phase="open_session"), Adopt(7, "only")),
+]
+
+
+@pytest.mark.parametrize(("line", "known", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_policy__case(line: str, known: Facts, expected: Decision) -> None:
+    assert decide(known, parse_options(line.split())) == expected
+
+
+states = st.sampled_from(["starting", "running", "ending"])
+steps = st.lists(
+    st.builds(step, st.integers(1, 5), st.integers(1, 3), states), max_size=4, unique_by=lambda s: s.job_id
+)
+callers = st.builds(CallerFact, st.sampled_from(["not-asked", "found", "unknown"]), st.integers(0, 6))
+failures = st.sampled_from(["", "adopt-refused", "step-ending", "step-gone", "step-silent"])
+attempts = st.lists(st.builds(Attempt, st.integers(1, 5), st.just("newest"), failures), max_size=3)
+faults = st.sampled_from(["", "", "spool-dir-missing", "slurm-conf-missing", "deadline", "internal-error"])
+some_facts = st.builds(
+    Facts,
+    phase=st.sampled_from(["account", "open_session"]),
+    service=st.just("sshd"),
+    user=st.just("alice"),
+    uid=st.sampled_from([0, 1501]),
+    fault=faults,
+    steps=steps.map(tuple),
+    unanswered=st.sampled_from([(), ("step-silent",)]),
+    caller=callers,
+    attempts=attempts.map(tuple),
+    account_job=st.integers(0, 6),
+)
+lines = st.lists(
+    st.sampled_from(
+        [
+            "profile=strict",
+            "action_unknown=deny",
+            "action_unknown=allow",
+            "action_no_jobs=ignore",
+            "action_adopt_failure=deny",
+            "action_generic_failure=allow",
+            "single_job_skip_rpc=0",
+        ]
+    )
+)
+
+
+@given(some_facts, lines)
+def test_policy__every_verdict_has_a_reason_of_the_table(known: Facts, line: list[str]) -> None:
+    decision = decide(known, parse_options(line))
+    if isinstance(decision, Verdict):
+        assert decision.reason in REASONS
+        assert decision.action in ("allow", "deny", "ignore")
+        assert decision.action != "deny" or REASONS[decision.reason].user_text
+
+
+@given(some_facts, lines)
+def test_policy__only_own_untried_steps_are_adopted_into(known: Facts, line: list[str]) -> None:
+    decision = decide(known, parse_options(line))
+    if isinstance(decision, Adopt):
+        assert decision.job_id in {s.job_id for s in known.steps if s.state != "ending"}
+        assert decision.job_id not in {attempt.job_id for attempt in known.attempts}
+
+
+@given(some_facts, lines)
+def test_policy__root_is_never_refused(known: Facts, line: list[str]) -> None:
+    decision = decide(replace(known, uid=0), parse_options(line))
+    assert not isinstance(decision, Verdict) or decision.action != "deny"
+
+
+@given(some_facts, lines)
+def test_policy__strict_admits_nobody_without_a_job(known: Facts, line: list[str]) -> None:
+    strict = parse_options([*line, "profile=strict", "action_unknown=newest"])
+    decision = decide(replace(known, uid=1501), strict)
+    if isinstance(decision, Verdict) and decision.action == "allow":
+        assert decision.job_id
+
+
+@given(some_facts, lines)
+def test_policy__ends(known: Facts, line: list[str]) -> None:
+    """Whatever fails, each step of the decision uses something up: it comes to a verdict."""
+    options: Options = parse_options(line)
+    for _ in range(20):
+        decision = decide(known, options)
+        if isinstance(decision, Verdict):
+            return
+        if isinstance(decision, AskCaller):
+            known = replace(known, caller=UNKNOWN)
+        else:
+            known = replace(known, attempts=(*known.attempts, Attempt(decision.job_id, decision.chosen, "step-silent")))
+    pytest.fail("no verdict")

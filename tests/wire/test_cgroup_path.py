@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_adopt.wire.cgroup_path import (
+    CgroupLine,
+    decode_cgroups,
+    decode_v1,
+    decode_v2,
+    extern_step,
+    same_step,
+)
+from slurm_adopt.wire.errors import RemoteProtocolError
+from slurm_adopt.wire.sluid import decode_sluid
+
+SLUID = "s02BCDEFGHJKMN"
+
+# Slurm 22.05.8 of Debian 12 (multiple-slurmd build), node vm, proctrack/cgroup, task/cgroup, jobacct_gather/cgroup
+V1_STEPD = b"""\
+12:freezer:/slurm_vm/uid_1001/job_1
+11:memory:/slurm_vm/uid_1001/job_1/step_extern/task_0
+10:devices:/
+9:cpuset:/slurm_vm/uid_1001/job_1/step_extern
+5:cpu,cpuacct:/slurm_vm/uid_1001/job_1/step_extern/task_0
+1:name=systemd:/system.slice/slurmd.service
+0::/system.slice/slurmd.service
+"""
+V1_ADOPTED = b"""\
+12:freezer:/slurm_vm/uid_1001/job_1/step_extern
+11:memory:/slurm_vm/uid_1001/job_1/step_extern/task_0
+10:devices:/user.slice
+9:cpuset:/slurm_vm/uid_1001/job_1/step_extern
+5:cpu,cpuacct:/slurm_vm/uid_1001/job_1/step_extern/task_0
+1:name=systemd:/user.slice/user-1001.slice/session-1.scope
+0::/user.slice/user-1001.slice/session-1.scope
+"""
+# Slurm 20.11.4 of Debian 11, the folder of builds without the node's name
+V1_PLAIN_STEPD = b"4:freezer:/slurm/uid_1001/job_7\n3:cpuset:/slurm/uid_1001/job_7/step_extern\n"
+V1_PLAIN_ADOPTED = b"4:freezer:/slurm/uid_1001/job_7/step_extern\n3:cpuset:/slurm/uid_1001/job_7/step_extern\n"
+# Slurm 24.11.5 of Debian 13 on systemd 257; 26.05 names the folder by SLUID
+V2_STEPD = b"0::/system.slice/n1_slurmstepd.scope/job_5/step_extern/slurm\n"
+V2_ADOPTED = b"0::/system.slice/n1_slurmstepd.scope/job_5/step_extern/user/task_0\n"
+V2_SLUID_STEPD = f"0::/system.slice/slurmstepd.scope/{SLUID}/step_extern/slurm\n".encode()
+V2_SLUID_ADOPTED = f"0::/system.slice/slurmstepd.scope/{SLUID}/step_extern/user/task_special\n".encode()
+
+
+def test_cgroup_path__lines() -> None:
+    text = b"0::/a:b\xff (deleted)\n12:cpu,cpuacct:/\n1:name=systemd:/x\n"
+    assert decode_cgroups(text) == (
+        CgroupLine(0, (), "/a:b\udcff (deleted)", True),
+        CgroupLine(12, ("cpu", "cpuacct"), "/", False),
+        CgroupLine(1, ("name=systemd",), "/x", False),
+    )
+    assert decode_cgroups(b"") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"0::/", b"\n", b"0:/x\n", b"x::/\n", b"0::x\n", b"::/\n", b"-1::/\n", b"0::/\0\n", b"0::/\n" * 65,
+     b"0::/" + b"x" * 5000 + b"\n", "٣::/\n".encode(), b"99999999999::/\n"],
+)  # fmt: skip
+def test_cgroup_path__malformed(text: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_cgroups(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "job", "uid", "step", "prefix", "rest"),
+    [
+        ("/slurm/uid_1001/job_7", 7, 1001, None, "/", ""),
+        ("/slurm_vm/uid_1001/job_1/step_extern", 1, 1001, "extern", "/", ""),
+        ("/slurm_vm/uid_1001/job_1/step_extern/task_0", 1, 1001, "extern", "/", "/task_0"),
+        ("/slurm/uid_0/job_1/step_batch/task_0", 1, 0, "batch", "/", "/task_0"),
+        ("/slurm/uid_0/job_1/step_3+1", 1, 0, "3+1", "/", ""),
+        ("/slurm/uid_0/job_1/step_x", 1, 0, None, "/", "/step_x"),
+        ("/docker/abc/slurm/uid_5/job_6/step_0", 6, 5, "0", "/docker/abc/", ""),
+        ("/slurm/uid_1/job_2/step_extern/slurm/uid_3/job_4/step_extern", 2, 1, "extern", "/", "/slurm/uid_3/job_4/step_extern"),
+        ("/../slurm/uid_1/job_2", 2, 1, None, "/../", ""),
+    ],
+)  # fmt: skip
+def test_cgroup_path__v1(path: str, job: int, uid: int, step: str | None, prefix: str, rest: str) -> None:
+    found = decode_v1(path)
+    assert found is not None
+    assert (found.version, found.job_id, found.sluid, found.uid) == (1, job, None, uid)
+    assert (found.step, found.prefix, found.rest) == (step, prefix, rest)
+    assert found.top + found.rest == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/slurm", "/slurm/uid_1", "/slurm/uid_x/job_1", "/slurm/uid_01/job_1", "/slurm/uid_1/job_4294967296",
+     "/slurmx/uid_1/job_1", "/slurm/uid_1/x/job_1", "/uid_1/job_1/step_extern", "/slurm/uid_-1/job_1", "/slurm/uid_/job_1",
+     "slurm/uid_1/job_1/step_extern"],
+)  # fmt: skip
+def test_cgroup_path__not_v1(path: str) -> None:
+    assert decode_v1(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "job", "sluid", "step", "prefix", "rest"),
+    [
+        ("/system.slice/slurmstepd.scope/job_5/step_extern/user/task_0", 5, None, "extern", "/system.slice/", "/user/task_0"),
+        ("/system.slice/n1_slurmstepd.scope/job_5/step_extern/slurm", 5, None, "extern", "/system.slice/", "/slurm"),
+        (f"/system.slice/slurmstepd.scope/{SLUID}/step_extern/user", None, decode_sluid(SLUID), "extern", "/system.slice/", "/user"),
+        ("/a/b/slurmstepd.scope/job_5", 5, None, None, "/a/b/", ""),
+        ("/slurmstepd.scope/job_1/step_0/x/slurmstepd.scope/job_2/step_extern", 1, None, "0", "/", "/x/slurmstepd.scope/job_2/step_extern"),
+    ],
+)  # fmt: skip
+def test_cgroup_path__v2(
+    path: str, job: int | None, sluid: int | None, step: str | None, prefix: str, rest: str
+) -> None:
+    found = decode_v2(path)
+    assert found is not None
+    assert (found.version, found.job_id, found.sluid, found.uid) == (2, job, sluid, None)
+    assert (found.step, found.prefix, found.rest) == (step, prefix, rest)
+    assert found.top + found.rest == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/system.slice/slurmstepd.scope", "/system.slice/slurmstepd.scope/system", "/slurmstepd.scopex/job_1/step_0",
+     "/xslurmstepd.scope/job_1", "/slurmstepd.scope/job_01", "/slurmstepd.scope/s02BCDEFGHJKMU/step_extern",
+     "/slurmstepd.scope/x/slurmstepd.scope/job_1"],
+)  # fmt: skip
+def test_cgroup_path__not_v2(path: str) -> None:
+    assert decode_v2(path) is None
+
+
+PAIRS = [
+    (V1_STEPD, V1_ADOPTED),
+    (V1_PLAIN_STEPD, V1_PLAIN_ADOPTED),
+    (V2_STEPD, V2_ADOPTED),
+    (V2_SLUID_STEPD, V2_SLUID_ADOPTED),
+]
+
+
+@pytest.mark.parametrize(("stepd", "adopted"), PAIRS)
+def test_same_step__adopted(stepd: bytes, adopted: bytes) -> None:
+    proof = same_step(decode_cgroups(stepd), decode_cgroups(adopted))
+    assert proof.inside
+    assert "/step_extern" in proof.path
+    found = extern_step(decode_cgroups(adopted))
+    assert found is not None
+    assert found.step == "extern"
+
+
+@pytest.mark.parametrize(("stepd", "adopted"), PAIRS)
+def test_same_step__a_slurmstepd_is_not_in_its_own_step(stepd: bytes, adopted: bytes) -> None:
+    assert not same_step(decode_cgroups(stepd), decode_cgroups(stepd)).inside
+    assert not same_step(decode_cgroups(adopted), decode_cgroups(b"")).inside
+
+
+@pytest.mark.parametrize(
+    ("stepd", "adopted", "old", "new"),
+    [
+        (V1_STEPD, V1_ADOPTED, b"12:freezer:/slurm_vm/uid_1001/job_1/step_extern", b"12:freezer:/slurm_vm/uid_1001/job_1"),
+        (V1_STEPD, V1_ADOPTED, b"12:freezer:/slurm_vm/uid_1001/job_1/", b"12:freezer:/slurm_vm/uid_1001/job_11/"),
+        (V1_STEPD, V1_ADOPTED, b"12:freezer:/slurm_vm/", b"12:freezer:/user/slurm_vm/"),
+        (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern", b"9:cpuset:/"),
+        (V1_STEPD, V1_ADOPTED, b"/job_1/step_extern/task_0", b"/job_1/step_extern (deleted)"),
+        (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern\n", b""),
+        (V1_STEPD, V1_ADOPTED, b"12:freezer", b"12:other"),
+        (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern", b"9:cpuset:/slurm_vm/uid_1001/job_1/step_externx"),
+        (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern", b"9:cpuset:/slurm_vm/uid_1001/job_1/step_batch"),
+        (V2_STEPD, V2_ADOPTED, b"job_5", b"job_6"),
+        (V2_STEPD, V2_ADOPTED, b"step_extern", b"step_0"),
+        (V2_STEPD, V2_ADOPTED, b"/user/task_0", b"/slurm/task_0"),
+        (V2_STEPD, V2_ADOPTED, b"/user/task_0", b"/user2/task_0"),
+        (V2_STEPD, V2_ADOPTED, b"/user/task_0", b"/user/task_0 (deleted)"),
+        (V2_STEPD, V2_ADOPTED, b"/system.slice", b"/user.slice/system.slice"),
+        (V2_SLUID_STEPD, V2_SLUID_ADOPTED, SLUID.encode(), b"s12BCDEFGHJKMN"),
+    ],
+)  # fmt: skip
+def test_same_step__elsewhere(stepd: bytes, adopted: bytes, old: bytes, new: bytes) -> None:
+    assert old in adopted
+    proof = same_step(decode_cgroups(stepd), decode_cgroups(adopted.replace(old, new)))
+    assert not proof.inside
+    assert proof.reason
+
+
+@pytest.mark.parametrize(
+    "stepd",
+    [
+        b"",
+        b"0::/user.slice\n",
+        b"0::/system.slice/slurmstepd.scope/job_5/step_extern/user/task_0\n",
+        b"0::/system.slice/slurmstepd.scope/job_5/step_extern/slurm (deleted)\n",
+        b"0::/system.slice/slurmstepd.scope/job_5/step_batch/slurm\n",
+        b"4:freezer:/slurm/uid_1/job_1\n3:cpuset:/slurm/uid_1/job_2/step_extern\n",
+    ],
+)
+def test_same_step__a_stepd_that_proves_nothing(stepd: bytes) -> None:
+    target = b"""\
+4:freezer:/slurm/uid_1/job_1/step_extern
+3:cpuset:/slurm/uid_1/job_2/step_extern
+0::/system.slice/slurmstepd.scope/job_5/step_extern/user/task_0
+"""
+    assert not same_step(decode_cgroups(stepd), decode_cgroups(target)).inside
+
+
+@given(st.binary(max_size=200))
+def test_cgroup_path__raises_nothing_else(text: bytes) -> None:
+    try:
+        lines = decode_cgroups(text)
+    except RemoteProtocolError:
+        return
+    extern_step(lines)
+    same_step(lines, lines)
+
+
+PARTS = st.sampled_from(["slurm", "slurm_x", "uid_1", "uid_", "job_1", "job_x", "step_extern", "step_0", "slurmstepd.scope",
+                         "a_slurmstepd.scope", SLUID, "user", "..", "", "task_0"])  # fmt: skip
+
+
+@given(st.lists(PARTS, max_size=9), st.integers(0, 3))
+def test_cgroup_path__any_folders(parts: list[str], hierarchy: int) -> None:
+    line = CgroupLine(hierarchy, (), "/" + "/".join(parts), False)
+    found = decode_v2(line.path) if hierarchy == 0 else decode_v1(line.path)
+    if found is not None:
+        assert found.top + found.rest == line.path
+        assert line.path.startswith(found.prefix)
+    assert not same_step((line,), (line,)).inside or hierarchy

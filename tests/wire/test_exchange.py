@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packets between module and helper."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_adopt.record import replace
+from slurm_adopt.wire.errors import LocalProtocolError, RemoteProtocolError
+from slurm_adopt.wire.exchange import (
+    PACKET_CAP,
+    Connection,
+    LoginReply,
+    LoginRequest,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+
+CONNECTION = Connection(4, 6, "::ffff:10.0.0.2", 22, "::ffff:10.0.0.1", 40000)
+REQUEST = LoginRequest(
+    "account", 123456789, "sshd", "alice", 1501, "10.0.0.1", "ssh", "12", ("profile=strict", "a=b=c"), (CONNECTION,)
+)
+REPLY = LoginReply(
+    "success",
+    "adopted",
+    "info",
+    "verdict=allow",
+    "",
+    "joined job 12",
+    (("SLURM_JOB_ID", "12"), ("DISPLAY", "localhost:1.0")),
+    ("user", "mount"),
+    "perm_denied",
+    "no",
+)
+
+
+def test_exchange__round_trip() -> None:
+    assert decode_request(encode_request(REQUEST)) == REQUEST
+    assert decode_reply(encode_reply(REPLY)) == REPLY
+
+
+@pytest.mark.parametrize("packet", [encode_request(REQUEST), encode_reply(REPLY)], ids=["request", "reply"])
+def test_exchange__every_truncation_is_refused_or_whole_fields(packet: bytes) -> None:
+    decode = decode_request if b"PHASE" in packet else decode_reply
+    whole = decode(packet)
+    for end in range(len(packet)):
+        try:
+            assert decode(packet[:end]) != whole  # type: ignore[comparison-overlap]
+        except RemoteProtocolError:
+            continue
+        assert packet[end - 1] == 0, "only a packet that ends with a whole field can be read"
+
+
+REFUSED = [
+    b"",
+    b"\0",
+    b"V=1",
+    b"V=2\0RESULT=success\0REASON=x\0",
+    b"RESULT=success\0V=1\0REASON=x\0",
+    b"V=1\0RESULT=success\0",
+    b"V=1\0REASON=x\0",
+    b"V=1\0RESULT=SUCCESS\0REASON=x\0",
+    b"V=1\0RESULT=success\0REASON=x\0REASON=y\0",
+    b"V=1\0RESULT=success\0REASON=x\0lower=1\0",
+    b"V=1\0RESULT=success\0REASON=x\0" + b"K" * 25 + b"=1\0",
+    b"V=1\0RESULT=success\0REASON=x\0=1\0",
+    b"V=1\0RESULT=success\0REASON=x\0NOVALUE\0",
+    b"V=1\0RESULT=success\0REASON=x\0ENV1=A=B\0",
+    b"V=1\0RESULT=success\0REASON=x\0ENV0=A\0",
+    b"V=1\0RESULT=success\0REASON=x\0JOIN0=mount\0",
+    b"V=1\0RESULT=success\0REASON=x\0JOIN0=moon\0JOIN_FAILED=ignore\0",
+    b"V=1\0RESULT=success\0REASON=x\0LEVEL=loud\0",
+    b"V=1\0RESULT=success\0REASON=x\0" + b"".join(b"K%d=1\0" % n for n in range(70)),
+    b"V=1\0RESULT=success\0REASON=x\0LOG=" + b"x" * PACKET_CAP + b"\0",
+]
+
+
+@pytest.mark.parametrize("packet", REFUSED)
+def test_exchange__malformed_reply(packet: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_reply(packet)
+
+
+@pytest.mark.parametrize("uid", [b"+5", b" 5", b"1_0", b"-1", b"4294967295", b"", b"5a", "٥".encode()])
+def test_exchange__a_number_is_digits(uid: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_request(encode_request(REQUEST).replace(b"UID=1501", b"UID=" + uid))
+
+
+def test_exchange__unknown_fields_are_passed_over() -> None:
+    assert decode_request(encode_request(REQUEST) + b"NEWER=1\0") == REQUEST
+
+
+def test_exchange__words_are_one_line_and_capped() -> None:
+    reply = decode_reply(encode_reply(replace(REPLY, log="a\nb\x1b[31m", error="é" * 4000)))
+    assert reply.log == "a?b?[31m"
+    assert reply.error == "é" * 256
+
+
+def test_exchange__what_does_not_fit_is_our_fault() -> None:
+    with pytest.raises(LocalProtocolError):
+        encode_reply(replace(REPLY, env=(("XAUTHORITY", "x" * 5000),)))
+    with pytest.raises(LocalProtocolError):
+        encode_reply(replace(REPLY, env=(("A", "x\0RESULT=success"),)))
+
+
+@given(st.binary(max_size=300))
+def test_exchange__any_bytes_are_decoded_or_refused(data: bytes) -> None:
+    for decode in (decode_request, decode_reply):
+        for packet in (data, b"V=1\0" + data + b"\0"):
+            try:
+                decode(packet)
+            except RemoteProtocolError:
+                continue
+
+
+@given(st.text(max_size=60).filter(lambda text: "\0" not in text), st.integers(0, 0xFFFFFFFE))
+def test_exchange__any_name_survives(name: str, uid: int) -> None:
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return
+    request = replace(REQUEST, user=name or "x", uid=uid, rhost=name)
+    again = decode_request(encode_request(request))
+    assert again.user.encode("utf-8", "surrogateescape") == request.user.encode("utf-8", "surrogateescape")
+    assert again.uid == uid

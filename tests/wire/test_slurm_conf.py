@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_adopt.wire.errors import RemoteProtocolError
+from slurm_adopt.wire.slurm_conf import INCLUDE, ConfError, last_values, parse, read_pairs
+from slurm_adopt.wire.slurm_nodes import NodeRecord, iter_nodes, node_of_name, nodes_of_address, nodes_of_host
+
+
+def values(text: str) -> dict[str, str]:
+    return last_values(parse(text).statements)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("SlurmUser=slurm", {"slurmuser": "slurm"}),
+        ("slurmuser = slurm \t\r\n", {"slurmuser": "slurm"}),
+        ("  SlurmUser=slurm", {"slurmuser": "slurm"}),
+        ("SlurmUser=a\nSLURMUSER=b\n", {"slurmuser": "b"}),
+        ("SlurmUser=slurm # comment", {"slurmuser": "slurm"}),
+        ("SlurmUser=slurm#comment", {"slurmuser": "slurm"}),
+        ("SlurmUser=slurm\\#1", {"slurmuser": "slurm#1"}),
+        ("SlurmUser=slurm\\\\#1", {"slurmuser": "slurm\\"}),
+        ("SlurmUser=slurm\\\\\\#1", {"slurmuser": "slurm\\#1"}),
+        ('SlurmUser="a # b"', ConfError),
+        ('SlurmUser="a \\# b"', {"slurmuser": "a # b"}),
+        ('AuthInfo=""', {"authinfo": ""}),
+        ('AuthInfo="a b"', {"authinfo": "a b"}),
+        ('AuthInfo="a"b', ConfError),
+        ('AuthInfo=a"b"', {"authinfo": 'a"b"'}),
+        ("AuthInfo=a b", ConfError),
+        ("AuthInfo", ConfError),
+        ("AuthInfo=", ConfError),
+        ("AuthInfo - = x", ConfError),
+        ("AuthInfo +=x", {"authinfo": "x"}),
+        ("Slurm\\\nUser=sl\\ \t\nurm\n", {"slurmuser": "slurm"}),
+        ("# a comment does not continue \\\nSlurmUser=a", {"slurmuser": "a"}),
+        ("SlurmUser=a # nor here \\\nSlurmdUser=b", {"slurmuser": "a", "slurmduser": "b"}),
+        ("SlurmUser=a\\\\\nSlurmdUser=b", {"slurmuser": "a\\", "slurmduser": "b"}),
+        ("SlurmUser=a\\", {"slurmuser": "a"}),
+        ("SlurmUser=a\\\n", {"slurmuser": "a"}),
+        ("SlurmUser=a\\b", {"slurmuser": "ab"}),
+        ("Odd line\nSlurmUser=a", {"slurmuser": "a"}),
+        ("=x\nSlurmUser=a", {"slurmuser": "a"}),
+        ("Comment=a b\nSlurmUser=a", {"comment": "a", "slurmuser": "a"}),
+        ('Comment="open\nSlurmUser=a', {"slurmuser": "a"}),
+        ("Include=x", {"include": "x"}),
+        ("TaskPluginParam.x_y=1", {"taskpluginparam.x_y": "1"}),
+        ("K=\u2003x", {"k": "\u2003x"}),
+    ],
+)
+def test_slurm_conf__values(text: str, expected: dict[str, str] | type[Exception]) -> None:
+    if isinstance(expected, dict):
+        assert values(text) == expected
+    else:
+        with pytest.raises(expected):
+            parse(text)
+
+
+def test_slurm_conf__an_odd_line_is_a_problem_with_its_place() -> None:
+    conf = parse(b'\nOdd line\nComment=a b\nComment="x\n\xff\xfe\n', "/etc/slurm/slurm.conf")
+    assert conf.problems == (
+        "/etc/slurm/slurm.conf:2: no = after 'odd'",
+        "/etc/slurm/slurm.conf:3: more text after the value of 'comment'",
+        "/etc/slurm/slurm.conf:4: quote of 'comment' is not closed",
+        "/etc/slurm/slurm.conf:5: no key",
+    )
+
+
+def test_slurm_conf__an_error_names_file_and_line() -> None:
+    with pytest.raises(ConfError, match=r"^x\.conf:3: ") as caught:
+        parse("A=\\\nb\nSlurmUser\n", "x.conf")
+    assert (caught.value.file, caught.value.line) == ("x.conf", 3)
+    with pytest.raises(ConfError, match=r"^x\.conf:2: .*NUL"):
+        parse(b"A=b\nC=\0", "x.conf")
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("Include /a/b", "/a/b"),
+        ("include\tnodes-%c.conf  ", "nodes-%c.conf"),
+        ("INCLUDE x y", "x"),
+        ("Include x# comment", "x"),
+        ("Inc\\\nlude x", "x"),
+        ("Include a\\ b", "a"),
+        (" Include x", None),
+        ("Includes x", None),
+        ("Include", None),
+    ],
+)
+def test_slurm_conf__include(line: str, file: str | None) -> None:
+    statements = parse(f"A=b\n{line}\nC=d\n").statements
+    found = [value for key, value, _, number in statements if key == INCLUDE and number == 2]
+    assert found == ([] if file is None else [file])
+    assert [key for key, _, _, _ in statements if key != INCLUDE] == ["a", "c"]
+
+
+@pytest.mark.parametrize("line", ["Include  ", "Include *.conf", "Include # x"])
+def test_slurm_conf__include_refused(line: str) -> None:
+    with pytest.raises(ConfError):
+        parse(line)
+
+
+def test_slurm_conf__pairs_of_a_record() -> None:
+    assert read_pairs('NodeName=a  CPUS = 4 Reason="not yet" x+=1') == (
+        {"nodename": "a", "cpus": "4", "reason": "not yet", "x": "1"},
+        "",
+    )
+    pairs, wrong = read_pairs("NodeName=a b")
+    assert pairs == {"nodename": "a"}
+    assert wrong == "no = after 'b'"
+
+
+NODES = """
+NodeName=DEFAULT Port=7000 CPUs=2
+NodeName=a[1-3] NodeHostname=h[1-3] NodeAddr=10.0.0.[1-3] Port=7001-7003
+nodename = b[1-2] NodeAddr=gate
+  NodeName=c NodeHostname=host#c
+NodeName=v[1-2] NodeHostname=h1 Port=[7001,7002]
+NodeName=DEFAULT Port=7777
+PartitionName=p Nodes=ALL
+NodeName=d[1-3] NodeAddr=10.0.1.[1-2]
+NodeName=e[1-2
+NodeName=a1 NodeAddr=10.9.9.9
+NodeName=f Port=99999
+NodeName=../x
+NodeName=g Feature=x odd
+NODENAME="q" \\
+  NodeAddr=fd00::1
+"""
+
+
+def test_slurm_nodes__all() -> None:
+    problems: list[str] = []
+    nodes = list(iter_nodes(parse(NODES, "f").statements, 6818, problems))
+    assert nodes == [
+        NodeRecord("a1", "h1", "10.0.0.1", 7001),
+        NodeRecord("a2", "h2", "10.0.0.2", 7002),
+        NodeRecord("a3", "h3", "10.0.0.3", 7003),
+        NodeRecord("b1", "b1", "gate", 7000),
+        NodeRecord("b2", "b2", "gate", 7000),
+        NodeRecord("c", "host", "host", 7000),
+        NodeRecord("v1", "h1", "h1", 7001),
+        NodeRecord("v2", "h1", "h1", 7002),
+        NodeRecord("g", "g", "g", 7777),
+        NodeRecord("q", "q", "fd00::1", 7777),
+    ]
+    assert [problem.split(": ")[0] for problem in problems[:3]] == ["f:9", "f:10", "node a1 is defined twice"]
+    assert len(problems) == 6
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [("h1", ["a1", "v1", "v2"]), ("h2", ["a2"]), ("a1", ["a1"]), ("b2", ["b2"]), ("q", ["q"]), ("c", []), ("x", [])],
+)
+def test_slurm_nodes__of_host(host: str, names: list[str]) -> None:
+    assert [node.name for node in nodes_of_host(parse(NODES).statements, host)] == names
+
+
+def test_slurm_nodes__of_address_and_name() -> None:
+    statements = parse(NODES).statements
+    assert [node.name for node in nodes_of_address(statements, "10.0.0.2")] == ["a2"]
+    assert [node.name for node in nodes_of_address(statements, "gate")] == ["b1", "b2"]
+    assert [node.name for node in nodes_of_address(statements, "fd00::1")] == ["q"]
+    assert nodes_of_address(statements, "10.0.0.9") == []
+    assert node_of_name(statements, "v2") == NodeRecord("v2", "h1", "h1", 7002)
+    assert node_of_name(statements, "h1") is None
+    assert node_of_name(parse("NodeName=f Port=0").statements, "f") is None
+
+
+NAMES = st.text(alphabet="nab[]-,0123", min_size=1, max_size=12)
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(["", " NodeHostname=", " NodeAddr="]), NAMES), max_size=4), NAMES)
+def test_slurm_nodes__the_quick_look_misses_nothing(lines: list[tuple[str, str, str]], wanted: str) -> None:
+    text = "\n".join(f"NodeName={name}{key}{value if key else ''}" for name, key, value in lines)
+    statements = parse(text).statements
+    try:
+        everything = list(iter_nodes(statements))
+    except MemoryError:
+        return
+    if len(everything) > 2000:
+        return
+    of_host = {node.name for node in nodes_of_host(statements, wanted)}
+    of_address = {node.name for node in nodes_of_address(statements, wanted)}
+    assert {node.name for node in everything if node.hostname == wanted} <= of_host
+    assert {node.name for node in everything if node.address == wanted} <= of_address
+
+
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=300)))
+def test_slurm_conf__raises_nothing_else(text: bytes | str) -> None:
+    try:
+        conf = parse(text)
+    except RemoteProtocolError:
+        return
+    assert sum(1 for _ in iter_nodes(conf.statements)) <= 65536
+
+
+@given(st.text(alphabet='aN=o"\\#\n \t[]-,1+Includ', max_size=60))
+def test_slurm_conf__raises_nothing_else_near_the_grammar(text: str) -> None:
+    for start in ("", "NodeName=", "SlurmUser=", "Include "):
+        try:
+            conf = parse(start + text)
+        except RemoteProtocolError:
+            continue
+        assert sum(1 for _ in iter_nodes(conf.statements)) <= 65536
+
+
+def test_slurm_conf__three_thousand_long_lines() -> None:
+    line = "NodeName=n{0} NodeAddr=10.1.{1}.{2} CPUs=128 RealMemory=512000 Gres=gpu:a100:4 State=UNKNOWN\n"
+    text = "ClusterName=c\n" + "".join(line.format(i, i >> 8, i & 255) for i in range(3000))
+    statements = parse(text.encode()).statements
+    assert len(statements) == 3001
+    assert nodes_of_host(statements, "n2999") == [NodeRecord("n2999", "n2999", "10.1.11.183", 6818)]
