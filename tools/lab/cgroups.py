@@ -167,7 +167,7 @@ def _walk(tops: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _rmdir(directory: str) -> bool:
     try:
-        os.rmdir(directory)
+        Path(directory).rmdir()
     except FileNotFoundError:
         return True
     except OSError:

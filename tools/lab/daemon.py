@@ -12,7 +12,8 @@ from lab.machine import Machine, wait_for
 class Daemon:
     """One daemon. `pid` is its pid inside the machine."""
 
-    def __init__(self, machine: Machine, name: str, argv: Sequence[str], pid_file: str, user: str | None = None) -> None:
+    def __init__(self, machine: Machine, name: str, argv: Sequence[str], pid_file: str,
+                 user: str | None = None) -> None:
         self.machine = machine
         self.name = name
         self.argv = list(argv)

@@ -52,8 +52,8 @@ class Process:
 class Machine:
     """Namespaces, overlay, process 1 and log listener. up() starts it; usable as a context manager."""
 
-    def __init__(self, hostname: str = "lab", suite: str | None = None, *, addresses: Sequence[str] = ("10.77.0.1/32",),
-                 packages: Sequence[str] = ()) -> None:
+    def __init__(self, hostname: str = "lab", suite: str | None = None, *,
+                 addresses: Sequence[str] = ("10.77.0.1/32",), packages: Sequence[str] = ()) -> None:
         """addresses: of `lo`, beside 127.0.0.1. packages: more than the private root's usual ones."""
         self.hostname = hostname
         self.suite = suite
@@ -80,7 +80,7 @@ class Machine:
         root = ensure_root(self.suite, self.packages)
         spec = json.dumps({"name": self.name, "root": str(root), "hostname": self.hostname,
                            "addresses": self.addresses, "caller": os.getpid()})
-        self._said = tempfile.TemporaryFile("w+", errors="replace")
+        self._said = _output()
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "lab.supervisor", spec], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -149,7 +149,7 @@ class Machine:
 
     def popen(self, argv: Sequence[str], user: str | None = None, env: Mapping[str, str] | None = None,
               cwd: str | None = None, **options: Any) -> subprocess.Popen[str]:
-        """subprocess.Popen in the machine (see enter_command); text, stdin from /dev/null, unless `options` differ."""
+        """subprocess.Popen in the machine (see enter_command); text and no stdin, unless `options` say else."""
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True, "errors": "replace", **options}
         return subprocess.Popen(self.enter_command(argv, user, env, cwd), **settings)
 
@@ -202,7 +202,7 @@ class Machine:
         return self.path(inside).read_text(errors="replace")
 
     def install(self, source: str | os.PathLike[str], inside: str, mode: int | None = None) -> None:
-        """Copy a file or a directory of the host into the machine; `inside` is the new name, not a folder to put it in."""
+        """Copy a file or directory of the host into the machine; `inside` is its new name, not a folder."""
         target = self.path(inside)
         target.parent.mkdir(parents=True, exist_ok=True)
         if Path(source).is_dir():

@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import socket
+from pathlib import Path
 
 _CLONE = {"mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "net": 0x40000000}
 CLONE_NEWPID = 0x20000000
@@ -58,8 +59,7 @@ def become(root: str, hostname: str, cgroup_version: int, hierarchies: list[list
     mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
     mount("tmpfs", _TOP, "tmpfs", _MS_NOSUID, "mode=755")
     for name in ("upper", "work", "root"):
-        os.mkdir(f"{_TOP}/{name}")
-    os.chmod(f"{_TOP}/upper", 0o755)
+        os.mkdir(f"{_TOP}/{name}", 0o755)
     new = f"{_TOP}/root"
     mount("overlay", new, "overlay", data=f"lowerdir=.,upperdir={_TOP}/upper,workdir={_TOP}/work")
     mount("proc", f"{new}/proc", "proc")
@@ -74,7 +74,7 @@ def become(root: str, hostname: str, cgroup_version: int, hierarchies: list[list
     _check(_libc.pivot_root(new.encode(), f"{new}/run/host".encode()), "pivot_root")
     os.chdir("/")
     _check(_libc.umount2(b"/run/host", _MNT_DETACH), "umount /run/host")
-    os.rmdir("/run/host")
+    Path("/run/host").rmdir()
 
 
 def _join(files: list[str]) -> None:
@@ -94,7 +94,7 @@ def _make_dev(dev: str) -> None:
     mount("tmpfs", f"{dev}/shm", "tmpfs", _MS_NOSUID, "mode=1777")
     for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"),
                          ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
-        os.symlink(target, f"{dev}/{name}")
+        Path(f"{dev}/{name}").symlink_to(target)
 
 
 def _mount_cgroups(top: str, version: int, hierarchies: list[list[str]]) -> None:
@@ -110,4 +110,4 @@ def _mount_cgroups(top: str, version: int, hierarchies: list[list[str]]) -> None
             mount("cgroup2", f"{top}/{label}", "cgroup2")
         if "," in label:  # hosts with systemd mount cpu and cpuacct together and link the single names
             for single in label.split(","):
-                os.symlink(label, f"{top}/{single}")
+                Path(f"{top}/{single}").symlink_to(label)

@@ -194,5 +194,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or [None]:
+    for wanted in sys.argv[1:] or [host_release()[1]]:
         print(ensure_root(wanted))

@@ -23,7 +23,7 @@ class NodeEntry:
     def line(self) -> str:
         # CPUs as the smallest machine has them: task/affinity binds to real ones. Room for many jobs comes
         # from OverSubscribe, not from CPUs that do not exist.
-        parts = [f"NodeName={self.name}", f"NodeHostname={self.hostname}", "CPUs=2", "RealMemory=4000", "State=UNKNOWN"]
+        parts = [f"NodeName={self.name}", f"NodeHostname={self.hostname}", "CPUs=2", "RealMemory=4000"]
         if self.address:
             parts.append(f"NodeAddr={self.address}")
         if self.port:

@@ -45,7 +45,8 @@ def _be_init(spec: dict[str, Any], tree: CgroupTree, ready_fd: int) -> None:
         os.set_inheritable(3, True)
         os.umask(0o022)
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        os.execve("/usr/bin/python3", ["python3", "-I", "-S", "/run/lab/init.py", *spec["addresses"]], environment)
+        argv = ["python3", "-I", "-S", "/run/lab/init.py", *spec["addresses"]]
+        os.execve("/usr/bin/python3", argv, environment)  # noqa: S606
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
