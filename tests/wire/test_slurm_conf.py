@@ -63,7 +63,7 @@ def test_slurm_conf__values(text: str, expected: dict[str, str] | type[Exception
 
 
 def test_slurm_conf__an_odd_line_is_a_problem_with_its_place() -> None:
-    conf = parse(b"\nOdd line\nComment=a b\nComment=\"x\n\xff\xfe\n", "/etc/slurm/slurm.conf")
+    conf = parse(b'\nOdd line\nComment=a b\nComment="x\n\xff\xfe\n', "/etc/slurm/slurm.conf")
     assert conf.problems == (
         "/etc/slurm/slurm.conf:2: no = after 'odd'",
         "/etc/slurm/slurm.conf:3: more text after the value of 'comment'",

@@ -15,8 +15,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from slurm_adopt.record import record
-
+from ..record import record
 from .errors import RemoteProtocolError
 
 TYPE_CHECKING = False

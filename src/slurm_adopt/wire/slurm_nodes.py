@@ -13,8 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from slurm_adopt.record import record
-
+from ..record import record
 from .hostlist import HostList, HostListError
 from .slurm_conf import NODE, logical_line, read_pairs
 
