@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine that is a compute node: munged, slurmd and sshd, and unless told otherwise slurmctld too."""
+
 from __future__ import annotations
 
 import re
@@ -39,15 +40,28 @@ class Node(Machine):
     config, keys, munge_key, controller, compute   for a machine of a cluster (see lab.cluster)
     """
 
-    def __init__(self, suite: str | None = None, *, hostname: str = "lab", node_name: str | None = None,
-                 slurm: Settings | None = None, cgroup_conf: Settings | None = None, lines: Sequence[str] = (),
-                 packages: Sequence[str] = (), addresses: Sequence[str] = ("10.77.0.1/32",),
-                 config: SlurmConfig | None = None, keys: Keys | None = None, munge_key: bytes | None = None,
-                 controller: bool = True, compute: bool = True) -> None:
+    def __init__(
+        self,
+        suite: str | None = None,
+        *,
+        hostname: str = "lab",
+        node_name: str | None = None,
+        slurm: Settings | None = None,
+        cgroup_conf: Settings | None = None,
+        lines: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        addresses: Sequence[str] = ("10.77.0.1/32",),
+        config: SlurmConfig | None = None,
+        keys: Keys | None = None,
+        munge_key: bytes | None = None,
+        controller: bool = True,
+        compute: bool = True,
+    ) -> None:
         super().__init__(hostname, suite, addresses=addresses, packages=packages)
         self.node_name = node_name or hostname
-        self.config = config or SlurmConfig(hostname, [NodeEntry(self.node_name, hostname)], slurm or {},
-                                            cgroup_conf or {}, lines)
+        self.config = config or SlurmConfig(
+            hostname, [NodeEntry(self.node_name, hostname)], slurm or {}, cgroup_conf or {}, lines
+        )
         self.keys = keys
         self.munge_key = munge_key or secrets.token_bytes(128)
         self.controller = controller
@@ -118,6 +132,7 @@ class Node(Machine):
 
     def wait_idle(self, timeout: float = 30.0) -> None:
         """Until every node of the cluster takes jobs."""
+
         def idle() -> bool:
             states = self.run(["sinfo", "-h", "-N", "-o", "%T"], check=False).stdout.split()
             return bool(states) and all(state in ("idle", "mixed", "allocated") for state in states)
@@ -162,8 +177,7 @@ class Node(Machine):
             argv.append(flag if value is True else f"{flag}={value}")
         return int(self.run(argv, user=user).stdout.split(";")[0])
 
-    def submit(self, user: str, script: str = "sleep 1000", timeout: float = 30.0,
-               **options: str | int | bool) -> int:
+    def submit(self, user: str, script: str = "sleep 1000", timeout: float = 30.0, **options: str | int | bool) -> int:
         """sbatch(), and wait until the job runs here and its extern step can be asked. Returns the job's id."""
         job = self.sbatch(user, script, **options)
         wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
@@ -191,8 +205,11 @@ class Node(Machine):
     def wait_ended(self, job: int, timeout: float = 30.0) -> None:
         folder = self.path(self.spool_dir)
         name = re.compile(rf"{re.escape(self.node_name)}_{job}\.\d+")
-        wait_for(lambda: not any(name.match(entry.name) for entry in folder.iterdir()),
-                 f"the steps of job {job} to end", timeout)
+        wait_for(
+            lambda: not any(name.match(entry.name) for entry in folder.iterdir()),
+            f"the steps of job {job} to end",
+            timeout,
+        )
         ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
         wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout)
 
@@ -221,9 +238,17 @@ class Node(Machine):
         """Write a PAM file: pam("sshd", account=["required pam_slurm_adopt.so profile=strict"]). See write_pam."""
         write_pam(self, service, **stacks)
 
-    def ssh(self, user: str, command: str | None = "true", *, client: str | None = None, check: bool = False,
-            timeout: float = DEFAULT_TIMEOUT_S, input: str | None = None,
-            **how: Any) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self,
+        user: str,
+        command: str | None = "true",
+        *,
+        client: str | None = None,
+        check: bool = False,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        input: str | None = None,
+        **how: Any,
+    ) -> subprocess.CompletedProcess[str]:
         """Log in as `user` and run a command. client: who runs ssh (default root, whose key everybody accepts).
 
         how: see sshd.ssh_argv: host, port, auth ("publickey", "password", "keyboard-interactive", or a list of
@@ -232,8 +257,9 @@ class Node(Machine):
         argv, env = ssh_argv(user, command, **how)
         return self.run(argv, user=client, env=env, check=check, timeout=timeout, input=input)
 
-    def ssh_popen(self, user: str, command: str | None = None, *, client: str | None = None,
-                  **how: Any) -> subprocess.Popen[str]:
+    def ssh_popen(
+        self, user: str, command: str | None = None, *, client: str | None = None, **how: Any
+    ) -> subprocess.Popen[str]:
         """A login that stays open: the client with pipes (stderr in stdout). End it with communicate() or kill()."""
         argv, env = ssh_argv(user, command, **how)
         return self.popen(argv, client, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
