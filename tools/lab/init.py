@@ -5,6 +5,7 @@ Runs on the machine's own Python (3.9 and later), given as a file; arguments: [a
 Descriptor 3: one byte is written to it when all is ready. Log lines go to /run/lab/log, one each, as
 sent (`<PRI>...`), newlines inside replaced.
 """
+
 from __future__ import annotations
 
 import os

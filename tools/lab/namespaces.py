@@ -6,6 +6,7 @@
    namespace has. No directory is made on the host either; the tmpfs covers /tmp, in here alone.
 3. The host's root is gone (pivot_root, then detached) before anything of the machine runs.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -43,8 +44,15 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
     _check(_libc.mount(*arguments), f"mount {fstype} on {target}")
 
 
-def become(root: str, hostname: str, cgroup_version: int, hierarchies: list[list[str]], enter: list[str],
-           settle: list[str], init: str) -> None:
+def become(
+    root: str,
+    hostname: str,
+    cgroup_version: int,
+    hierarchies: list[list[str]],
+    enter: list[str],
+    settle: list[str],
+    init: str,
+) -> None:
     """Set the machine up around the calling process (pid 1) and end with the new root as `/`.
 
     root: the private root (lower layer). hierarchies: [mount options, folder name] each. enter and settle:
@@ -92,8 +100,13 @@ def _make_dev(dev: str) -> None:
     mount("devpts", f"{dev}/pts", "devpts", _MS_NOSUID, "newinstance,ptmxmode=0666,mode=620,gid=5")
     os.mkdir(f"{dev}/shm")
     mount("tmpfs", f"{dev}/shm", "tmpfs", _MS_NOSUID, "mode=1777")
-    for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"),
-                         ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
+    for name, target in (
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ):
         Path(f"{dev}/{name}").symlink_to(target)
 
 
