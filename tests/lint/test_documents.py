@@ -27,7 +27,7 @@ def test_documents__the_module_and_the_exchange_name_known_reasons() -> None:
     from slurm_adopt.model import REASONS
 
     code = "".join(path.read_text() for path in (ROOT / "src/pam").glob("*.[ch]"))
-    named = set(re.findall(r'"((?:helper|request|join)-[a-z-]+)', code))
+    named = set(re.findall(r'"((?:helper|request|join|user|internal)-[a-z-]+)[" ]', code))
     assert named
     assert named <= set(REASONS)
 
