@@ -14,14 +14,13 @@ import time
 
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
 from ..record import record
-from ..system.accounts import uid_of_user
 from ..system.procfs import read_cgroups
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step
 from ..system.task import MS, DeadlineExceeded, all_of
-from .adopt import compare
+from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service."""
 
         def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
-            """The node's slurm.conf as it is now; `ConfUnusable`."""
+            """The node's slurm.conf as it is now; `ConfFault`."""
 
         def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
@@ -89,7 +88,7 @@ class Scan:
 
     def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
         """Look through the spool directories and ask all steps there."""
-        owners = slurmd_owners(conf)
+        owners = conf.step_owners
         directories = open_directories(spool_dirs(conf, nodename), owners)
         try:
             paths = list_steps(directories)
@@ -97,11 +96,6 @@ class Scan:
         finally:
             for directory in directories:
                 os.close(directory.fd)
-
-
-def slurmd_owners(conf: SlurmConf) -> tuple[int, ...]:
-    """The uids that a spool directory, its sockets and their listeners may have."""
-    return tuple({0, uid_of_user(conf.slurmd_user) or 0})
 
 
 def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
@@ -187,6 +181,6 @@ def find_membership(processes: Iterable[Process], found: Found) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity.pid) if identity is not None else None
-        if reference is not None and all(compare(reference, text or b"").inside for text in texts):
+        if reference is not None and all(same_step(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

@@ -20,7 +20,7 @@ from ..policy import decide
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
 from ..system.pam_config import has_session_line
-from ..system.slurm_conf import ConfUnusable
+from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault
 from ..system.task import MS, DeadlineExceeded
@@ -150,7 +150,7 @@ def _gather(login: Login) -> Task[str]:
     try:
         conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
         found = yield from login.source.query_own(conf, login.options.nodename, login.request.uid, login.deadline_ns)
-    except (ConfUnusable, SpoolFault) as fault:
+    except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)
     login.found = found
