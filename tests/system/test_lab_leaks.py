@@ -42,7 +42,11 @@ def names_in_cgroups(name: str) -> list[str]:
 
 
 def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    """A zombie counts: when its parent was killed, the host's process 1 reaps it in its own time."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 @contextmanager

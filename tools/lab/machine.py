@@ -133,8 +133,8 @@ class Machine:
         said, self._said = self._said, None
         assert said is not None
         with said:
-            if code:
-                self.tree.remove()  # the supervisor was killed: process 1 died with it, the cgroups are ours to remove
+            if code:  # the supervisor was killed: process 1 died with it, the cgroups are ours to remove
+                self.tree.remove()
                 said.seek(0)
                 raise LabError(f"the machine did not end cleanly:\n{said.read()}")
 

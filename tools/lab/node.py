@@ -224,8 +224,17 @@ class Node(Machine):
     def allocate(self, user: str, timeout: float = 30.0, **options: str | int | bool) -> int:
         """As submit(), for a job that has nothing but its extern step (salloc --no-shell): it ends at once."""
         argv = ["salloc", "--no-shell", "-n1", *_flags(options)]
-        answer = self.run(argv, user=user, timeout=timeout).stderr
-        job = int(re.search(r"job allocation (\d+)", answer)[1])  # type: ignore[index]
+        said = ""
+        with self.popen(argv, user, stderr=subprocess.PIPE) as salloc:
+            assert salloc.stderr is not None
+            for line in salloc.stderr:
+                said += line
+                if granted := re.search(r"Granted job allocation (\d+)", line):
+                    break
+            else:
+                raise LabError(f"no allocation for {user}: {said}")
+            salloc.kill()  # it would only look every 3 s whether the node is ready
+        job = int(granted[1])
         wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
         return job
 
