@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine that is a compute node: munged, slurmd and sshd, and unless told otherwise slurmctld too."""
+
 from __future__ import annotations
 
 import re
@@ -15,6 +16,15 @@ from lab.machine import DEFAULT_TIMEOUT_S, LabError, Machine, wait_for
 from lab.slurm import NodeEntry, Settings, SlurmConfig
 from lab.sshd import Sshd, ssh_argv, write_pam
 
+_FOLDERS = """
+set -e
+mkdir -p /run/munge /run/sshd /etc/slurm /var/log/slurm /var/spool/slurmd /var/spool/slurmctld
+chmod 400 /etc/munge/munge.key
+chown -R munge: /etc/munge /var/lib/munge /var/log/munge /run/munge
+id slurm >/dev/null 2>&1 || useradd -r slurm
+chown slurm: /var/log/slurm /var/spool/slurmctld
+"""
+_LOGS = ("/run/lab/log", "/var/log/slurm/slurmctld.log", "/var/log/slurm/slurmd.log", "/run/lab/sshd-main.log")
 _EXTERN_STEPS = (0xFFFFFFFC, 0xFFFFFFFF)
 """The extern step's number in its socket's name; the second one up to 20.11."""
 
@@ -30,15 +40,28 @@ class Node(Machine):
     config, keys, munge_key, controller, compute   for a machine of a cluster (see lab.cluster)
     """
 
-    def __init__(self, suite: str | None = None, *, hostname: str = "lab", node_name: str | None = None,
-                 slurm: Settings | None = None, cgroup_conf: Settings | None = None, lines: Sequence[str] = (),
-                 packages: Sequence[str] = (), addresses: Sequence[str] = ("10.77.0.1/32",),
-                 config: SlurmConfig | None = None, keys: Keys | None = None, munge_key: bytes | None = None,
-                 controller: bool = True, compute: bool = True) -> None:
+    def __init__(
+        self,
+        suite: str | None = None,
+        *,
+        hostname: str = "lab",
+        node_name: str | None = None,
+        slurm: Settings | None = None,
+        cgroup_conf: Settings | None = None,
+        lines: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        addresses: Sequence[str] = ("10.77.0.1/32",),
+        config: SlurmConfig | None = None,
+        keys: Keys | None = None,
+        munge_key: bytes | None = None,
+        controller: bool = True,
+        compute: bool = True,
+    ) -> None:
         super().__init__(hostname, suite, addresses=addresses, packages=packages)
         self.node_name = node_name or hostname
-        self.config = config or SlurmConfig(hostname, [NodeEntry(self.node_name, hostname)], slurm or {},
-                                            cgroup_conf or {}, lines)
+        self.config = config or SlurmConfig(
+            hostname, [NodeEntry(self.node_name, hostname)], slurm or {}, cgroup_conf or {}, lines
+        )
         self.keys = keys
         self.munge_key = munge_key or secrets.token_bytes(128)
         self.controller = controller
@@ -77,9 +100,7 @@ class Node(Machine):
         self.path("/etc/munge").mkdir(exist_ok=True)
         self.path("/etc/munge/munge.key").unlink(missing_ok=True)
         self.path("/etc/munge/munge.key").write_bytes(self.munge_key)
-        self.run("mkdir -p /run/munge /run/sshd /etc/slurm /var/log/slurm /var/spool/slurmd /var/spool/slurmctld; "
-                 "chmod 400 /etc/munge/munge.key; chown -R munge: /etc/munge /var/lib/munge /var/log/munge /run/munge; "
-                 "id slurm >/dev/null 2>&1 || useradd -r slurm; chown slurm: /var/log/slurm /var/spool/slurmctld")
+        self.run(_FOLDERS)
         self.slurm_version = self.run(["slurmd", "-V"]).stdout.split()[1]
         self.write_slurm_config()
         write_pam(self, "sshd")
@@ -111,6 +132,7 @@ class Node(Machine):
 
     def wait_idle(self, timeout: float = 30.0) -> None:
         """Until every node of the cluster takes jobs."""
+
         def idle() -> bool:
             states = self.run(["sinfo", "-h", "-N", "-o", "%T"], check=False).stdout.split()
             return bool(states) and all(state in ("idle", "mixed", "allocated") for state in states)
@@ -120,7 +142,7 @@ class Node(Machine):
     def diagnose(self) -> str:
         """The ends of all logs, for the report of a failed test."""
         parts = []
-        for name in ("/run/lab/log", "/var/log/slurm/slurmctld.log", "/var/log/slurm/slurmd.log", "/run/lab/sshd-main.log"):
+        for name in _LOGS:
             try:
                 parts += [f"--- {name}", *self.read(name).splitlines()[-25:]]
             except (OSError, LabError):
@@ -129,7 +151,7 @@ class Node(Machine):
 
     def _hosts(self) -> str:
         addresses = [address.partition("/")[0] for address in self.addresses]
-        return "".join(f"{address} {self.hostname}\n" for address in addresses) + "127.0.0.1 localhost\n::1 localhost\n"
+        return "".join(f"{address} {self.hostname}\n" for address in addresses) + "127.0.0.1 localhost\n"
 
     # Jobs ------------------------------------------------------------------------------------------
 
@@ -165,9 +187,9 @@ class Node(Machine):
     def submit_many(self, user: str, count: int, script: str = "sleep 1000", timeout: float = 120.0) -> list[int]:
         """As submit(), for many one-task jobs at once."""
         loop = f'for i in $(seq {count}); do sbatch --parsable --output=/dev/null --wrap="$0" -n1; done'
-        jobs = [int(line) for line in self.run(["bash", "-c", loop, script], user=user, timeout=timeout).stdout.split()]
-        for job in jobs:
-            wait_for(lambda job=job: self.extern_socket(job), f"job {job}'s extern step", timeout)
+        queued = self.run(["bash", "-c", loop, script], user=user, timeout=timeout).stdout
+        jobs = [int(line) for line in queued.split()]
+        wait_for(lambda: all(self.extern_socket(job) for job in jobs), f"{count} jobs' extern steps", timeout, 0.1)
         return jobs
 
     def job_state(self, job: int) -> str:
@@ -183,8 +205,11 @@ class Node(Machine):
     def wait_ended(self, job: int, timeout: float = 30.0) -> None:
         folder = self.path(self.spool_dir)
         name = re.compile(rf"{re.escape(self.node_name)}_{job}\.\d+")
-        wait_for(lambda: not any(name.match(entry.name) for entry in folder.iterdir()), f"the steps of job {job} to end",
-                 timeout)
+        wait_for(
+            lambda: not any(name.match(entry.name) for entry in folder.iterdir()),
+            f"the steps of job {job} to end",
+            timeout,
+        )
         ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
         wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout)
 
@@ -204,17 +229,26 @@ class Node(Machine):
     # Logins ----------------------------------------------------------------------------------------
 
     def sshd(self, name: str, port: int, lines: Sequence[str] = ()) -> Sshd:
-        """Start a further sshd, e.g. sshd("kbd", 2222, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes"])."""
+        """Start a further sshd, e.g. sshd("kbd", 2222, ["KbdInteractiveAuthentication yes"])."""
         server = Sshd(self, name, port, lines)
         server.start()
         return server
 
     def pam(self, service: str = "sshd", **stacks: Sequence[str]) -> None:
-        """Write a PAM file, e.g. pam("sshd", account=["required pam_slurm_adopt.so profile=strict"]) (see write_pam)."""
+        """Write a PAM file: pam("sshd", account=["required pam_slurm_adopt.so profile=strict"]). See write_pam."""
         write_pam(self, service, **stacks)
 
-    def ssh(self, user: str, command: str | None = "true", *, client: str | None = None, check: bool = False,
-            timeout: float = DEFAULT_TIMEOUT_S, input: str | None = None, **how: Any) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self,
+        user: str,
+        command: str | None = "true",
+        *,
+        client: str | None = None,
+        check: bool = False,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        input: str | None = None,
+        **how: Any,
+    ) -> subprocess.CompletedProcess[str]:
         """Log in as `user` and run a command. client: who runs ssh (default root, whose key everybody accepts).
 
         how: see sshd.ssh_argv: host, port, auth ("publickey", "password", "keyboard-interactive", or a list of
@@ -223,7 +257,9 @@ class Node(Machine):
         argv, env = ssh_argv(user, command, **how)
         return self.run(argv, user=client, env=env, check=check, timeout=timeout, input=input)
 
-    def ssh_popen(self, user: str, command: str | None = None, *, client: str | None = None, **how: Any) -> subprocess.Popen[str]:
-        """A login that stays open: Popen of the client with pipes (stderr in stdout). End it with communicate() or kill()."""
+    def ssh_popen(
+        self, user: str, command: str | None = None, *, client: str | None = None, **how: Any
+    ) -> subprocess.Popen[str]:
+        """A login that stays open: the client with pipes (stderr in stdout). End it with communicate() or kill()."""
         argv, env = ssh_argv(user, command, **how)
         return self.popen(argv, client, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -18,7 +18,7 @@ from ..system.procfs import read_cgroups
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.stepd import StepFault, connect_step
 from ..system.task import MS, DeadlineExceeded, all_of
-from .adopt import compare
+from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,6 +144,6 @@ def find_membership(processes: Iterable[Process], found: Found) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity.pid) if identity is not None else None
-        if reference is not None and all(compare(reference, text or b"").inside for text in texts):
+        if reference is not None and all(same_step(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

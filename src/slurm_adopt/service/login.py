@@ -18,10 +18,9 @@ from ..model import REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, Verdi
 from ..options.parse import parse_options
 from ..policy import decide
 from ..record import replace
-from ..system.accounts import uid_of_user
 from ..system.carrier import choose_connection, find_login_processes, plain_address
 from ..system.pam_config import has_session_line
-from ..system.slurm_conf import ConfUnusable, read_slurm_conf
+from ..system.slurm_conf import ConfFault, read_slurm_conf
 from ..system.spool import SpoolFault
 from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault
@@ -146,14 +145,13 @@ def _gather(login: Login) -> Task[str]:
     try:
         conf = read_slurm_conf()
         login.conf = conf
-        owners = tuple({0, uid_of_user(conf.slurmd_user) or 0})
-        directories = open_directories(spool_dirs(conf, login.options.nodename), owners)
-    except (ConfUnusable, SpoolFault) as fault:
+        directories = open_directories(spool_dirs(conf, login.options.nodename), conf.step_owners)
+    except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)
     try:
         paths = list_steps(directories)
-        found = yield from query_own_steps(paths, login.request.uid, owners, login.deadline_ns)
+        found = yield from query_own_steps(paths, login.request.uid, conf.step_owners, login.deadline_ns)
     except SpoolFault as fault:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)
