@@ -134,6 +134,7 @@ class Machine:
         assert said is not None
         with said:
             if code:
+                self.tree.remove()  # the supervisor was killed: process 1 died with it, the cgroups are ours to remove
                 said.seek(0)
                 raise LabError(f"the machine did not end cleanly:\n{said.read()}")
 

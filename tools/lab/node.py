@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.accounts import Keys, make_accounts
+from lab.accounts import USERS, Keys, make_accounts
 from lab.daemon import Daemon
 from lab.machine import DEFAULT_TIMEOUT_S, LabError, Machine, wait_for
 from lab.slurm import NodeEntry, Settings, SlurmConfig
@@ -70,8 +70,9 @@ class Node(Machine):
         self.slurmctld = Daemon(self, "slurmctld", ["/usr/sbin/slurmctld"], "/run/slurmctld.pid")
         self.slurmd = Daemon(self, "slurmd", ["/usr/sbin/slurmd"], "/run/slurmd.pid")
         self.ssh_server = Sshd(self, "main", 22)
+        self._further_servers: list[Sshd] = []
         self.original_module = ""
-        """Where the original pam_slurm_adopt.so of the distribution's package lies in the machine."""
+        """A copy of the original pam_slurm_adopt.so of the distribution's package (ours may take its place)."""
         self.slurm_version = ""
         """As slurmd says it: "22.05.8"."""
 
@@ -104,8 +105,12 @@ class Node(Machine):
         self.slurm_version = self.run(["slurmd", "-V"]).stdout.split()[1]
         self.write_slurm_config()
         write_pam(self, "sshd")
-        found = self.run("find /lib/security /lib/*/security -name pam_slurm_adopt.so 2>/dev/null", check=False)
-        self.original_module = found.stdout.strip()
+        self.original_module = "/usr/local/lib/original/pam_slurm_adopt.so"
+        self.run(
+            "mkdir -p /usr/local/lib/original; "
+            f"cp -p /lib/security/pam_slurm_adopt.so {self.original_module} 2>/dev/null || "
+            f"cp -p /lib/*/security/pam_slurm_adopt.so {self.original_module}"
+        )
 
     @property
     def slurm_release(self) -> tuple[int, int]:
@@ -172,9 +177,7 @@ class Node(Machine):
     def sbatch(self, user: str, script: str = "sleep 1000", **options: str | int | bool) -> int:
         """Queue a job and return its id. options: sbatch's long ones (ntasks=1, job_name="x", exclusive=True)."""
         argv = ["sbatch", "--parsable", "--output=/dev/null", f"--wrap={script}"]
-        for name, value in options.items():
-            flag = "--" + name.replace("_", "-")
-            argv.append(flag if value is True else f"{flag}={value}")
+        argv += _flags(options)
         return int(self.run(argv, user=user).stdout.split(";")[0])
 
     def submit(self, user: str, script: str = "sleep 1000", timeout: float = 30.0, **options: str | int | bool) -> int:
@@ -218,6 +221,14 @@ class Node(Machine):
         argv = ["squeue", "-h", "-t", "running", "-o", "%A", *(["-u", user] if user else [])]
         return sorted(int(line) for line in self.run(argv).stdout.split())
 
+    def allocate(self, user: str, timeout: float = 30.0, **options: str | int | bool) -> int:
+        """As submit(), for a job that has nothing but its extern step (salloc --no-shell): it ends at once."""
+        argv = ["salloc", "--no-shell", "-n1", *_flags(options)]
+        answer = self.run(argv, user=user, timeout=timeout).stderr
+        job = int(re.search(r"job allocation (\d+)", answer)[1])  # type: ignore[index]
+        wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
+        return job
+
     def cancel_all(self) -> None:
         """Cancel every job and wait: the state a test should leave a shared node in."""
         jobs = [int(line) for line in self.run(["squeue", "-h", "-o", "%A"]).stdout.split()]
@@ -226,12 +237,26 @@ class Node(Machine):
         for job in jobs:
             self.wait_ended(job)
 
+    def reset(self) -> None:
+        """No jobs, no users' processes, no further sshds, Debian's PAM files."""
+        for server in self._further_servers:
+            server.stop()
+        self._further_servers.clear()
+        self.cancel_all()
+        # once more if need be: a login that was under way may end up with a new process
+        uids = set(USERS.values())
+        while left := [process.pid for process in self.processes() if process.uid in uids]:
+            self.run(["kill", "-KILL", *map(str, left)], check=False)
+        for dist in self.path("/run/lab").glob("pam-*.dist"):
+            write_pam(self, dist.name[len("pam-") : -len(".dist")])
+
     # Logins ----------------------------------------------------------------------------------------
 
     def sshd(self, name: str, port: int, lines: Sequence[str] = ()) -> Sshd:
         """Start a further sshd, e.g. sshd("kbd", 2222, ["KbdInteractiveAuthentication yes"])."""
         server = Sshd(self, name, port, lines)
         server.start()
+        self._further_servers.append(server)
         return server
 
     def pam(self, service: str = "sshd", **stacks: Sequence[str]) -> None:
@@ -263,3 +288,12 @@ class Node(Machine):
         """A login that stays open: the client with pipes (stderr in stdout). End it with communicate() or kill()."""
         argv, env = ssh_argv(user, command, **how)
         return self.popen(argv, client, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _flags(options: Mapping[str, str | int | bool]) -> list[str]:
+    """{"job_name": "x", "exclusive": True} as command line options."""
+    flags = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        flags.append(flag if value is True else f"{flag}={value}")
+    return flags
