@@ -11,6 +11,7 @@ stdin: {"user", "uid", "password", "job", "ports": {method: port}, "logins": [[m
 stdout: [{"method", "kind", "opened", "said", "user": [PROCESS], "sshd": [PROCESS], "left": [PROCESS],
 "forwards_after": bool}, ...]; PROCESS: {"pid", "started", "uid", "name", "cgroup"}.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -29,8 +30,13 @@ from typing import Any
 OPEN_TIMEOUT_S = 90
 """Under emulation one login takes seconds, and several start at once."""
 PARALLEL = 4
-_OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=60",
-            "NumberOfPasswordPrompts=1")
+_OPTIONS = (
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "LogLevel=ERROR",
+    "ConnectTimeout=60",
+    "NumberOfPasswordPrompts=1",
+)
 
 
 class Login:
@@ -43,7 +49,7 @@ class Login:
         self.port = int(spec["ports"][method])
         self.forward = 20000 + number
         self.control = f"{folder}/{number}"
-        self.said = tempfile.TemporaryFile("w+", errors="replace")
+        self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed with us
         self.clients: list[subprocess.Popen[str]] = []
         self.opened = False
         self.user: list[dict[str, Any]] = []
@@ -57,10 +63,17 @@ class Login:
 
     def _client(self, argv: list[str], asks: bool) -> None:
         environment = {**os.environ, "SSHPASS": self.spec["password"]}
-        self.clients.append(subprocess.Popen(
-            (["sshpass", "-e"] if asks else []) + argv, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=self.said, stderr=self.said, start_new_session=True,
-        ))
+        self.clients.append(
+            subprocess.Popen(
+                (["sshpass", "-e"] if asks else []) + argv,
+                env=environment,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=self.said,
+                stderr=self.said,
+                start_new_session=True,
+            )
+        )
 
     def _command(self) -> list[str]:
         offered = f"PreferredAuthentications={self.method}"
@@ -127,8 +140,16 @@ class Login:
 
     def report(self) -> dict[str, Any]:
         self.said.seek(0)
-        return {"method": self.method, "kind": self.kind, "opened": self.opened, "said": self.said.read()[-2000:],
-                "user": self.user, "sshd": self.sshd, "left": self.left, "forwards_after": self.forwards_after}
+        return {
+            "method": self.method,
+            "kind": self.kind,
+            "opened": self.opened,
+            "said": self.said.read()[-2000:],
+            "user": self.user,
+            "sshd": self.sshd,
+            "left": self.left,
+            "forwards_after": self.forwards_after,
+        }
 
 
 def server_side(port: int, source: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -175,8 +196,14 @@ def read_process(pid: int) -> dict[str, Any] | None:
         return None
     if fields[0] in "ZX":
         return None
-    return {"pid": pid, "parent": int(fields[1]), "started": int(fields[19]), "uid": uid, "name": name,
-            "cgroup": cgroup}
+    return {
+        "pid": pid,
+        "parent": int(fields[1]),
+        "started": int(fields[19]),
+        "uid": uid,
+        "name": name,
+        "cgroup": cgroup,
+    }
 
 
 def read_again(process: dict[str, Any]) -> dict[str, Any] | None:
@@ -208,8 +235,13 @@ def cancel(job: int, timeout_s: float) -> None:
     subprocess.run(["scancel", str(job)], check=False)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        listed = subprocess.run(["squeue", "-h", "-j", str(job), "-o", "%T"], stdout=subprocess.PIPE,
-                                stderr=subprocess.DEVNULL, text=True, check=False).stdout.strip()
+        listed = subprocess.run(
+            ["squeue", "-h", "-j", str(job), "-o", "%T"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        ).stdout.strip()
         if not listed:
             return
         time.sleep(0.5)

@@ -10,25 +10,22 @@
 Everything in it is thrown away at the end. Nothing is installed on the host: QEMU runs from a private root.
 Needs root, and some 3 GiB of memory. Booting takes about half a minute under emulation.
 """
+
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.accounts import password
 from lab.machine import DEFAULT_TIMEOUT_S, CommandError, LabError, wait_for
+from lab.matrix import PORTS, last_port, sshd_config
 from lab.sshd import ssh_argv
 from lab.vm_guest import HOSTNAME
 from lab.vm_image import ensure_image
 from lab.vm_qemu import Boot, boot
-
-PORTS = {"publickey": 2222, "password": 2223, "keyboard-interactive": 2224, "publickey,keyboard-interactive": 2225}
-"""The ports of the sshd under test, each for one way to authenticate."""
 
 MFA = "publickey,keyboard-interactive"
 
@@ -66,13 +63,13 @@ class Vm:
 
     def _prepare(self) -> None:
         wait_for(lambda: self.run("sinfo -h -o %T", check=False).stdout.strip() == "idle", "slurmd to be idle", 90, 0.5)
-        found = self.run("find /lib/security /lib/*/security -name pam_slurm_adopt.so 2>/dev/null", check=False)
-        self.original_module = found.stdout.strip()
+        # ours takes the path of the original, which is kept elsewhere
+        self.original_module = "/usr/local/lib/original/pam_slurm_adopt.so"
+        self.run(f"install -D /lib/*/security/pam_slurm_adopt.so {self.original_module}")
         self.slurm_version = self.run(["slurmd", "-V"]).stdout.split()[1]
         for name in ("sshd", "common-session"):
             self._dist[name] = self.read(f"/etc/pam.d/{name}")
-        # sshd refuses a host for a while whose logins fail (OpenSSH 9.8 and later)
-        self.start_sshd("main", sshd_config(PORTS))
+        self.start_sshd("login", sshd_config(PORTS))
 
     def close(self) -> None:
         if self._boot is not None:
@@ -81,7 +78,7 @@ class Vm:
 
     @property
     def accelerator(self) -> str:
-        """"kvm" or "tcg"."""
+        """ "kvm" or "tcg"."""
         return self._running.accelerator
 
     @property
@@ -95,9 +92,16 @@ class Vm:
 
     # Running commands and files --------------------------------------------------------------------
 
-    def run(self, argv: Sequence[str] | str, user: str | None = None, env: Mapping[str, str] | None = None,
-            input: str | None = None, check: bool = True, timeout: float = DEFAULT_TIMEOUT_S,
-            cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self,
+        argv: Sequence[str] | str,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        check: bool = True,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        cwd: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         """Run argv (a string: by `bash -c`) as root or as `user`, outside any job, and wait for it and its output.
 
         Raises CommandError if it fails and `check`, subprocess.TimeoutExpired after `timeout` seconds.
@@ -106,19 +110,29 @@ class Vm:
         inside = ["env", "-C", cwd or "/", *(f"{key}={value}" for key, value in (env or {}).items()), *command]
         if user is not None:
             inside = ["runuser", "-u", user, "--", *inside]
-        done = subprocess.run(self._running.ssh_command(shlex.join(inside)), input=input or "", text=True,
-                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
-                              check=False)
+        done = subprocess.run(
+            self._running.ssh_command(shlex.join(inside)),
+            input=input or "",
+            text=True,
+            errors="replace",
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
         if check and done.returncode:
             raise CommandError(done.returncode, shlex.join(command), done.stdout, done.stderr)
         return subprocess.CompletedProcess(command, done.returncode, done.stdout, done.stderr)
 
     def put(self, source: Path | str, inside: str) -> None:
-        """Copy a file or the contents of a directory; `inside` is the new name. Existing directories keep their mode."""
+        """Copy a file or the contents of a directory; `inside` is the new name.
+
+        Directories that exist keep their mode.
+        """
         source = Path(source)
         folder, name = (source, ".") if source.is_dir() else (source.parent, source.name)
-        packed = subprocess.run(["tar", "-C", str(folder), "--owner=0", "--group=0", "-c", name],
-                                stdout=subprocess.PIPE, check=True).stdout
+        packed = subprocess.run(
+            ["tar", "-C", str(folder), "--owner=0", "--group=0", "-c", name], stdout=subprocess.PIPE, check=True
+        ).stdout
         target = inside if source.is_dir() else str(Path(inside).parent)
         unpack = f"mkdir -p {shlex.quote(target)} && tar -C {shlex.quote(target)} --no-overwrite-dir -x"
         if not source.is_dir() and name != Path(inside).name:
@@ -129,8 +143,12 @@ class Vm:
 
     def get(self, inside: str, target: Path | str) -> None:
         """Copy one file out of the machine."""
-        done = subprocess.run(self._running.ssh_command(f"cat {shlex.quote(inside)}"), stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            self._running.ssh_command(f"cat {shlex.quote(inside)}"),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
         if done.returncode:
             raise LabError(f"cannot read {inside}: {done.stderr.decode(errors='replace')}")
         Path(target).write_bytes(done.stdout)
@@ -156,7 +174,8 @@ class Vm:
         """Cancel a job; wait: until none of its steps is left."""
         self.run(["scancel", str(job)])
         if wait:
-            gone = f"! ls /var/spool/slurmd/{HOSTNAME}_{job}.* >/dev/null 2>&1 && test -z \"$(squeue -h -j {job} 2>/dev/null)\""
+            steps = f"! ls /var/spool/slurmd/{HOSTNAME}_{job}.* >/dev/null 2>&1"
+            gone = f'{steps} && test -z "$(squeue -h -j {job} 2>/dev/null)"'
             wait_for(lambda: self.run(gone, check=False).returncode == 0, f"job {job} to end", timeout, 0.5)
 
     # Logins ----------------------------------------------------------------------------------------
@@ -165,10 +184,16 @@ class Vm:
         """(Re)start an sshd with this configuration, as systemd starts one: a service with a cgroup of its own."""
         file = f"/etc/ssh/lab-{name}.conf"
         self.write(file, config)
-        self.run(f"systemctl stop lab-sshd-{name} 2>/dev/null; mkdir -p /run/sshd; systemd-run -q "
-                 f"--unit=lab-sshd-{name} -p KillMode=process /usr/sbin/sshd -D -f {file}")
-        port = re.findall(r"^Port (\d+)", config, re.MULTILINE)[-1]
-        wait_for(lambda: self.run(f"ss -Hltn sport = :{port} | grep -q .", check=False).returncode == 0, "sshd", 30, 0.3)
+        self.run(
+            f"systemctl stop -q lab-sshd-{name} 2>/dev/null; mkdir -p /run/sshd; systemd-run -q "
+            f"--unit=lab-sshd-{name} --collect -p KillMode=process /usr/sbin/sshd -D -f {file}"
+        )
+        wait_for(
+            lambda: self.run(f"ss -Hltn sport = :{last_port(config)} | grep -q .", check=False).returncode == 0,
+            "sshd",
+            30,
+            0.3,
+        )
 
     def pam(self, account: Sequence[str] = (), session: Sequence[str] = (), systemd: bool = True) -> None:
         """Write sshd's PAM file anew: Debian's, with these lines last in their stacks ("required pam_x.so").
@@ -178,10 +203,20 @@ class Vm:
         lines = [f"account\t{line}\n" for line in account] + [f"session\t{line}\n" for line in session]
         self.write("/etc/pam.d/sshd", self._dist["sshd"] + "".join(lines))
         common = self._dist["common-session"].splitlines(True)
-        self.write("/etc/pam.d/common-session", "".join(line for line in common if systemd or "pam_systemd" not in line))
+        self.write(
+            "/etc/pam.d/common-session", "".join(line for line in common if systemd or "pam_systemd" not in line)
+        )
 
-    def ssh_login(self, user: str, command: str | None = "true", method: str = "publickey", kind: str = "command",
-                  check: bool = False, timeout: float = 120.0, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    def ssh_login(
+        self,
+        user: str,
+        command: str | None = "true",
+        method: str = "publickey",
+        kind: str = "command",
+        check: bool = False,
+        timeout: float = 120.0,
+        input: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         """Log in from the machine to itself, and wait for the end. method: a key of PORTS, or "mfa".
 
         kind: "command", or "pty" (a terminal is asked for; command None: the user's shell, fed with `input`).
@@ -206,15 +241,3 @@ class Vm:
 
     def password(self, user: str) -> str:
         return password(user)
-
-
-def sshd_config(ports: Mapping[str, int]) -> str:
-    """An sshd that takes one way to authenticate on each port. Source: sshd_config(5), Match LocalPort."""
-    lines = [f"Port {port}" for port in ports.values()]
-    lines += ["UsePAM yes", "PubkeyAuthentication yes", "PasswordAuthentication yes", "KbdInteractiveAuthentication yes",
-              "PermitRootLogin yes", "HostKey /etc/ssh/ssh_host_ed25519_key", "PidFile none", "LogLevel DEBUG1",
-              "MaxStartups 1000", "LoginGraceTime 120", "UseDNS no", "PerSourcePenalties no",
-              "Subsystem sftp /usr/lib/openssh/sftp-server"]
-    for method, port in ports.items():
-        lines += [f"Match LocalPort {port}", f"    AuthenticationMethods {method}"]
-    return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 
 Everything here is text; vm_image puts it into an image and names the image after a hash of it.
 """
+
 from __future__ import annotations
 
 from lab.accounts import USERS, password
@@ -14,8 +15,16 @@ DRIVER_PORT = 2200
 """The driver's own sshd in the guest, without PAM: what is tested cannot shut the tests out."""
 
 PACKAGES = (
-    "systemd", "systemd-sysv", "udev", "dbus", "libpam-systemd", "linux-image-cloud-amd64", "initramfs-tools",
-    "zstd", "kmod", "tmux",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "libpam-systemd",
+    "linux-image-cloud-amd64",
+    "initramfs-tools",
+    "zstd",
+    "kmod",
+    "tmux",
 )
 SELINUX_PACKAGES = ("selinux-basics", "selinux-policy-default", "auditd", "policycoreutils", "semodule-utils")
 
@@ -23,7 +32,8 @@ _V2 = CgroupTree("guest", (Hierarchy("", "/sys/fs/cgroup", "/sys/fs/cgroup"),))
 """Only for its version: the guest's own systemd makes the cgroups."""
 
 _SLURM = SlurmConfig(
-    HOSTNAME, [NodeEntry(HOSTNAME, HOSTNAME)],
+    HOSTNAME,
+    [NodeEntry(HOSTNAME, HOSTNAME)],
     # InactiveLimit and the like as everywhere; KillWait is what a cancelled job's processes have left to live
     {"JobAcctGatherType": "jobacct_gather/cgroup", "SlurmdDebug": "debug2"},
     # systemd makes slurmd's scope here: that is what this machine is for
@@ -60,8 +70,8 @@ FILES = {
     "/etc/hostname": f"{HOSTNAME}\n",
     "/etc/hosts": f"127.0.0.1 localhost\n10.0.2.15 {HOSTNAME}\n",
     "/etc/fstab": "/dev/vda / ext4 defaults,noatime 0 0\n",
-    "/etc/systemd/network/10-lab.network":
-        "[Match]\nName=e*\n[Network]\nAddress=10.0.2.15/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
+    "/etc/systemd/network/10-lab.network": "[Match]\nName=e*\n[Network]\nAddress=10.0.2.15/24\n"
+    "LinkLocalAddressing=no\nIPv6AcceptRA=no\n",
     "/etc/ssh/driver.conf": _DRIVER_SSHD,
     "/etc/systemd/system/sshd-driver.service": _DRIVER_UNIT,
     "/etc/slurm/slurm.conf": _SLURM.slurm_conf(_V2),

@@ -5,6 +5,7 @@
 2. An image is named after a hash of everything that went in; it lies in the cache, outside the checkout.
 3. An image is only read afterwards: every boot throws its changes away.
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -29,6 +30,7 @@ _SIZE = 3 << 30
 @dataclass(frozen=True)
 class Image:
     """What a boot needs. `key` is the private key that root and every user of the guest accepts."""
+
     folder: Path
 
     @property
@@ -70,11 +72,30 @@ def _make(root: Path, target: Path, selinux: bool) -> None:
     shutil.rmtree(partial, ignore_errors=True)  # we hold the lock: its builder was killed
     partial.mkdir(mode=0o700)  # the key in it opens every guest
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = ["unshare", "--mount", "--propagation", "private", "--fork", "--kill-child",
-               sys.executable, "-m", "lab.vm_image", str(root), str(partial), "selinux" if selinux else ""]
+    command = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--fork",
+        "--kill-child",
+        sys.executable,
+        "-m",
+        "lab.vm_image",
+        str(root),
+        str(partial),
+        "selinux" if selinux else "",
+    ]
     print(f"lab: making the image {target}", file=sys.stderr, flush=True)
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         shutil.rmtree(partial, ignore_errors=True)
         raise RootError(f"cannot make the image:\n{done.stdout[-3000:]}")
@@ -107,8 +128,11 @@ def _fill(root: Path, folder: Path, selinux: bool) -> None:
     disk = out / "disk.img"
     disk.touch()
     os.truncate(disk, _SIZE)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-d", str(tree), str(disk)], check=True,
-                   pass_fds=[results])
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-d", str(tree), str(disk)],
+        check=True,
+        pass_fds=[results],
+    )
 
 
 def _only(tree: Path, pattern: str) -> Path:

@@ -6,6 +6,7 @@
 2. KVM is used where a guest really boots under it; that is tried once per host kernel and remembered.
 3. What a dead owner left in the cache's run directory is removed by the next boot.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -31,7 +32,7 @@ KVM_TIMEOUT_S = 25
 """A guest under KVM is up in five seconds; one that hangs is not worth more."""
 MEMORY_MIB = 2048
 # cmpxchg16b: with it four of eight guests (Debian's 6.12) died of a double fault under QEMU 7.2's emulation
-_CPU = {"kvm": "host", "tcg": "max,-cx16"}
+_CPU = {"kvm": "host,-arch-capabilities", "tcg": "max,-cx16"}
 
 # The private root is only read: what QEMU needs is mounted over directories that every root has.
 _ENTER = """\
@@ -58,26 +59,71 @@ class Boot:
         self.image = image
         self.accelerator = accelerator
         self.folder = _run_folder()
-        self._console = tempfile.TemporaryFile("w+", errors="replace")
+        self._console = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed by close()
         self._port = _free_port()
         self._master: subprocess.Popen[bytes] | None = None
         root = ensure_root(extra=["qemu-system-x86"])
         self._qemu = subprocess.Popen(
-            [*_ends_with_us(), "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
-             "sh", "-c", _ENTER, "enter", str(root), str(image.folder), *self._argv(kernel_args)],
-            stdin=subprocess.DEVNULL, stdout=self._console, stderr=subprocess.STDOUT, start_new_session=True, cwd="/",
+            [
+                *_ends_with_us(),
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                _ENTER,
+                "enter",
+                str(root),
+                str(image.folder),
+                *self._argv(kernel_args),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self._console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd="/",
         )
 
     def _argv(self, kernel_args: Sequence[str]) -> list[str]:
         append = " ".join(["root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 systemd.show_status=1", *kernel_args])
         return [
-            "/usr/bin/qemu-system-x86_64", "-machine", "q35", "-accel", self.accelerator, "-cpu", _CPU[self.accelerator],
-            "-smp", "2", "-m", str(MEMORY_MIB), "-display", "none", "-nodefaults", "-no-reboot",
-            "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console", "-device", "virtio-rng-pci",
-            "-kernel", "/mnt/vmlinuz", "-initrd", "/mnt/initrd", "-append", append,
-            "-drive", "file=/mnt/disk.img,format=raw,if=virtio,snapshot=on,cache=unsafe",
-            "-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:{DRIVER_PORT}",
-            "-device", "virtio-net-pci,netdev=n0,romfile=",
+            "/usr/bin/qemu-system-x86_64",
+            "-machine",
+            "q35",
+            "-accel",
+            self.accelerator,
+            "-cpu",
+            _CPU[self.accelerator],
+            "-smp",
+            "2",
+            "-m",
+            str(MEMORY_MIB),
+            "-display",
+            "none",
+            "-nodefaults",
+            "-no-reboot",
+            "-chardev",
+            "stdio,id=console,signal=off",
+            "-serial",
+            "chardev:console",
+            "-device",
+            "virtio-rng-pci",
+            "-kernel",
+            "/mnt/vmlinuz",
+            "-initrd",
+            "/mnt/initrd",
+            "-append",
+            append,
+            "-drive",
+            "file=/mnt/disk.img,format=raw,if=virtio,snapshot=on,cache=unsafe",
+            "-netdev",
+            f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:{DRIVER_PORT}",
+            "-device",
+            "virtio-net-pci,netdev=n0,romfile=",
         ]
 
     def wait(self, timeout_s: float) -> None:
@@ -96,17 +142,44 @@ class Boot:
             if not re.search(r"Started .*sshd-driver|way in for the one|Reached target .*multi-user", self.console()):
                 return False
             # one connection that all commands share: an exchange of keys takes a second under emulation
-            self._master = subprocess.Popen([*_ends_with_us(), *self._ssh("-M", "-N")], stdin=subprocess.DEVNULL,
-                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._master = subprocess.Popen(
+                [*_ends_with_us(), *self._ssh("-M", "-N")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         return (self.folder / "control").exists() and subprocess.run(
-            self.ssh_command("true"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=30, check=False).returncode == 0
+            self.ssh_command("true"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        ).returncode == 0
 
     def _ssh(self, *options: str) -> list[str]:
-        settings = ("BatchMode=yes", "ConnectTimeout=10", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null",
-                    "LogLevel=ERROR", "ServerAliveInterval=15", "IdentitiesOnly=yes", f"ControlPath={self.folder}/control")
-        return ["ssh", "-F", "none", "-p", str(self._port), "-i", str(self.image.key),
-                *(part for setting in settings for part in ("-o", setting)), *options, "root@127.0.0.1"]
+        settings = (
+            "BatchMode=yes",
+            "ConnectTimeout=10",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ServerAliveInterval=15",
+            "IdentitiesOnly=yes",
+            f"ControlPath={self.folder}/control",
+        )
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-p",
+            str(self._port),
+            "-i",
+            str(self.image.key),
+            *(part for setting in settings for part in ("-o", setting)),
+            *options,
+            "root@127.0.0.1",
+        ]
 
     def ssh_command(self, command: str) -> list[str]:
         """The host's command line that has the guest's shell run `command` as root."""
