@@ -7,7 +7,7 @@ BUILD ?= build
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 PY := $(VENV)/bin/python
-export PYTHONPATH := src:tools
+export PYTHONPATH := src:tools:.
 
 .PHONY: all setup test lint demo conformance bench install clean
 
@@ -42,12 +42,16 @@ conformance: setup
 	@$(PY) -m tests.conformance
 
 ## make bench: time against the C module
-bench: setup
+bench: setup $(VENV)/bench-ready
 	@$(PY) -m bench
 
 ## make install DESTDIR= PREFIX=: never edits PAM
 install: all
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
+
+$(VENV)/bench-ready: bench/requirements.txt | setup
+	@$(PY) -m pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf $(BUILD) $(VENV)

@@ -59,9 +59,21 @@ def test_cgroup_path__lines() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"0::/", b"\n", b"0:/x\n", b"x::/\n", b"0::x\n", b"::/\n", b"-1::/\n", b"0::/\0\n", b"0::/\n" * 65,
-     b"0::/" + b"x" * 5000 + b"\n", "٣::/\n".encode(), b"99999999999::/\n"],
-)  # fmt: skip
+    [
+        b"0::/",
+        b"\n",
+        b"0:/x\n",
+        b"x::/\n",
+        b"0::x\n",
+        b"::/\n",
+        b"-1::/\n",
+        b"0::/\0\n",
+        b"0::/\n" * 65,
+        b"0::/" + b"x" * 5000 + b"\n",
+        "٣::/\n".encode(),
+        b"99999999999::/\n",
+    ],
+)
 def test_cgroup_path__malformed(text: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_cgroups(text)
@@ -77,10 +89,10 @@ def test_cgroup_path__malformed(text: bytes) -> None:
         ("/slurm/uid_0/job_1/step_3+1", 1, 0, "3+1", "/", ""),
         ("/slurm/uid_0/job_1/step_x", 1, 0, None, "/", "/step_x"),
         ("/docker/abc/slurm/uid_5/job_6/step_0", 6, 5, "0", "/docker/abc/", ""),
-        ("/slurm/uid_1/job_2/step_extern/slurm/uid_3/job_4/step_extern", 2, 1, "extern", "/", "/slurm/uid_3/job_4/step_extern"),
+        ("/slurm/uid_1/job_2/step_extern/slurm/uid_3/job_4", 2, 1, "extern", "/", "/slurm/uid_3/job_4"),
         ("/../slurm/uid_1/job_2", 2, 1, None, "/../", ""),
     ],
-)  # fmt: skip
+)
 def test_cgroup_path__v1(path: str, job: int, uid: int, step: str | None, prefix: str, rest: str) -> None:
     found = decode_v1(path)
     assert found is not None
@@ -91,10 +103,21 @@ def test_cgroup_path__v1(path: str, job: int, uid: int, step: str | None, prefix
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/slurm", "/slurm/uid_1", "/slurm/uid_x/job_1", "/slurm/uid_01/job_1", "/slurm/uid_1/job_4294967296",
-     "/slurmx/uid_1/job_1", "/slurm/uid_1/x/job_1", "/uid_1/job_1/step_extern", "/slurm/uid_-1/job_1", "/slurm/uid_/job_1",
-     "slurm/uid_1/job_1/step_extern"],
-)  # fmt: skip
+    [
+        "/",
+        "/slurm",
+        "/slurm/uid_1",
+        "/slurm/uid_x/job_1",
+        "/slurm/uid_01/job_1",
+        "/slurm/uid_1/job_4294967296",
+        "/slurmx/uid_1/job_1",
+        "/slurm/uid_1/x/job_1",
+        "/uid_1/job_1/step_extern",
+        "/slurm/uid_-1/job_1",
+        "/slurm/uid_/job_1",
+        "slurm/uid_1/job_1/step_extern",
+    ],
+)
 def test_cgroup_path__not_v1(path: str) -> None:
     assert decode_v1(path) is None
 
@@ -102,13 +125,34 @@ def test_cgroup_path__not_v1(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "job", "sluid", "step", "prefix", "rest"),
     [
-        ("/system.slice/slurmstepd.scope/job_5/step_extern/user/task_0", 5, None, "extern", "/system.slice/", "/user/task_0"),
+        (
+            "/system.slice/slurmstepd.scope/job_5/step_extern/user/task_0",
+            5,
+            None,
+            "extern",
+            "/system.slice/",
+            "/user/task_0",
+        ),
         ("/system.slice/n1_slurmstepd.scope/job_5/step_extern/slurm", 5, None, "extern", "/system.slice/", "/slurm"),
-        (f"/system.slice/slurmstepd.scope/{SLUID}/step_extern/user", None, decode_sluid(SLUID), "extern", "/system.slice/", "/user"),
+        (
+            f"/system.slice/slurmstepd.scope/{SLUID}/step_extern/user",
+            None,
+            decode_sluid(SLUID),
+            "extern",
+            "/system.slice/",
+            "/user",
+        ),
         ("/a/b/slurmstepd.scope/job_5", 5, None, None, "/a/b/", ""),
-        ("/slurmstepd.scope/job_1/step_0/x/slurmstepd.scope/job_2/step_extern", 1, None, "0", "/", "/x/slurmstepd.scope/job_2/step_extern"),
+        (
+            "/slurmstepd.scope/job_1/step_0/x/slurmstepd.scope/job_2/step_extern",
+            1,
+            None,
+            "0",
+            "/",
+            "/x/slurmstepd.scope/job_2/step_extern",
+        ),
     ],
-)  # fmt: skip
+)
 def test_cgroup_path__v2(
     path: str, job: int | None, sluid: int | None, step: str | None, prefix: str, rest: str
 ) -> None:
@@ -121,10 +165,17 @@ def test_cgroup_path__v2(
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/system.slice/slurmstepd.scope", "/system.slice/slurmstepd.scope/system", "/slurmstepd.scopex/job_1/step_0",
-     "/xslurmstepd.scope/job_1", "/slurmstepd.scope/job_01", "/slurmstepd.scope/s02BCDEFGHJKMU/step_extern",
-     "/slurmstepd.scope/x/slurmstepd.scope/job_1"],
-)  # fmt: skip
+    [
+        "/",
+        "/system.slice/slurmstepd.scope",
+        "/system.slice/slurmstepd.scope/system",
+        "/slurmstepd.scopex/job_1/step_0",
+        "/xslurmstepd.scope/job_1",
+        "/slurmstepd.scope/job_01",
+        "/slurmstepd.scope/s02BCDEFGHJKMU/step_extern",
+        "/slurmstepd.scope/x/slurmstepd.scope/job_1",
+    ],
+)
 def test_cgroup_path__not_v2(path: str) -> None:
     assert decode_v2(path) is None
 
@@ -139,7 +190,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("stepd", "adopted"), PAIRS)
 def test_same_step__adopted(stepd: bytes, adopted: bytes) -> None:
-    proof = same_step(decode_cgroups(stepd), decode_cgroups(adopted))
+    proof = same_step(stepd, adopted)
     assert proof.inside
     assert "/step_extern" in proof.path
     found = extern_step(decode_cgroups(adopted))
@@ -149,22 +200,37 @@ def test_same_step__adopted(stepd: bytes, adopted: bytes) -> None:
 
 @pytest.mark.parametrize(("stepd", "adopted"), PAIRS)
 def test_same_step__a_slurmstepd_is_not_in_its_own_step(stepd: bytes, adopted: bytes) -> None:
-    assert not same_step(decode_cgroups(stepd), decode_cgroups(stepd)).inside
-    assert not same_step(decode_cgroups(adopted), decode_cgroups(b"")).inside
+    assert not same_step(stepd, stepd).inside
+    assert not same_step(adopted, b"").inside
 
 
 @pytest.mark.parametrize(
     ("stepd", "adopted", "old", "new"),
     [
-        (V1_STEPD, V1_ADOPTED, b"12:freezer:/slurm_vm/uid_1001/job_1/step_extern", b"12:freezer:/slurm_vm/uid_1001/job_1"),
+        (
+            V1_STEPD,
+            V1_ADOPTED,
+            b"12:freezer:/slurm_vm/uid_1001/job_1/step_extern",
+            b"12:freezer:/slurm_vm/uid_1001/job_1",
+        ),
         (V1_STEPD, V1_ADOPTED, b"12:freezer:/slurm_vm/uid_1001/job_1/", b"12:freezer:/slurm_vm/uid_1001/job_11/"),
         (V1_STEPD, V1_ADOPTED, b"12:freezer:/slurm_vm/", b"12:freezer:/user/slurm_vm/"),
         (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern", b"9:cpuset:/"),
         (V1_STEPD, V1_ADOPTED, b"/job_1/step_extern/task_0", b"/job_1/step_extern (deleted)"),
         (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern\n", b""),
         (V1_STEPD, V1_ADOPTED, b"12:freezer", b"12:other"),
-        (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern", b"9:cpuset:/slurm_vm/uid_1001/job_1/step_externx"),
-        (V1_STEPD, V1_ADOPTED, b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern", b"9:cpuset:/slurm_vm/uid_1001/job_1/step_batch"),
+        (
+            V1_STEPD,
+            V1_ADOPTED,
+            b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern",
+            b"9:cpuset:/slurm_vm/uid_1001/job_1/step_externx",
+        ),
+        (
+            V1_STEPD,
+            V1_ADOPTED,
+            b"9:cpuset:/slurm_vm/uid_1001/job_1/step_extern",
+            b"9:cpuset:/slurm_vm/uid_1001/job_1/step_batch",
+        ),
         (V2_STEPD, V2_ADOPTED, b"job_5", b"job_6"),
         (V2_STEPD, V2_ADOPTED, b"step_extern", b"step_0"),
         (V2_STEPD, V2_ADOPTED, b"/user/task_0", b"/slurm/task_0"),
@@ -173,12 +239,18 @@ def test_same_step__a_slurmstepd_is_not_in_its_own_step(stepd: bytes, adopted: b
         (V2_STEPD, V2_ADOPTED, b"/system.slice", b"/user.slice/system.slice"),
         (V2_SLUID_STEPD, V2_SLUID_ADOPTED, SLUID.encode(), b"s12BCDEFGHJKMN"),
     ],
-)  # fmt: skip
+)
 def test_same_step__elsewhere(stepd: bytes, adopted: bytes, old: bytes, new: bytes) -> None:
     assert old in adopted
-    proof = same_step(decode_cgroups(stepd), decode_cgroups(adopted.replace(old, new)))
+    proof = same_step(stepd, adopted.replace(old, new))
     assert not proof.inside
     assert proof.reason
+
+
+def test_same_step__malformed() -> None:
+    assert not same_step(V2_STEPD[:-1], V2_ADOPTED).inside
+    assert not same_step(V2_STEPD, V2_ADOPTED[:-1]).inside
+    assert same_step(V2_STEPD[:-1], V2_ADOPTED).step_known
 
 
 @pytest.mark.parametrize(
@@ -198,7 +270,9 @@ def test_same_step__a_stepd_that_proves_nothing(stepd: bytes) -> None:
 3:cpuset:/slurm/uid_1/job_2/step_extern
 0::/system.slice/slurmstepd.scope/job_5/step_extern/user/task_0
 """
-    assert not same_step(decode_cgroups(stepd), decode_cgroups(target)).inside
+    proof = same_step(stepd, target)
+    assert not proof.inside
+    assert proof.step_known == (b"job" in stepd)
 
 
 @given(st.binary(max_size=200))
@@ -208,11 +282,28 @@ def test_cgroup_path__raises_nothing_else(text: bytes) -> None:
     except RemoteProtocolError:
         return
     extern_step(lines)
-    same_step(lines, lines)
+    same_step(text, text)
 
 
-PARTS = st.sampled_from(["slurm", "slurm_x", "uid_1", "uid_", "job_1", "job_x", "step_extern", "step_0", "slurmstepd.scope",
-                         "a_slurmstepd.scope", SLUID, "user", "..", "", "task_0"])  # fmt: skip
+PARTS = st.sampled_from(
+    [
+        "slurm",
+        "slurm_x",
+        "uid_1",
+        "uid_",
+        "job_1",
+        "job_x",
+        "step_extern",
+        "step_0",
+        "slurmstepd.scope",
+        "a_slurmstepd.scope",
+        SLUID,
+        "user",
+        "..",
+        "",
+        "task_0",
+    ]
+)
 
 
 @given(st.lists(PARTS, max_size=9), st.integers(0, 3))
@@ -222,4 +313,5 @@ def test_cgroup_path__any_folders(parts: list[str], hierarchy: int) -> None:
     if found is not None:
         assert found.top + found.rest == line.path
         assert line.path.startswith(found.prefix)
-    assert not same_step((line,), (line,)).inside or hierarchy
+    text = f"{hierarchy}::{line.path}\n".encode()
+    assert not same_step(text, text).inside or hierarchy

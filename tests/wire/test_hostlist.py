@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,10 +40,29 @@ def test_hostlist__expands(text: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["n[", "n]", "n[1-2", "n[[1]]", "n[]", "n[1-]", "n[-1]", "n[a-b]", "n[3-1]", "n[1-2]]", "n[1 2]", "n[٣]", "n[1,]",
-     "n[1-65537]", "n[1-256]m[1-257]", "n[0-99999999999999999]", "n[0000000000000000001]", "x" * 600,
-     "[1][1][1][1][1][1]", "n[1-65536],m"],
-)  # fmt: skip
+    [
+        "n[",
+        "n]",
+        "n[1-2",
+        "n[[1]]",
+        "n[]",
+        "n[1-]",
+        "n[-1]",
+        "n[a-b]",
+        "n[3-1]",
+        "n[1-2]]",
+        "n[1 2]",
+        "n[٣]",
+        "n[1,]",
+        "n[1-65537]",
+        "n[1-256]m[1-257]",
+        "n[0-99999999999999999]",
+        "n[0000000000000000001]",
+        "x" * 600,
+        "[1][1][1][1][1][1]",
+        "n[1-65536],m",
+    ],
+)
 def test_hostlist__refuses(text: str) -> None:
     with pytest.raises(HostListError):
         expand(text)
@@ -72,7 +93,5 @@ def test_hostlist__index_agrees_with_expansion(text: str) -> None:
 
 @given(st.text(max_size=200))
 def test_hostlist__raises_nothing_else(text: str) -> None:
-    try:
+    with suppress(HostListError):
         assert all(isinstance(name, str) for name in HostList(text, 1000))
-    except HostListError:
-        pass

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,9 +35,22 @@ def test_sluid__round_trip(number: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s", "s000000000000", "s00000000000000", "S0000000000000", "s000000000000I", "s000000000000L", "s000000000000O",
-     "s000000000000U", "s000000000000a", "sG000000000000", "s-000000000000", "s000000 000000"],
-)  # fmt: skip
+    [
+        "",
+        "s",
+        "s000000000000",
+        "s00000000000000",
+        "S0000000000000",
+        "s000000000000I",
+        "s000000000000L",
+        "s000000000000O",
+        "s000000000000U",
+        "s000000000000a",
+        "sG000000000000",
+        "s-000000000000",
+        "s000000 000000",
+    ],
+)
 def test_sluid__refuses(text: str) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_sluid(text)
@@ -49,7 +64,5 @@ def test_sluid__cannot_be_written(number: int) -> None:
 
 @given(st.text(max_size=20))
 def test_sluid__raises_nothing_else(text: str) -> None:
-    try:
+    with suppress(RemoteProtocolError):
         assert encode_sluid(decode_sluid(text)) == text
-    except RemoteProtocolError:
-        pass

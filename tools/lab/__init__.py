@@ -17,4 +17,5 @@ leaks       proof that nothing of all this is left behind
 
 Needs root, overlayfs, and Linux 5.3 (pidfds).
 """
+
 from __future__ import annotations

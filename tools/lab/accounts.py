@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The people of a machine: alice, bob and carol, their passwords and keys."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ def password(user: str) -> str:
 @dataclass(frozen=True)
 class Keys:
     """Private and public OpenSSH keys by user name, "root" among them."""
+
     private: Mapping[str, str]
     public: Mapping[str, str]
 
@@ -40,15 +42,19 @@ def make_accounts(machine: Machine, keys: Keys | None = None) -> Keys:
     machine.run(_MAKE.format(useradd=useradd, passwords=passwords, names=" ".join(USERS)))
     if keys is None:
         names = ("root", *USERS)
-        keys = Keys({name: machine.read(f"/run/lab/key-{name}") for name in names},
-                    {name: machine.read(f"/run/lab/key-{name}.pub") for name in names})
+        keys = Keys(
+            {name: machine.read(f"/run/lab/key-{name}") for name in names},
+            {name: machine.read(f"/run/lab/key-{name}.pub") for name in names},
+        )
     for name in ("root", *USERS):
         folder = "/root/.ssh" if name == "root" else f"/home/{name}/.ssh"
         machine.write(f"{folder}/id_ed25519", keys.private[name], 0o600)
         machine.write(f"{folder}/id_ed25519.pub", keys.public[name])
         machine.write(f"{folder}/authorized_keys", keys.public["root"] + keys.public[name], 0o600)
-    machine.run("for u in " + " ".join(USERS) + "; do chmod 700 /home/$u/.ssh; chown -R $u: /home/$u/.ssh; done"
-                "; rm -f /run/lab/key-*")
+    machine.run(
+        "for u in " + " ".join(USERS) + "; do chmod 700 /home/$u/.ssh; chown -R $u: /home/$u/.ssh; done"
+        "; rm -f /run/lab/key-*"
+    )
     # every machine of a release has the host key of the private root, known to all
     host_key = machine.read("/etc/ssh/ssh_host_ed25519_key.pub")
     machine.write("/etc/ssh/ssh_known_hosts", f"* {host_key}")

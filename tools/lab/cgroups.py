@@ -8,6 +8,7 @@
 4. Slurm's v1 plugins lay out `/slurm/...` at the root of each hierarchy. With a cgroup namespace that root
    is our directory, so it neither sees nor touches a Slurm of the host.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -27,6 +28,7 @@ _LEAF = "machine"
 @dataclass(frozen=True)
 class Hierarchy:
     """One cgroup hierarchy of the host. `options` are its mount options, "" for v2."""
+
     options: str
     mountpoint: str
     parent: str
@@ -80,6 +82,7 @@ def _v1_controllers(super_options: str) -> str:
 @dataclass(frozen=True)
 class CgroupTree:
     """The cgroups of one machine: one directory `name` in each of `hierarchies`."""
+
     name: str
     hierarchies: tuple[Hierarchy, ...]
 
@@ -167,7 +170,7 @@ def _walk(tops: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _rmdir(directory: str) -> bool:
     try:
-        os.rmdir(directory)
+        Path(directory).rmdir()
     except FileNotFoundError:
         return True
     except OSError:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Daemons of a machine that put themselves in the background and write a pid file."""
+
 from __future__ import annotations
 
 import os
@@ -12,7 +13,9 @@ from lab.machine import Machine, wait_for
 class Daemon:
     """One daemon. `pid` is its pid inside the machine."""
 
-    def __init__(self, machine: Machine, name: str, argv: Sequence[str], pid_file: str, user: str | None = None) -> None:
+    def __init__(
+        self, machine: Machine, name: str, argv: Sequence[str], pid_file: str, user: str | None = None
+    ) -> None:
         self.machine = machine
         self.name = name
         self.argv = list(argv)

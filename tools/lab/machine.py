@@ -3,6 +3,7 @@
 
 Everything disappears when close() is called or the calling process ends in whatever way (see supervisor).
 """
+
 from __future__ import annotations
 
 import json
@@ -43,6 +44,7 @@ class CommandError(subprocess.CalledProcessError):
 @dataclass(frozen=True)
 class Process:
     """A process in the machine, by its pid there. `cgroups` as Machine.cgroups_of()."""
+
     pid: int
     uid: int
     command: str
@@ -52,8 +54,14 @@ class Process:
 class Machine:
     """Namespaces, overlay, process 1 and log listener. up() starts it; usable as a context manager."""
 
-    def __init__(self, hostname: str = "lab", suite: str | None = None, *, addresses: Sequence[str] = ("10.77.0.1/32",),
-                 packages: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        hostname: str = "lab",
+        suite: str | None = None,
+        *,
+        addresses: Sequence[str] = ("10.77.0.1/32",),
+        packages: Sequence[str] = (),
+    ) -> None:
         """addresses: of `lo`, beside 127.0.0.1. packages: more than the private root's usual ones."""
         self.hostname = hostname
         self.suite = suite
@@ -78,13 +86,26 @@ class Machine:
         if os.geteuid() != 0:
             raise LabError("the isolated node needs root (namespaces, cgroups, overlayfs)")
         root = ensure_root(self.suite, self.packages)
-        spec = json.dumps({"name": self.name, "root": str(root), "hostname": self.hostname,
-                           "addresses": self.addresses, "caller": os.getpid()})
-        self._said = tempfile.TemporaryFile("w+", errors="replace")
+        spec = json.dumps(
+            {
+                "name": self.name,
+                "root": str(root),
+                "hostname": self.hostname,
+                "addresses": self.addresses,
+                "caller": os.getpid(),
+            }
+        )
+        self._said = _output()
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-m", "lab.supervisor", spec], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._said, text=True, env=environment, start_new_session=True, cwd="/",
+            [sys.executable, "-m", "lab.supervisor", spec],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            cwd="/",
         )
         try:
             assert self._supervisor.stdout is not None
@@ -112,14 +133,16 @@ class Machine:
         said, self._said = self._said, None
         assert said is not None
         with said:
-            if code:
+            if code:  # the supervisor was killed: process 1 died with it, the cgroups are ours to remove
+                self.tree.remove()
                 said.seek(0)
                 raise LabError(f"the machine did not end cleanly:\n{said.read()}")
 
     # Running commands ------------------------------------------------------------------------------
 
-    def enter_command(self, argv: Sequence[str], user: str | None = None, env: Mapping[str, str] | None = None,
-                      cwd: str | None = None) -> list[str]:
+    def enter_command(
+        self, argv: Sequence[str], user: str | None = None, env: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> list[str]:
         """The host's command line that runs argv in the machine: in its cgroups, outside any job.
 
         The environment is clean: PATH, HOME, USER, LOGNAME, SHELL, LANG and `env`. Killing the command on
@@ -128,15 +151,43 @@ class Machine:
         if not self.init_pid:
             raise LabError("the machine is not up")
         uid, gid, home, shell = self.account(user or "root")
-        variables = {"PATH": _PATH, "HOME": home, "USER": user or "root", "LOGNAME": user or "root",
-                     "SHELL": shell, "LANG": "C.UTF-8", **(env or {})}
+        variables = {
+            "PATH": _PATH,
+            "HOME": home,
+            "USER": user or "root",
+            "LOGNAME": user or "root",
+            "SHELL": shell,
+            "LANG": "C.UTF-8",
+            **(env or {}),
+        }
         identity = [] if user is None else [f"--reuid={uid}", f"--regid={gid}", "--init-groups"]
         return [
-            "sh", "-c", _ENTER, "enter", *self.tree.member_files(), "--",
-            "nsenter", "-t", str(self.init_pid), "-m", "-p", "-u", "-i", "-n", "-C", "--",
-            "/usr/bin/setpriv", "--pdeathsig=KILL", *identity, "--",
-            "/usr/bin/env", "-i", "-C", cwd or (home if self.path(home).is_dir() else "/"),
-            *(f"{key}={value}" for key, value in variables.items()), *argv,
+            "sh",
+            "-c",
+            _ENTER,
+            "enter",
+            *self.tree.member_files(),
+            "--",
+            "nsenter",
+            "-t",
+            str(self.init_pid),
+            "-m",
+            "-p",
+            "-u",
+            "-i",
+            "-n",
+            "-C",
+            "--",
+            "/usr/bin/setpriv",
+            "--pdeathsig=KILL",
+            *identity,
+            "--",
+            "/usr/bin/env",
+            "-i",
+            "-C",
+            cwd or (home if self.path(home).is_dir() else "/"),
+            *(f"{key}={value}" for key, value in variables.items()),
+            *argv,
         ]
 
     def account(self, user: str) -> tuple[int, int, str, str]:
@@ -147,15 +198,28 @@ class Machine:
                 return int(uid), int(gid), home, shell
         raise LabError(f"the machine has no user {user}")
 
-    def popen(self, argv: Sequence[str], user: str | None = None, env: Mapping[str, str] | None = None,
-              cwd: str | None = None, **options: Any) -> subprocess.Popen[str]:
-        """subprocess.Popen in the machine (see enter_command); text, stdin from /dev/null, unless `options` differ."""
+    def popen(
+        self,
+        argv: Sequence[str],
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[str]:
+        """subprocess.Popen in the machine (see enter_command); text and no stdin, unless `options` say else."""
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True, "errors": "replace", **options}
         return subprocess.Popen(self.enter_command(argv, user, env, cwd), **settings)
 
-    def run(self, argv: Sequence[str] | str, user: str | None = None, env: Mapping[str, str] | None = None,
-            input: str | None = None, check: bool = True, timeout: float = DEFAULT_TIMEOUT_S,
-            cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self,
+        argv: Sequence[str] | str,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        check: bool = True,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        cwd: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         """Run argv (a string: by `bash -c`) and wait for it, not for what it leaves in the background.
 
         Raises CommandError if it fails and `check`, subprocess.TimeoutExpired after `timeout` seconds.
@@ -202,7 +266,7 @@ class Machine:
         return self.path(inside).read_text(errors="replace")
 
     def install(self, source: str | os.PathLike[str], inside: str, mode: int | None = None) -> None:
-        """Copy a file or a directory of the host into the machine; `inside` is the new name, not a folder to put it in."""
+        """Copy a file or directory of the host into the machine; `inside` is its new name, not a folder."""
         target = self.path(inside)
         target.parent.mkdir(parents=True, exist_ok=True)
         if Path(source).is_dir():

@@ -6,12 +6,14 @@
    namespace has. No directory is made on the host either; the tmpfs covers /tmp, in here alone.
 3. The host's root is gone (pivot_root, then detached) before anything of the machine runs.
 """
+
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
 import socket
+from pathlib import Path
 
 _CLONE = {"mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "net": 0x40000000}
 CLONE_NEWPID = 0x20000000
@@ -42,8 +44,15 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
     _check(_libc.mount(*arguments), f"mount {fstype} on {target}")
 
 
-def become(root: str, hostname: str, cgroup_version: int, hierarchies: list[list[str]], enter: list[str],
-           settle: list[str], init: str) -> None:
+def become(
+    root: str,
+    hostname: str,
+    cgroup_version: int,
+    hierarchies: list[list[str]],
+    enter: list[str],
+    settle: list[str],
+    init: str,
+) -> None:
     """Set the machine up around the calling process (pid 1) and end with the new root as `/`.
 
     root: the private root (lower layer). hierarchies: [mount options, folder name] each. enter and settle:
@@ -58,8 +67,7 @@ def become(root: str, hostname: str, cgroup_version: int, hierarchies: list[list
     mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
     mount("tmpfs", _TOP, "tmpfs", _MS_NOSUID, "mode=755")
     for name in ("upper", "work", "root"):
-        os.mkdir(f"{_TOP}/{name}")
-    os.chmod(f"{_TOP}/upper", 0o755)
+        os.mkdir(f"{_TOP}/{name}", 0o755)
     new = f"{_TOP}/root"
     mount("overlay", new, "overlay", data=f"lowerdir=.,upperdir={_TOP}/upper,workdir={_TOP}/work")
     mount("proc", f"{new}/proc", "proc")
@@ -74,7 +82,7 @@ def become(root: str, hostname: str, cgroup_version: int, hierarchies: list[list
     _check(_libc.pivot_root(new.encode(), f"{new}/run/host".encode()), "pivot_root")
     os.chdir("/")
     _check(_libc.umount2(b"/run/host", _MNT_DETACH), "umount /run/host")
-    os.rmdir("/run/host")
+    Path("/run/host").rmdir()
 
 
 def _join(files: list[str]) -> None:
@@ -92,9 +100,14 @@ def _make_dev(dev: str) -> None:
     mount("devpts", f"{dev}/pts", "devpts", _MS_NOSUID, "newinstance,ptmxmode=0666,mode=620,gid=5")
     os.mkdir(f"{dev}/shm")
     mount("tmpfs", f"{dev}/shm", "tmpfs", _MS_NOSUID, "mode=1777")
-    for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"),
-                         ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
-        os.symlink(target, f"{dev}/{name}")
+    for name, target in (
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ):
+        Path(f"{dev}/{name}").symlink_to(target)
 
 
 def _mount_cgroups(top: str, version: int, hierarchies: list[list[str]]) -> None:
@@ -110,4 +123,4 @@ def _mount_cgroups(top: str, version: int, hierarchies: list[list[str]]) -> None
             mount("cgroup2", f"{top}/{label}", "cgroup2")
         if "," in label:  # hosts with systemd mount cpu and cpuacct together and link the single names
             for single in label.split(","):
-                os.symlink(label, f"{top}/{single}")
+                Path(f"{top}/{single}").symlink_to(label)

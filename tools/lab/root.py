@@ -5,6 +5,7 @@ A node mounts it as the lower layer of an overlay whose upper layer is a tmpfs, 
 does reaches it. It lies outside the checkout, because a checkout is searched by tools that must not find
 a whole operating system in it. The mirror comes from apt's own configuration and is not kept anywhere.
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -22,9 +23,23 @@ from pathlib import Path
 from typing import IO
 
 PACKAGES = (
-    "slurm-wlm", "slurmctld", "slurmd", "slurm-client", "munge",
-    "openssh-server", "openssh-client", "libpam-slurm-adopt", "libpam-modules", "pamtester",
-    "python3", "iproute2", "nftables", "procps", "strace", "sshpass", "expect",
+    "slurm-wlm",
+    "slurmctld",
+    "slurmd",
+    "slurm-client",
+    "munge",
+    "openssh-server",
+    "openssh-client",
+    "libpam-slurm-adopt",
+    "libpam-modules",
+    "pamtester",
+    "python3",
+    "iproute2",
+    "nftables",
+    "procps",
+    "strace",
+    "sshpass",
+    "expect",
 )
 RECIPE = 1
 """Part of the cache's name: raise it when the way of building changes, not only the package list."""
@@ -91,9 +106,16 @@ def host_release() -> tuple[str, str]:
 def _archive(distribution: str, own_suite: str) -> _Archive:
     """The archive this machine installs its own release from, as apt itself reports it."""
     listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(RELEASE)|$(ORIGIN)|$(COMPONENT)|$(REPO_URI)|$(SIGNED_BY)",
-         "Identifier: Packages"],
-        check=True, stdout=subprocess.PIPE, text=True,
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(RELEASE)|$(ORIGIN)|$(COMPONENT)|$(REPO_URI)|$(SIGNED_BY)",
+            "Identifier: Packages",
+        ],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     ).stdout
     found: list[_Archive] = []
     for line in listing.splitlines():
@@ -128,13 +150,24 @@ def _build(suite: str, packages: Sequence[str], archive: _Archive, target: Path)
     source = f"deb [signed-by={archive.keyring}] {archive.uri} {suite} {archive.components}"
     # A mount namespace of its own: whatever ends the build, its mounts end with it.
     command = [
-        "unshare", "--mount", "--propagation", "private", "--fork", "--kill-child",
-        "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
-        "--aptopt=Apt::Install-Recommends \"false\"",
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--fork",
+        "--kill-child",
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+        '--aptopt=Apt::Install-Recommends "false"',
         # releases out of support carry an expired Release file
-        "--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Check-Date \"false\"",
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        '--aptopt=Acquire::Check-Date "false"',
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale", "info")),
-        suite, str(partial), source,
+        suite,
+        str(partial),
+        source,
     ]
     started = time.monotonic()
     _say(f"building the private root for {suite} in {target.parent} (once, about half a minute)")
@@ -182,7 +215,11 @@ def _ensure_mmdebstrap() -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         ["apt-get", "install", "-y", "-q", "--no-install-recommends", "mmdebstrap"],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         check=False,
     )
     if done.returncode:
@@ -194,5 +231,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or [None]:
+    for wanted in sys.argv[1:] or [host_release()[1]]:
         print(ensure_root(wanted))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """sshd instances of a machine, its PAM files, and the ssh client's command line."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -58,17 +59,34 @@ def _has_penalties(machine: Machine) -> bool:
     return machine.path("/usr/lib/openssh/sshd-session").exists()
 
 
-def ssh_argv(user: str, command: str | None, *, host: str = "127.0.0.1", port: int = 22,
-             auth: str = "publickey", key: str | None = None, tty: bool = False,
-             options: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+def ssh_argv(
+    user: str,
+    command: str | None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 22,
+    auth: str = "publickey",
+    key: str | None = None,
+    tty: bool = False,
+    options: Sequence[str] = (),
+) -> tuple[list[str], dict[str, str]]:
     """The client's argv and environment.
 
     auth: what the client offers, as in PreferredAuthentications ("publickey,keyboard-interactive"); the
     password is the user's (see accounts.password). key: a key file of the machine other than the caller's own.
     """
     asks = "password" in auth or "keyboard-interactive" in auth
-    argv = ["ssh", "-p", str(port), "-o", f"PreferredAuthentications={auth}",
-            "-o", "ConnectTimeout=10", "-o", "NumberOfPasswordPrompts=1"]
+    argv = [
+        "ssh",
+        "-p",
+        str(port),
+        "-o",
+        f"PreferredAuthentications={auth}",
+        "-o",
+        "ConnectTimeout=10",
+        "-o",
+        "NumberOfPasswordPrompts=1",
+    ]
     if not asks:
         argv += ["-o", "BatchMode=yes"]
     if key is not None:
@@ -82,8 +100,14 @@ def ssh_argv(user: str, command: str | None, *, host: str = "127.0.0.1", port: i
     return argv, {}
 
 
-def write_pam(machine: Machine, service: str, auth: Sequence[str] = (), account: Sequence[str] = (),
-              session: Sequence[str] = (), password: Sequence[str] = ()) -> None:
+def write_pam(
+    machine: Machine,
+    service: str,
+    auth: Sequence[str] = (),
+    account: Sequence[str] = (),
+    session: Sequence[str] = (),
+    password: Sequence[str] = (),
+) -> None:
     """/etc/pam.d/SERVICE from Debian's file, without pam_systemd, the lines given last in each stack.
 
     Lines are what follows the type: "required pam_slurm_adopt.so profile=strict". Calling it again starts

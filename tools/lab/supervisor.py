@@ -9,6 +9,7 @@
 Run as `python -m lab.supervisor JSON`; answers on stdout with one line of JSON: {"init": PID} or
 {"error": TEXT}. What process 1 and the set-up say on stderr goes to the supervisor's.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -34,9 +35,13 @@ def _be_init(spec: dict[str, Any], tree: CgroupTree, ready_fd: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         init = Path(__file__).with_name("init.py").read_text()
         namespaces.become(
-            root=spec["root"], hostname=spec["hostname"], cgroup_version=tree.version,
+            root=spec["root"],
+            hostname=spec["hostname"],
+            cgroup_version=tree.version,
             hierarchies=[[hierarchy.options, hierarchy.label] for hierarchy in tree.hierarchies],
-            enter=tree.top_files(), settle=tree.member_files(), init=init,
+            enter=tree.top_files(),
+            settle=tree.member_files(),
+            init=init,
         )
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
         os.dup2(2, 1)  # the supervisor's answer is not for process 1
@@ -45,7 +50,8 @@ def _be_init(spec: dict[str, Any], tree: CgroupTree, ready_fd: int) -> None:
         os.set_inheritable(3, True)
         os.umask(0o022)
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        os.execve("/usr/bin/python3", ["python3", "-I", "-S", "/run/lab/init.py", *spec["addresses"]], environment)
+        argv = ["python3", "-I", "-S", "/run/lab/init.py", *spec["addresses"]]
+        os.execve("/usr/bin/python3", argv, environment)  # noqa: S606
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()

@@ -22,8 +22,7 @@ from ..system.stepd import (
     query_state,
     query_x11,
 )
-from ..wire.cgroup_path import Membership, decode_cgroups, same_step
-from ..wire.errors import RemoteProtocolError
+from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,21 +66,13 @@ def confirm(connection: StepConnection, process: Process) -> Task[None]:
         raise StepFault("process-changed", f"process {process.pid} ended while it was adopted")
     if reference is None or read_started(identity.pid) != identity.started:
         raise StepFault(STEP_ENDING, "slurmstepd ended while it adopted")
-    membership = compare(reference, target)
+    membership = same_step(reference, target)
     if membership.inside:
         return
     if not membership.step_known and (yield from query_pid_in_step(connection, process.pid)):
         # ProctrackType=proctrack/linuxproc and the like: Slurm itself keeps no cgroup there is to look at
         return
     raise StepFault("adopt-unconfirmed", f"process {process.pid}: {membership.reason}")
-
-
-def compare(stepd: bytes, target: bytes) -> Membership:
-    """`same_step` on the texts of two /proc/PID/cgroup."""
-    try:
-        return same_step(decode_cgroups(stepd), decode_cgroups(target))
-    except RemoteProtocolError as error:
-        return Membership(False, str(error), "")
 
 
 def read_environment(connection: StepConnection, job_id: int, with_x11: bool) -> Task[tuple[tuple[str, str], ...]]:

@@ -15,18 +15,35 @@ import time
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
 from ..record import record
 from ..system.procfs import read_cgroups
+from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
+from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step
 from ..system.task import MS, DeadlineExceeded, all_of
-from .adopt import compare
+from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
 
     from ..system.procfs import Process
+    from ..system.slurm_conf import SlurmConf
     from ..system.stepd import StepConnection
     from ..system.task import Task
+
+    class StepSource(Protocol):
+        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service."""
+
+        def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
+            """The node's slurm.conf as it is now; `ConfFault`."""
+
+        def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+            """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
+
+            `nodename` is the module's option. The caller closes what is found.
+            """
+
 
 #: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
 GRACE_NS = 300 * MS
@@ -59,6 +76,26 @@ class Found:
     def close(self) -> None:
         for step in self.own:
             step.connection.close()
+
+
+class Scan:
+    """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
+
+    def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
+        """Read slurm.conf."""
+        yield from ()
+        return read_slurm_conf()
+
+    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+        """Look through the spool directories and ask all steps there."""
+        owners = conf.step_owners
+        directories = open_directories(spool_dirs(conf, nodename), owners)
+        try:
+            paths = list_steps(directories)
+            return (yield from query_own_steps(paths, uid, owners, deadline_ns))
+        finally:
+            for directory in directories:
+                os.close(directory.fd)
 
 
 def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
@@ -144,6 +181,6 @@ def find_membership(processes: Iterable[Process], found: Found) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity.pid) if identity is not None else None
-        if reference is not None and all(compare(reference, text or b"").inside for text in texts):
+        if reference is not None and all(same_step(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

@@ -9,7 +9,7 @@ Rules of this file:
    other group may write is only a problem for `doctor`: sites have admin groups. The same holds for includes.
 3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
    here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
-4. `ConfUnusable` is the only error; its `reason` is the reason code.
+4. `ConfFault` is the only error.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ MAX_DEPTH = 8
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
-class ConfUnusable(Exception):
-    """No usable slurm.conf. `reason`: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
+class ConfFault(Exception):
+    """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
 
-    def __init__(self, reason: str, what: str) -> None:
-        super().__init__(what)
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
         self.reason = reason
 
 
@@ -66,7 +66,8 @@ class FileState:
 @record
 class SlurmConf:
     """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
-    user names may be numbers; times are seconds; lists are lower case. `problems` is for `doctor`."""
+    user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
+    are lower case. `problems` is for `doctor`."""
 
     path: str
     cluster_name: str
@@ -74,6 +75,7 @@ class SlurmConf:
     slurmd_port: int
     slurm_user: str
     slurmd_user: str
+    step_owners: tuple[int, ...]
     auth_type: str
     auth_info: str
     hash_plugin: str
@@ -110,7 +112,7 @@ class _Reader:
 
     def read(self, path: str, depth: int) -> None:
         if depth > MAX_DEPTH or len(self.files) >= MAX_FILES:
-            raise ConfUnusable("slurm-conf-malformed", f"{path}: includes too deep or too many")
+            raise ConfFault("slurm-conf-malformed", f"{path}: includes too deep or too many")
         try:
             conf = parse(self.load(path), path)
             self.problems.extend(conf.problems)
@@ -123,7 +125,7 @@ class _Reader:
                 else:
                     self.statements.append(statement)
         except RemoteProtocolError as error:
-            raise ConfUnusable("slurm-conf-malformed", str(error)) from None
+            raise ConfFault("slurm-conf-malformed", str(error)) from None
 
     def included(self, name: str, file: str, line: int) -> str:
         if "%c" in name:
@@ -139,7 +141,7 @@ class _Reader:
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             reason = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
-            raise ConfUnusable(reason, f"{path}: {error.strerror}") from None
+            raise ConfFault(reason, f"{path}: {error.strerror}") from None
         try:
             self.remember(path, os.fstat(fd))
             pieces = []
@@ -147,38 +149,38 @@ class _Reader:
                 pieces.append(piece)
                 self.left -= len(piece)
                 if self.left < 0:
-                    raise ConfUnusable("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
+                    raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
         except OSError as error:
-            raise ConfUnusable("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
+            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
         finally:
             os.close(fd)
         return b"".join(pieces)
 
     def remember(self, path: str, info: os.stat_result) -> None:
         if not stat.S_ISREG(info.st_mode):
-            raise ConfUnusable("slurm-conf-unreadable", f"{path}: not a regular file")
+            raise ConfFault("slurm-conf-unreadable", f"{path}: not a regular file")
         if info.st_mode & stat.S_IWOTH:
-            raise ConfUnusable("slurm-conf-untrusted", f"{path}: everybody may write it")
+            raise ConfFault("slurm-conf-untrusted", f"{path}: everybody may write it")
         if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
             self.shared.append(f"{path}: group {info.st_gid} may write it")
         self.files.append(FileState(path, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid))
 
 
 def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
-    """The first of the paths that exists; `ConfUnusable` if none does."""
+    """The first of the paths that exists; `ConfFault` if none does."""
     for path in paths:
         try:
             os.stat(path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 continue
-            raise ConfUnusable("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
+            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
         return path
-    raise ConfUnusable("slurm-conf-missing", f"none of {', '.join(paths)}")
+    raise ConfFault("slurm-conf-missing", f"none of {', '.join(paths)}")
 
 
 def read_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> SlurmConf:
-    """Find, read and judge the node's configuration; `ConfUnusable`."""
+    """Find, read and judge the node's configuration; `ConfFault`."""
     path = find_slurm_conf(paths)
     reader = _Reader(path)
     reader.read(path, 0)
@@ -195,7 +197,7 @@ def _check_owners(files: list[FileState], slurm_user: str) -> None:
         allowed = uid_of_user(slurm_user)
         for owner, path in strangers.items():
             if owner != allowed:
-                raise ConfUnusable("slurm-conf-untrusted", f"{path}: owned by uid {owner}, not root or {slurm_user}")
+                raise ConfFault("slurm-conf-untrusted", f"{path}: owned by uid {owner}, not root or {slurm_user}")
 
 
 def _number(values: dict[str, str], key: str, default: int, problems: list[str]) -> int:
@@ -210,6 +212,13 @@ def _number(values: dict[str, str], key: str, default: int, problems: list[str])
     return int(digits)
 
 
+def _step_owners(slurmd_user: str, problems: list[str]) -> tuple[int, ...]:
+    uid = uid_of_user(slurmd_user)
+    if uid is None:
+        problems.append(f"SlurmdUser: there is no user {slurmd_user!r}")
+    return (0,) if uid in (None, 0) else (0, uid)
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple([word for word in text.lower().replace(" ", "").split(",") if word])
 
@@ -219,10 +228,10 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
     auth = values.get("authtype", "auth/munge").lower()
     port = _number(values, "slurmdport", DEFAULT_PORT, problems)
     if not 0 < port < 65536:
-        raise ConfUnusable("slurm-conf-malformed", f"{path}: SlurmdPort {port}")
+        raise ConfFault("slurm-conf-malformed", f"{path}: SlurmdPort {port}")
     spool_dir = values.get("slurmdspooldir", DEFAULT_SPOOL_DIR)
     if not spool_dir.startswith("/"):
-        raise ConfUnusable("slurm-conf-malformed", f"{path}: SlurmdSpoolDir {spool_dir!r} is not absolute")
+        raise ConfFault("slurm-conf-malformed", f"{path}: SlurmdSpoolDir {spool_dir!r} is not absolute")
     return SlurmConf(
         path=path,
         cluster_name=values.get("clustername", "").lower(),
@@ -230,6 +239,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
         slurmd_port=port,
         slurm_user=values.get("slurmuser", "root"),
         slurmd_user=values.get("slurmduser", "root"),
+        step_owners=_step_owners(values.get("slurmduser", "root"), problems),
         # from 23.11 the part before the slash may be left out
         auth_type=auth if "/" in auth else f"auth/{auth}",
         auth_info=values.get("authinfo", ""),
@@ -260,6 +270,6 @@ def is_current(conf: SlurmConf, paths: tuple[str, ...] = SEARCH_PATHS) -> bool:
             seen = (info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid)
             if seen != (file.device, file.inode, file.ctime_ns, file.size, file.owner):
                 return False
-    except (OSError, ConfUnusable):
+    except (OSError, ConfFault):
         return False
     return True

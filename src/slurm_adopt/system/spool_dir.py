@@ -2,9 +2,9 @@
 """Where this node's slurmstepds have their sockets.
 
 Rules of this file:
-1. SlurmdSpoolDir's `%n` is the node's name and `%h` its host name; which node this is comes from `nodename=`, else from
-   the NodeHostname lines and this machine's host name, short form, full form, then `localhost` (Slurm's own order).
-   Never from DNS, never from the environment.
+1. SlurmdSpoolDir's `%n` is the node's name and `%h` its host name; which node this is comes from `nodename=`, else
+   from the NodeHostname lines and this machine's host name, short form, full form, then `localhost` (Slurm's own
+   order). Never from DNS, never from the environment.
 2. Dynamic nodes (slurmd -Z, FUTURE) are not in the file, and their names cannot be derived: then the folders that
    fit the pattern and hold an extern step's socket are found by looking.
 3. A folder found by looking counts only if root or SlurmdUser owns it and nobody else may write it.
@@ -16,7 +16,6 @@ import os
 import stat
 
 from ..wire.slurm_nodes import node_of_name, nodes_of_host
-from .accounts import uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,12 +75,11 @@ def spool_dirs(conf: SlurmConf, nodename: str | None = None, hostname: str | Non
         return [(pattern, None)]
     # without -N a dynamic slurmd calls itself by its full host name
     guesses = [(_expand(pattern, name, name), None) for name in dict.fromkeys((short, full))]
-    return list(dict.fromkeys([*guesses, *_by_looking(pattern, conf.slurmd_user)]))
+    return list(dict.fromkeys([*guesses, *_by_looking(pattern, conf.step_owners)]))
 
 
-def _by_looking(pattern: str, slurmd_user: str) -> Iterator[SpoolDir]:
+def _by_looking(pattern: str, owners: tuple[int, ...]) -> Iterator[SpoolDir]:
     """The folders that fit the pattern and have an extern step, with its node's name."""
-    owners = {0, uid_of_user(slurmd_user)}
     for folder in _fitting(pattern):
         try:
             info = os.lstat(folder)

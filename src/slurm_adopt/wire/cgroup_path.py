@@ -56,11 +56,13 @@ class StepPath:
 class Membership:
     """Whether a process is in the step of a slurmstepd, why, and the path that says so.
 
-    `step_known` is False if Slurm keeps no cgroups for the step at all (proctrack/linuxproc)."""
+    `step_known` is False only if slurmstepd itself is in no cgroup of any job: the site tracks processes by other means
+    (proctrack/linuxproc), and there is no cgroup to look at.
+    """
 
     inside: bool
     reason: str
-    path: str
+    path: str = ""
     step_known: bool = True
 
 
@@ -170,42 +172,47 @@ def _below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def same_step(stepd: tuple[CgroupLine, ...], target: tuple[CgroupLine, ...]) -> Membership:
-    """Is `target` in the extern step that the slurmstepd with the cgroups `stepd` keeps?
+def same_step(stepd: bytes, target: bytes) -> Membership:
+    """Is `target` in the extern step that the slurmstepd with the cgroups `stepd` keeps? Both are /proc/PID/cgroup.
 
-    Both files must have been read by one reader (paths are relative to the reader's cgroup namespace), and the
+    Both must have been read by one reader (paths are relative to the reader's cgroup namespace), and the
     slurmstepd's identity must be proven. v2: below `step_extern/user` beside slurmstepd's own `step_extern/slurm`.
     v1: in `step_extern` in every hierarchy in which slurmstepd is in the job.
     """
+    try:
+        return _same_step(decode_cgroups(stepd), decode_cgroups(target))
+    except RemoteProtocolError as error:
+        return Membership(False, str(error))
+
+
+def _same_step(stepd: tuple[CgroupLine, ...], target: tuple[CgroupLine, ...]) -> Membership:
     targets = {(line.hierarchy, line.controllers): line for line in target}
     jobs: set[tuple[int | None, int | None, int | None]] = set()
     shown = ""
     for line in stepd:
-        where = decode_step_path(line)
+        where = decode_v2(line.path) if line.hierarchy == 0 else decode_v1(line.path)
         if where is None:
             continue
-        if where.step not in (None, "extern"):
-            return Membership(False, f"slurmstepd keeps step {where.step}", line.path)
         wanted = _wanted_folder(where)
-        if not wanted:
-            continue
+        if line.deleted or not wanted:
+            return Membership(False, "slurmstepd is not where the extern step's slurmstepd is", line.path)
         jobs.add((where.job_id, where.sluid, where.uid))
         name = ",".join(line.controllers) or "cgroup2"
         here = targets.get((line.hierarchy, line.controllers))
         if here is None:
-            return Membership(False, f"the process has no {name} cgroup", "")
+            return Membership(False, f"the process has no {name} cgroup")
         if here.deleted or not _below(here.path, wanted):
             return Membership(False, f"the process is not below {wanted} in {name}", here.path)
         shown = shown or here.path
     if not jobs:
-        return Membership(False, "slurmstepd is in no cgroup of a job", "", step_known=False)
+        return Membership(False, "slurmstepd is in no cgroup of a job", step_known=False)
     if len(jobs) > 1:
         return Membership(False, "slurmstepd's cgroups name more than one job", shown)
     return Membership(True, "in the extern step", shown)
 
 
 def _wanted_folder(stepd: StepPath) -> str:
-    """Where the processes of the step are, seen from its slurmstepd; empty if the path is no slurmstepd's."""
+    """Where the processes of the extern step are, seen from its slurmstepd; empty if the path is not that one's."""
     if stepd.version == 1:
-        return stepd.top if stepd.step else stepd.top + "/step_extern"
-    return stepd.top + "/user" if stepd.step and stepd.rest == "/slurm" else ""
+        return {None: stepd.top + "/step_extern", "extern": stepd.top}.get(stepd.step, "")
+    return stepd.top + "/user" if stepd.step == "extern" and stepd.rest == "/slurm" else ""
