@@ -16,7 +16,7 @@ SENSES = (
     ("no jobs", r"no active jobs|has no jobs|no Slurm jobs"),
     ("ending", r"just ending"),
     ("undetermined", r"can ?not be determined|could not be determined|Unable to determine"),
-    ("not adopted", r"adopt failure|adoption failure|could not be put into|Process adoption"),
+    ("not adopted", r"failed to adopt|adoption failure|could not be put into"),
     ("unsafe", r"not safe to use"),
     ("not set up", r"no slurm\.conf|configuration on this node"),
 )
