@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PYTHONPATH := src:tools:.
 
-.PHONY: all setup test lint demo conformance bench install clean
+.PHONY: all setup test test-releases lint demo conformance bench install clean
 
 all: $(BUILD)/build.ninja
 	@meson compile -C $(BUILD)
@@ -29,6 +29,10 @@ $(VENV)/ready: tests/requirements.txt tools/setup-host
 ## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system)
 test: setup
 	@$(PY) -m pytest
+
+## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing
+test-releases: setup
+	@$(PY) -m pytest -m releases
 
 lint: setup
 	@$(PY) -m pytest tests/lint
