@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_product, use_strict_lines
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +55,7 @@ def shared_node(request: pytest.FixtureRequest) -> Iterator[Node]:
 def node(shared_node: Node) -> Iterator[Node]:
     yield shared_node
     shared_node.reset()
-    use_product(shared_node)
+    use_strict_lines(shared_node)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lab.machine import CommandError
+from lab.machine import CommandError, wait_for
 from lab.node import Node
 
 KEYBOARD_ONLY = ["PubkeyAuthentication no", "PasswordAuthentication no", "KbdInteractiveAuthentication yes"]
@@ -82,7 +82,7 @@ def test_node__a_cancelled_job_takes_its_processes_along(node: Node) -> None:
     (left,) = [process for process in node.processes("alice") if process.command == "sleep 1234"]
     assert f"/job_{job}/step_extern" in left.cgroups["freezer" if "freezer" in left.cgroups else "unified"]
     node.cancel(job)
-    assert node.processes("alice") == []
+    wait_for(lambda: not node.processes("alice"), "the process to end", 2)
     assert node.cgroups_of(left.pid) == {}
 
 

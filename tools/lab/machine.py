@@ -308,18 +308,20 @@ class Machine:
         return found
 
     def processes(self, user: str | int | None = None) -> list[Process]:
-        """The processes of a user (name or uid; None: all), kernel's view, by pid inside the machine."""
+        """The living processes of a user (name or uid; None: all), kernel's view, by pid inside the machine."""
         wanted = self.account(user)[0] if isinstance(user, str) else user
         found: list[Process] = []
         for entry in self.path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                uid = int((entry / "status").read_text().partition("\nUid:")[2].split()[0])
+                status = (entry / "status").read_text()
+                uid = int(status.partition("\nUid:")[2].split()[0])
                 command = (entry / "cmdline").read_text(errors="replace").replace("\0", " ").strip()
             except (FileNotFoundError, ProcessLookupError, IndexError):
                 continue
-            if wanted is None or uid == wanted:
+            zombie = status.partition("\nState:")[2].split()[0] == "Z"
+            if not zombie and (wanted is None or uid == wanted):
                 found.append(Process(int(entry.name), uid, command, self.cgroups_of(int(entry.name))))
         return sorted(found, key=lambda process: process.pid)
 

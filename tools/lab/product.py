@@ -54,6 +54,10 @@ STRICT = "required pam_slurm_adopt.so profile=strict"
 def use_product(node: Node, line: str = STRICT) -> None:
     """Install this checkout into a node and put it last in sshd's account and session stacks."""
     install_product(node)
+    use_strict_lines(node, line)
+
+
+def use_strict_lines(node: Node, line: str = STRICT) -> None:
     node.pam("sshd", account=[line], session=[line])
 
 

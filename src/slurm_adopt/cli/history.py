@@ -70,11 +70,8 @@ def fits(event: dict[str, Any], user: str | None, job: int | None, since: float)
 
 def table(events: list[dict[str, Any]]) -> Iterator[str]:
     """One line for each login with its end, if it had one."""
-    ends = {
-        (event.get("pid"), event.get("job"), event.get("start")): event for event in events if event["event"] == "end"
-    }
     rows = [("TIME", "USER", "FROM", "JOB", "VERDICT", "REASON", "END", "WHY")]
-    left = list(ends.values())
+    left = [event for event in events if event["event"] == "end"]
     for event in events:
         if event["event"] != "login":
             continue
@@ -100,11 +97,7 @@ def table(events: list[dict[str, Any]]) -> Iterator[str]:
 
 def _end_of(login: dict[str, Any], ends: list[dict[str, Any]]) -> dict[str, Any] | None:
     for end in ends:
-        same = (end.get("pid"), end.get("uid"), end.get("job")) == (
-            login.get("pid"),
-            login.get("uid"),
-            login.get("job"),
-        )
+        same = all(end.get(key) == login.get(key) for key in ("pid", "uid", "job"))
         if same and end["time"] >= login["time"] and login.get("verdict") == "allow":
             return end
     return None

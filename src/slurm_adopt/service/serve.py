@@ -169,20 +169,7 @@ class Service:
         if verdict.reason not in ("session-verified", "session-not-ours"):
             self.audit.write(login_event(answer, seconds, path))
         if verdict.action == "allow" and verdict.job_id and answer.processes:
-            carrier = answer.processes[0]
-            nodename = parse_options(request.args).nodename
-            self.sessions.opened(
-                Session(
-                    carrier.pid,
-                    carrier.started,
-                    facts.user,
-                    facts.uid,
-                    verdict.job_id,
-                    facts.source,
-                    nodename,
-                    time.time(),
-                )
-            )
+            self.sessions.opened(_session(request, answer))
 
     # Numbers ---------------------------------------------------------------------------------------
 
@@ -213,6 +200,20 @@ class Service:
                 self.metrics.load(file.read(1 << 20))
         except OSError:
             return
+
+
+def _session(request: LoginRequest, answer: Answer) -> Session:
+    carrier, facts = answer.processes[0], answer.facts
+    return Session(
+        carrier.pid,
+        carrier.started,
+        facts.user,
+        facts.uid,
+        answer.verdict.job_id,
+        facts.source,
+        parse_options(request.args).nodename,
+        time.time(),
+    )
 
 
 def _attempt(act: Callable[[], None]) -> None:
