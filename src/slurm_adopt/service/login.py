@@ -214,6 +214,9 @@ def _give_up(facts: Facts) -> Facts:
 
 def _finish(login: Login, verdict: Verdict, processes: tuple[Process, ...], detail: str) -> Task[Answer]:
     if verdict.reason == "session-verified":
+        step = login.found.of_job(verdict.job_id)
+        assert step is not None, "the session was found in one of the user's own steps"
+        step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
             yield from _collect(login, verdict.job_id, processes)
         except StepFault as fault:
