@@ -75,7 +75,15 @@ def test_build__installs_where_pam_looks(tmp_path: Path, pamlibdir: str) -> None
     build = tmp_path / "build"
     run("meson", "setup", build, ROOT, f"-Dpamlibdir={pamlibdir}")
     run("ninja", "-C", build, MODULE)
-    run("meson", "install", "-C", build, "--no-rebuild", "--tags=pam", env={**os.environ, "DESTDIR": str(tmp_path / "root")})
+    run(
+        "meson",
+        "install",
+        "-C",
+        build,
+        "--no-rebuild",
+        "--tags=pam",
+        env={**os.environ, "DESTDIR": str(tmp_path / "root")},
+    )
     libdir = run("pkg-config", "--variable=libdir", "pam").stdout.strip()
     where = tmp_path / "root" / (pamlibdir or f"{libdir}/security").lstrip("/")
     installed = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]

@@ -35,9 +35,7 @@ def test_host_program__no_child_of_its_own(room: Room, scenario: str, child_sign
 @pytest.mark.parametrize("scenario", ["slow", "silent"])
 def test_host_program__child_of_its_own(room: Room, child_signal: str, scenario: str) -> None:
     """A child of the host's that ends meanwhile is the host's to collect, and the host gets its signal."""
-    ran = room.call(
-        "mode=oneshot", "timeout=0.4", scenario=scenario, driver=("-s", child_signal, "-o", "50")
-    )
+    ran = room.call("mode=oneshot", "timeout=0.4", scenario=scenario, driver=("-s", child_signal, "-o", "50"))
     calls, reaped, is_other = ran.words["handler"]
     if child_signal == "handler":
         assert ran.words["other"][0] == "gone"
@@ -125,7 +123,7 @@ def test_host_program__service_deadline(room: Room) -> None:
 def test_host_program__hints_too_long(room: Room) -> None:
     """What the helper can do without is left out when it is too long or empty."""
     room.call("mode=oneshot", driver=("-r", "r" * 257, "-t", "t" * 65, "-e", "SLURM_JOB_ID=" + "1" * 21))
-    assert {"RHOST", "TTY", "JOB"}.isdisjoint(room.seen()["fields"])
+    assert {"RHOST", "TTY", "JOB", "CHOSEN"}.isdisjoint(room.seen()["fields"])
     room.call("mode=oneshot", driver=("-r", "r" * 256, "-t", "t" * 64, "-e", "SLURM_JOB_ID=" + "1" * 20))
     assert {"RHOST", "TTY", "JOB"}.issubset(room.seen()["fields"])
     room.call("mode=oneshot", driver=("-r", "", "-t", ""))

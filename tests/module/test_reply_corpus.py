@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CORPUS = ROOT / "tests/corpus/reply"
+CLANG = shutil.which("clang") or shutil.which("clang-14") or ""
 SOURCES = (ROOT / "fuzz/reply_fuzz.c", ROOT / "src/pam/reply.c", f"-I{ROOT}/src/pam")
 #: refused by the module alone: Python's reader is for tests and tools and does not look at these
 MODULE_ONLY = {"bad-reason-blank", "bad-reason-long", "bad-join-failed-retry", "bad-join-failed-alone"}
@@ -51,9 +52,9 @@ def test_reply_corpus__python_agrees(sample: Path) -> None:
         assert good == sample.name.startswith("good-")
 
 
-@pytest.mark.skipif(not shutil.which("clang"), reason="libFuzzer comes with clang")
+@pytest.mark.skipif(not CLANG, reason="libFuzzer comes with clang")
 def test_reply_corpus__libfuzzer(tmp_path: Path) -> None:
     """The libFuzzer target builds and finds nothing in a few seconds."""
-    run("clang", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-o", tmp_path / "fuzz", *SOURCES)
+    run(CLANG, "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-o", tmp_path / "fuzz", *SOURCES)
     (tmp_path / "new").mkdir()
     run(tmp_path / "fuzz", "-runs=200000", "-seed=1", "-max_len=4200", tmp_path / "new", CORPUS)
