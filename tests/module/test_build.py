@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import ROOT, run
+from .conftest import HERE, ROOT, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,3 +89,15 @@ def test_build__installs_where_pam_looks(tmp_path: Path, pamlibdir: str) -> None
     where = tmp_path / "root" / (pamlibdir or f"{libdir}/security").lstrip("/")
     installed = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert installed == [where / "pam_slurm_adopt.so"]
+
+
+def test_build__failure_table_names_its_tests() -> None:
+    """Every test that docs/security/module.md names exists, and every reason code of the module is in its table."""
+    table = (ROOT / "docs/security/module.md").read_text()
+    tests = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", table))
+    assert named
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+    code = "".join(path.read_text() for path in (ROOT / "src/pam").glob("*.[ch]"))
+    reasons = set(re.findall(r'"((?:helper|request|join|user|internal)-[a-z-]+)[" ]', code))
+    assert {reason for reason in reasons if f"reason={reason}" not in table} == set()
