@@ -7,9 +7,9 @@ BUILD ?= build
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 PY := $(VENV)/bin/python
-export PYTHONPATH := src:tools
+export PYTHONPATH := src:tools:.
 
-.PHONY: all setup test lint demo conformance bench install clean
+.PHONY: all setup test test-releases lint demo conformance bench install clean
 
 all: $(BUILD)/build.ninja
 	@meson compile -C $(BUILD)
@@ -30,6 +30,10 @@ $(VENV)/ready: tests/requirements.txt tools/setup-host
 test: setup
 	@$(PY) -m pytest
 
+## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing
+test-releases: setup
+	@$(PY) -m pytest -m releases
+
 lint: setup
 	@$(PY) -m pytest tests/lint
 
@@ -42,12 +46,16 @@ conformance: setup
 	@$(PY) -m tests.conformance
 
 ## make bench: time against the C module
-bench: setup
+bench: setup $(VENV)/bench-ready
 	@$(PY) -m bench
 
 ## make install DESTDIR= PREFIX=: never edits PAM
 install: all
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
+
+$(VENV)/bench-ready: bench/requirements.txt | setup
+	@$(PY) -m pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf $(BUILD) $(VENV)

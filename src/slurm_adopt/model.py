@@ -246,6 +246,7 @@ REASONS = _table(
     Reason("helper-untrusted", "The socket's owner or the helper's file is not root's.", level="err"),
     Reason("helper-bad-reply", "The answer was malformed.", level="err"),
     Reason("helper-timeout", "No answer within timeout=.", level="err"),
+    Reason("user-unknown", "PAM has no user name, or the name is not known to this node.", level="err"),
     Reason("request-too-large", "The request does not fit a packet.", level="err"),
     Reason("join-failed", "The kernel refused to join the job's namespaces.", level="err"),
     # --- caller ID ---

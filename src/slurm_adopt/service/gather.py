@@ -3,7 +3,7 @@
 
 Rules of this file:
 1. Steps are asked side by side: one that hangs costs a grace, not a turn.
-2. A step that does not answer is asked again, with more time, only if nothing of the user's was found without it.
+2. Only if nothing of the user's is found, a step that does not answer gets more time than that grace.
 3. Connections to other users' steps are closed at once; those of the user's own stay open for the adoption.
 """
 
@@ -15,7 +15,9 @@ import time
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
 from ..record import record
 from ..system.procfs import read_cgroups
+from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
+from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step
 from ..system.task import MS, DeadlineExceeded, all_of
 from ..wire.cgroup_path import same_step
@@ -23,15 +25,30 @@ from ..wire.cgroup_path import same_step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
 
     from ..system.procfs import Process
+    from ..system.slurm_conf import SlurmConf
     from ..system.stepd import StepConnection
     from ..system.task import Task
+
+    class StepSource(Protocol):
+        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service."""
+
+        def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
+            """The node's slurm.conf as it is now; `ConfFault`."""
+
+        def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+            """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
+
+            `nodename` is the module's option. The caller closes what is found.
+            """
+
 
 #: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
 GRACE_NS = 300 * MS
 #: Helper and service keep well below RLIMIT_NOFILE (1024 soft, everywhere).
-BATCH = 256
+WIDTH = 256
 
 
 @record
@@ -61,19 +78,39 @@ class Found:
             step.connection.close()
 
 
-def list_steps(directories: Iterable[SpoolDirectory], node: str) -> list[StepPath]:
+class Scan:
+    """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
+
+    def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
+        """Read slurm.conf."""
+        yield from ()
+        return read_slurm_conf()
+
+    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+        """Look through the spool directories and ask all steps there."""
+        owners = conf.step_owners
+        directories = open_directories(spool_dirs(conf, nodename), owners)
+        try:
+            paths = list_steps(directories)
+            return (yield from query_own_steps(paths, uid, owners, deadline_ns))
+        finally:
+            for directory in directories:
+                os.close(directory.fd)
+
+
+def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
     """Every extern step of the node; `SpoolFault` if a directory cannot be read."""
-    return [path for directory in directories for path in directory.extern_steps(node)]
+    return [path for directory in directories for path in directory.extern_steps()]
 
 
-def open_directories(names: Iterable[str], owners: tuple[int, ...]) -> list[SpoolDirectory]:
+def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int, ...]) -> list[SpoolDirectory]:
     """All spool directories that exist; `SpoolFault` if none does, or if one is not to be trusted."""
     opened: list[SpoolDirectory] = []
     missing: SpoolFault | None = None
     try:
-        for name in names:
+        for name, node in names:
             try:
-                opened.append(SpoolDirectory(name, owners))
+                opened.append(SpoolDirectory(name, owners, node))
             except SpoolFault as fault:
                 if fault.reason != "spool-dir-missing":
                     raise
@@ -90,42 +127,37 @@ def open_directories(names: Iterable[str], owners: tuple[int, ...]) -> list[Spoo
 def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[Found]:
     """Find the user's own steps among `paths`."""
     found = Found()
-    try:
-        silent = yield from _query(paths, uid, owners, min(deadline_ns, time.monotonic_ns() + GRACE_NS), found)
-        if silent and not found.own:
-            left_ns = deadline_ns - time.monotonic_ns()
-            silent = yield from _query(silent, uid, owners, time.monotonic_ns() + left_ns // 2, found)
-        found.unanswered += [STEP_SILENT] * len(silent)
-        return found
-    except BaseException:
-        found.close()
-        raise
+    for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns)):
+        if isinstance(outcome, OwnStep):
+            found.own.append(outcome)
+        elif isinstance(outcome, StepFault) and outcome.reason not in (STEP_GONE, STEP_ENDING):
+            found.unanswered.append(outcome.reason)
+    return found
 
 
-def _query(
-    paths: list[StepPath], uid: int, owners: tuple[int, ...], until_ns: int, found: Found
-) -> Task[list[StepPath]]:
-    """Ask `paths`, add what is found, return those that were silent."""
-    silent = []
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
-        outcomes = yield from all_of([_probe(path, uid, owners, until_ns) for path in batch], until_ns)
-        for path, outcome in zip(batch, outcomes):
-            if isinstance(outcome, OwnStep):
-                found.own.append(outcome)
-            elif isinstance(outcome, DeadlineExceeded):
-                silent.append(path)
-            elif isinstance(outcome, StepFault):
-                if outcome.reason == STEP_SILENT:
-                    silent.append(path)
-                elif outcome.reason not in (STEP_GONE, STEP_ENDING):
-                    found.unanswered.append(outcome.reason)
-            elif isinstance(outcome, Exception):
-                raise outcome
-    return silent
+def ask_steps(
+    paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int
+) -> Task[list[OwnStep | StepFault | None]]:
+    """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
+
+    Nobody waits longer than half of the time that is left, nor longer than a grace once a step of the user's is found.
+    """
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    tasks = [_ask(path, uid, owners, until_ns) for path in paths]
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH)
+    answers: list[OwnStep | StepFault | None] = []
+    for outcome in outcomes:
+        if isinstance(outcome, DeadlineExceeded):
+            answers.append(StepFault(STEP_SILENT, "slurmstepd does not answer"))
+        elif isinstance(outcome, Exception) and not isinstance(outcome, StepFault):
+            raise outcome
+        else:
+            answers.append(outcome)
+    return answers
 
 
-def _probe(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
+def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
     connection = yield from connect_step(path.path, owners, deadline_ns)
     identity = connection.identity
     assert identity is not None

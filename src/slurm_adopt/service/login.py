@@ -20,12 +20,12 @@ from ..policy import decide
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
 from ..system.pam_config import has_session_line
-from ..system.slurm_conf import ConfFault, read_slurm_conf, spool_dirs
+from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault
 from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, read_environment, read_missing_namespaces
-from .gather import Found, find_membership, list_steps, open_directories, query_own_steps
+from .gather import Found, Scan, find_membership
 from .reply import compose
 
 TYPE_CHECKING = False
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..system.stepd import Namespace
     from ..system.task import Task
     from ..wire.exchange import Connection, LoginReply, LoginRequest
+    from .gather import StepSource
 
 #: The reply has to reach the module before it gives up.
 RESERVE_NS = 50 * MS
@@ -44,33 +45,38 @@ ATTEMPT_CAP = 4
 
 
 class Answer:
-    """A reply and the descriptors that go with it, which belong to whoever sends it."""
+    """A reply and the descriptors that go with it, which belong to whoever sends it; and what led to it."""
 
-    def __init__(self, reply: LoginReply, fds: list[int]) -> None:
+    def __init__(self, reply: LoginReply, fds: list[int], login: Login, verdict: Verdict) -> None:
         self.reply = reply
         self.fds = fds
+        self.facts = login.facts
+        self.verdict = verdict
+        self.processes = login.processes
 
 
 class Login:
     """The state of one login while it is decided."""
 
-    def __init__(self, request: LoginRequest, caller_pid: int) -> None:
+    def __init__(self, request: LoginRequest, caller_pid: int, source: StepSource) -> None:
         self.request = request
+        self.source = source
         self.options: Options = parse_options(request.args)
         self.caller_pid = caller_pid
         self.deadline_ns = request.deadline_ns - RESERVE_NS
         self.connection: Connection | None = choose_connection(request.connections, request.rhost)
         self.conf: SlurmConf | None = None
         self.found = Found()
+        self.processes: tuple[Process, ...] = ()
         self.env: tuple[tuple[str, str], ...] = ()
         self.namespaces: list[Namespace] = []
-        source = plain_address(self.connection.peer_address) if self.connection else request.rhost
+        peer = plain_address(self.connection.peer_address) if self.connection else request.rhost
         self.facts = Facts(
             phase=request.phase,
             service=request.service,
             user=request.user,
             uid=request.uid,
-            source=source,
+            source=peer,
             account_job=int(request.job) if request.job.isascii() and request.job.isdigit() else 0,
         )
 
@@ -82,7 +88,7 @@ class Login:
         reply = compose(self.facts, self.options, verdict, self.env, kinds, detail)
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
-        return Answer(reply, fds)
+        return Answer(reply, fds, self, verdict)
 
     def release(self) -> None:
         """Give up what an adoption has collected."""
@@ -96,9 +102,9 @@ class Login:
         self.namespaces = []
 
 
-def decide_login(request: LoginRequest, caller_pid: int) -> Task[Answer]:
-    """The answer to a request of the process `caller_pid`."""
-    login = Login(request, caller_pid)
+def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | None = None) -> Task[Answer]:
+    """The answer to a request of the process `caller_pid`; `source` is the resident service's memory."""
+    login = Login(request, caller_pid, source or Scan())
     try:
         return (yield from _decide(login))
     except DeadlineExceeded:
@@ -120,7 +126,7 @@ def _failure(login: Login, reason: str, detail: str) -> Answer:
 def _decide(login: Login) -> Task[Answer]:
     if login.request.phase == "close_session":
         return login.answer(Verdict("ignore", "session-closed"))
-    processes = find_login_processes(login.caller_pid, login.request.connections)
+    processes = login.processes = find_login_processes(login.caller_pid, login.request.connections)
     if not processes:
         return _failure(login, "internal-error", f"the caller, process {login.caller_pid}, is gone")
     detail = yield from _gather(login)
@@ -142,22 +148,11 @@ def _decide(login: Login) -> Task[Answer]:
 def _gather(login: Login) -> Task[str]:
     """Fill in steps or fault; the return value is a detail for the log."""
     try:
-        conf = read_slurm_conf()
-        login.conf = conf
-        names = spool_dirs(conf, login.options.nodename, os.uname().nodename)
-        directories = open_directories([directory for directory, _ in names], conf.step_owners)
+        conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
+        found = yield from login.source.query_own(conf, login.options.nodename, login.request.uid, login.deadline_ns)
     except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)
-    try:
-        paths = list_steps(directories, login.options.nodename)
-        found = yield from query_own_steps(paths, login.request.uid, conf.step_owners, login.deadline_ns)
-    except SpoolFault as fault:
-        login.facts = replace(login.facts, fault=fault.reason)
-        return str(fault)
-    finally:
-        for directory in directories:
-            os.close(directory.fd)
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     return ""
@@ -219,6 +214,9 @@ def _give_up(facts: Facts) -> Facts:
 
 def _finish(login: Login, verdict: Verdict, processes: tuple[Process, ...], detail: str) -> Task[Answer]:
     if verdict.reason == "session-verified":
+        step = login.found.of_job(verdict.job_id)
+        assert step is not None, "the session was found in one of the user's own steps"
+        step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
             yield from _collect(login, verdict.job_id, processes)
         except StepFault as fault:

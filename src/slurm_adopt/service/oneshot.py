@@ -3,14 +3,14 @@
 
 Rules of this file:
 1. It believes a peer with uid 0 only, and takes the caller's pid from the kernel.
-2. It holds itself to the module's deadline by an alarm too: if everything below were to hang, it is gone.
+2. It holds itself to the module's deadline; should it hang all the same, the module kills it, and the kernel does
+   (PR_SET_PDEATHSIG) when the module's process ends.
 3. It writes nothing: the log line travels in the reply, the module sends it.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from ..record import replace
@@ -20,8 +20,6 @@ from ..wire.errors import ProtocolError
 from ..wire.exchange import PACKET_CAP, decode_request, encode_reply
 from .login import Answer, decide_login
 
-#: The module kills us at its deadline; this is for the day it cannot.
-ALARM_GRACE_S = 1.0
 #: How long a request may take to arrive after we were started: the module has sent it before.
 REQUEST_WAIT_NS = 2_000_000_000
 
@@ -37,8 +35,6 @@ def main() -> None:
     packet, fds, _flags = run(task)
     sock.close_all(fds)
     request = decode_request(packet)
-    left_s = (request.deadline_ns - time.monotonic_ns()) / 1e9
-    signal.setitimer(signal.ITIMER_REAL, max(0.01, left_s) + ALARM_GRACE_S)
     answer = run(decide_login(request, peer.pid))
     sock.send_with_fds(socket, encode_answer(answer), answer.fds)
     os._exit(0)  # nothing is left to tidy up that the kernel does not: saves a millisecond

@@ -23,7 +23,6 @@ from ..wire.errors import RemoteProtocolError
 from ..wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ..wire.slurm_nodes import DEFAULT_PORT
 from .accounts import uid_of_user
-from .spool_dir import spool_dirs as spool_dirs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -47,9 +47,10 @@ class StepPath:
 class SpoolDirectory:
     """An open spool directory; a context manager."""
 
-    def __init__(self, directory: str, owners: tuple[int, ...]) -> None:
+    def __init__(self, directory: str, owners: tuple[int, ...], node: str | None = None) -> None:
         self.directory = directory
         self.owners = owners
+        self.node = node
         try:
             self.fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -71,20 +72,21 @@ class SpoolDirectory:
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
 
-    def extern_steps(self, node: str = "") -> list[StepPath]:
-        """The extern steps that have a socket here; of one NodeName only, if given."""
+    def extern_steps(self) -> list[StepPath]:
+        """The extern steps that have a socket here."""
         try:
             names = os.listdir(self.fd)
         except OSError as error:
             raise SpoolFault("spool-dir-unreadable", f"{self.directory}: {error.strerror}") from None
-        return list(self._stat_all(names, node))[:STEP_CAP]
+        return list(self.stat_steps(names))[:STEP_CAP]
 
-    def _stat_all(self, names: list[str], node: str) -> Iterable[StepPath]:
+    def stat_steps(self, names: list[str]) -> Iterable[StepPath]:
+        """Those of `names` that are extern steps' sockets now."""
         for name in names:
             if not name.endswith(EXTERN_SUFFIX):
                 continue
             socket = parse_socket_name(name)
-            if socket is None or (node and socket.node != node):
+            if socket is None or (self.node is not None and socket.node != self.node):
                 continue
             try:
                 found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `slurm-adopt`.
+
+Rules of this file:
+1. A command is a module of this package with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`; it
+   stands in `COMMANDS`, and is imported only when it is called: `slurm-adopt serve` pays for nothing else.
+2. Errors for people are `die(what, hint)`: what is wrong, and how to mend it; exit status 1. Usage errors exit with 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from .. import __version__
+
+#: name: (module, one line of help, heading)
+COMMANDS: dict[str, tuple[str, str, str]] = {}
+
+
+class CommandError(Exception):
+    """What went wrong, and a hint how to mend it."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+def die(what: str, hint: str = "") -> NoReturn:
+    """End the command with an error message."""
+    raise CommandError(what, hint)
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser; `only`: with the arguments of this command alone, None: of all (for help pages and completions)."""
+    parser = argparse.ArgumentParser(prog="slurm-adopt", description="ssh logins on Slurm compute nodes, put into jobs")
+    parser.add_argument("--version", action="version", version=f"slurm-adopt {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, help_line, _heading) in COMMANDS.items():
+        sub = commands.add_parser(name, help=help_line, description=help_line)
+        if only is None or only == name:
+            importlib.import_module(f"{__package__}.{module}").add_arguments(sub)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; the process's exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    named = next((word for word in words if not word.startswith("-")), "")
+    args = build_parser(named).parse_args(words)
+    command = importlib.import_module(f"{__package__}.{COMMANDS[args.command][0]}")
+    try:
+        return int(command.run(args))
+    except CommandError as error:
+        print(f"slurm-adopt: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

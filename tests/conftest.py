@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Isolated nodes for tests.
+
+`node`        shared by the whole run, with this checkout installed and its strict lines in sshd's PAM file;
+              after each test its jobs, its users' processes, its PAM files and its further sshds are put back
+`fresh_node`  of the test's own; `@pytest.mark.node(slurm={...}, ...)` gives it Node's options
+`--suite`     the Debian or Ubuntu release of both, the host's own by default
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.node import Node
+from lab.product import use_product, use_strict_lines
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--suite", default=None, help="Debian or Ubuntu release of the isolated nodes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "node(**options): options of lab.node.Node for `fresh_node`")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.when == "call" and report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Node) and value.init_pid:
+                report.sections.append((f"logs of {name}", value.diagnose()))
+    return report
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("an isolated node needs root")
+
+
+@pytest.fixture(scope="session")
+def shared_node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """Use `node`, which puts things back."""
+    _require_root()
+    with Node(request.config.getoption("--suite")) as node:
+        use_product(node)
+        yield node
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Iterator[Node]:
+    yield shared_node
+    shared_node.reset()
+    use_strict_lines(shared_node)
+
+
+@pytest.fixture
+def fresh_node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    _require_root()
+    marker = request.node.get_closest_marker("node")
+    options = dict(marker.kwargs) if marker else {}
+    options.setdefault("suite", request.config.getoption("--suite"))
+    with Node(**options) as node:
+        use_product(node)
+        yield node
