@@ -188,8 +188,8 @@ def _ask_version(
     message = callerid.decode_message(data)
     if message.msg_type == callerid.RESPONSE_SLURM_RC:
         _refused(callerid.decode_return_code(message))
-    if message.version != version:
-        raise RemoteProtocolError(f"an answer of version {message.version:#x} to one of {version:#x}")
+    if message.msg_type != callerid.RESPONSE_NETWORK_CALLERID or message.version != version:
+        raise RemoteProtocolError(f"message {message.msg_type} of version {message.version:#x} for an answer")
     sender = yield from check_credential(conf, version, message.plugin, message.credential, deadline_ns)
     if sender.restricted_to != os.geteuid():
         # slurmd makes its replies for the asker alone (20.11.4 to 26.05.5); a root's credential for all eyes is what

@@ -75,10 +75,10 @@ def _number(address: str) -> bytes | None:
         return None
 
 
-def names_in_hosts(wanted: bytes, path: str = HOSTS) -> list[str]:
+def names_in_hosts(wanted: bytes) -> list[str]:
     """All names that /etc/hosts gives an address."""
     try:
-        with open(path, "rb") as file:
+        with open(HOSTS, "rb") as file:
             lines = file.read(MAX_HOSTS_BYTES).decode("utf-8", "surrogateescape").split("\n")
     except OSError:
         return []
