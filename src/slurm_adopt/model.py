@@ -260,4 +260,13 @@ REASONS = _table(
     Reason("join-failed", "The kernel refused to join the job's namespaces.", level="err"),
     # --- caller ID ---
     Reason("caller-foreign", "Caller ID named a job that is not the user's.", level="warning"),
+    Reason("caller-not-a-node", "The connection comes from an address that is no configured node's."),
+    Reason("caller-unreachable", "slurmd of the source node could not be reached."),
+    Reason("caller-silent", "slurmd of the source node did not answer in time."),
+    Reason("caller-refused", "slurmd of the source node refused the question, or closed the connection."),
+    Reason("caller-malformed", "The answer from the source node was malformed.", level="warning"),
+    Reason("caller-untrusted", "The answer from the source node is not authentic.", level="warning"),
+    Reason(
+        "caller-no-credential", "munged, or auth/slurm's key or socket, did not work on this node.", level="warning"
+    ),
 )
