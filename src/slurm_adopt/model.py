@@ -24,6 +24,11 @@ STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING
 )
 
 
+#: How a job was picked (`Adopt.chosen`, `Verdict.chosen`). Words for ever, as reason codes are.
+ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT = "only", "caller", "preferred", "newest", "account"
+CHOICES = (ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT)
+
+
 @record
 class StepFact:
     """One extern step of the user on this node.
@@ -63,7 +68,9 @@ class Facts:
 
     `fault` is a reason code if the steps could not be looked for at all; `unanswered` are the reason codes of steps
     whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
-    `member_of` is the job that the session is in already, as the kernel says (0: none).
+    `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
+    already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
+    (0: none, or the site does not ask for it).
     """
 
     phase: str
@@ -78,6 +85,8 @@ class Facts:
     attempts: tuple[Attempt, ...] = ()
     account_job: int = 0
     member_of: int = 0
+    account_chosen: str = ""
+    preferred: int = 0
 
 
 @record
@@ -87,7 +96,7 @@ class AskCaller:
 
 @record
 class Adopt:
-    """The next step: adopt into this job. `chosen` says how it was picked: `only`, `caller`, `newest`, `account`."""
+    """The next step: adopt into this job. `chosen` is one of `CHOICES`: how it was picked."""
 
     job_id: int
     chosen: str

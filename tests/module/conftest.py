@@ -85,7 +85,7 @@ class Room:
     def __init__(self, place: Path, build: Path) -> None:
         self.place = place
         self.module = build / "src/pam/pam_slurm_adopt.so"
-        self.helper = build / "helper/helper"
+        self.helper = build / "hostile/helper"
         self.driver = build / "driver"
         self.socket_path = place / "login.sock"
         self.stack = place / "pam.d"
@@ -141,7 +141,11 @@ class Room:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             # the leak checker traces its own process, which one that has changed its uid does not allow
-            env={"PATH": "/usr/bin:/bin", **SANITIZER_ENV, **({"ASAN_OPTIONS": "exitcode=99:detect_leaks=0"} if "-u" in driver else {})},
+            env={
+                "PATH": "/usr/bin:/bin",
+                **SANITIZER_ENV,
+                **({"ASAN_OPTIONS": "exitcode=99:detect_leaks=0"} if "-u" in driver else {}),
+            },
             timeout=60,
             check=False,
         )
@@ -208,7 +212,7 @@ class Room:
 
 def compile_module(build: Path, *meson_options: str) -> Path:
     """The module as `meson setup` makes it, its helper path pointing into the build directory."""
-    helper = build / "helper" / "helper"
+    helper = build / "hostile" / "helper"
     run("meson", "setup", build, ROOT, "-Dwerror=true", f"-Dhelper={helper}", *meson_options)
     run("ninja", "-C", build)
     return build
@@ -231,9 +235,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     warn = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", f"-fsanitize={SANITIZERS}")
     run("cc", *warn, "-o", place / "driver", HERE / "driver.c", "-lpam")
     run("cc", "-shared", "-fPIC", "-o", place / "fell_through.so", HERE / "fell_through.c")
-    (place / "helper").mkdir()
-    shutil.copy(HERE / "peer.py", place / "helper/helper")
-    (place / "helper/helper").chmod(0o755)
+    (place / "hostile").mkdir()
+    shutil.copy(HERE / "peer.py", place / "hostile/helper")
+    (place / "hostile/helper").chmod(0o755)
     return place
 
 
@@ -247,7 +251,7 @@ def shared_room(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     room.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def room(shared_room: Room) -> Iterator[Room]:
     """The room; fails the test if a process of the helper's is left."""
     yield shared_room

@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path[:] = [p for p in sys.path if p]
-import _socket
+import _socket  # noqa: E402  # only after the path is safe
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCM_RIGHTS = _socket.SCM_RIGHTS

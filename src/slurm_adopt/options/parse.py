@@ -34,6 +34,7 @@ class Options:
     timeout_s: float
     mode: str
     socket: str
+    greeting: bool
     profile: str
     problems: tuple[str, ...] = ()
 
@@ -77,6 +78,7 @@ def parse_options(args: Iterable[str]) -> Options:
         timeout_s=float(values["timeout"]),
         mode=values["mode"],
         socket=values["socket"],
+        greeting=values["greeting"] == "on",
         profile=values["profile"],
         problems=tuple(problems),
     )

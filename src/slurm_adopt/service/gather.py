@@ -14,6 +14,7 @@ import time
 
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
 from ..record import record
+from ..system.preferences import read_preference
 from ..system.procfs import read_cgroups
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
@@ -166,6 +167,17 @@ def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) ->
         return None
     started = (identity.started, path.changed_ns, path.job_id)
     return OwnStep(path, connection, StepFact(path.job_id, identity.state, started, identity.version))
+
+
+def find_preferred(uid: int, found: Found) -> int:
+    """The job that the user has chosen, if its extern step is still the one of that time; else 0."""
+    preference = read_preference(uid)
+    step = found.of_job(preference.job_id) if preference is not None else None
+    if preference is None or step is None:
+        return 0
+    identity = step.connection.identity
+    same = identity is not None and (identity.pid, identity.started) == (preference.pid, preference.started)
+    return preference.job_id if same else 0
 
 
 def find_membership(processes: Iterable[Process], found: Found) -> int:

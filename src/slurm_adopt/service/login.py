@@ -14,18 +14,20 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, Verdict
+from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, Verdict
 from ..options.parse import parse_options
 from ..policy import decide
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
+from ..system.job_end import find_job_end
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault
 from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, read_environment, read_missing_namespaces
-from .gather import Found, Scan, find_membership
+from .gather import Found, Scan, find_membership, find_preferred
+from .greeting import greeting
 from .reply import compose
 
 TYPE_CHECKING = False
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from ..wire.exchange import Connection, LoginReply, LoginRequest
     from .gather import StepSource
 
+#: Tells the session phase, and the user, how the job was picked.
+CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 #: The reply has to reach the module before it gives up.
 RESERVE_NS = 50 * MS
 #: More failed adoptions than this are not bad luck any more.
@@ -78,6 +82,7 @@ class Login:
             uid=request.uid,
             source=peer,
             account_job=int(request.job) if request.job.isascii() and request.job.isdigit() else 0,
+            account_chosen=request.chosen if request.chosen in CHOICES else "",
         )
 
     def answer(self, verdict: Verdict, detail: str = "") -> Answer:
@@ -85,10 +90,22 @@ class Login:
         if verdict.action != "allow" or not verdict.job_id:
             self.release()
         kinds = tuple(namespace.kind for namespace in self.namespaces)
-        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail)
+        if self.options.greeting and verdict.chosen and self.facts.phase == "account":
+            # the session phase tells it, in a process that knows nothing of this one but the PAM environment
+            self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
+        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail, self.greeting(verdict))
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
         return Answer(reply, fds, self, verdict)
+
+    def greeting(self, verdict: Verdict) -> str:
+        """The line for the user, if the site wants one and this is the phase in which it is said."""
+        if not self.options.greeting or self.facts.phase != "open_session":
+            return ""
+        step = self.found.of_job(verdict.job_id)
+        identity = step.connection.identity if step is not None else None
+        end_s = find_job_end(verdict.job_id, identity.pid, identity.started, self.facts.uid) if identity else 0
+        return greeting(self.facts, verdict, end_s - time.time() if end_s else None)
 
     def release(self) -> None:
         """Give up what an adoption has collected."""
@@ -155,6 +172,8 @@ def _gather(login: Login) -> Task[str]:
         return str(fault)
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
+    if login.options.action_unknown == "preferred" and len(found.own) > 1:
+        login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
 
 

@@ -43,6 +43,7 @@ def compose(
     env: tuple[tuple[str, str], ...] = (),
     joins: tuple[str, ...] = (),
     detail: str = "",
+    info: str = "",
 ) -> LoginReply:
     """The reply for a verdict."""
     level = "err" if options.problems else REASONS[verdict.reason].level
@@ -53,6 +54,7 @@ def compose(
         level=level,
         log=log_line(facts, options, verdict, detail) if options.log_level >= WANTED_FROM[level] else "",
         error=refusal(verdict.reason) if verdict.action == "deny" else "",
+        info=info,
         env=env,
         joins=joins,
         join_failed=join_failed if joins else "",
