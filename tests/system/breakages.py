@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from lab.machine import LabError, wait_for
 from tests.conformance.situations import Rig, moved_away
+
+from lab.machine import LabError, wait_for
 
 CONF = "/etc/slurm/slurm.conf"
 OTHER_CONF = "/etc/slurm-llnl/slurm.conf"
@@ -120,6 +121,15 @@ def package_broken(rig: Rig) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def package_wrong(rig: Rig) -> Iterator[None]:
+    """A function that every login calls fails in a way that nobody thought of."""
+    path = "/usr/lib/slurm-adopt/slurm_adopt/service/gather.py"
+    with moved_away(rig.node, path):
+        rig.node.run(f"(cat {path}.away; echo 'list_steps = None') > {path}")
+        yield
+
+
 # slurm.conf --------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +176,13 @@ def spool_missing(rig: Rig) -> AbstractContextManager[object]:
 def spool_file(rig: Rig) -> Iterator[None]:
     with moved_away(rig.node, rig.node.spool_dir):
         rig.node.write(rig.node.spool_dir, "not a directory\n")
+        yield
+
+
+@contextlib.contextmanager
+def spool_loop(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, rig.node.spool_dir):
+        rig.node.run(["ln", "-s", rig.node.spool_dir, rig.node.spool_dir])
         yield
 
 

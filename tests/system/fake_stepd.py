@@ -82,7 +82,9 @@ class Stepd:
 
     def answer(self, opcode: int) -> None:
         if opcode == DAEMON_PID:
-            self.say(1 if self.scenario == "says process 1" else os.getppid() if "impostor" in self.scenario else os.getpid())
+            self.say(
+                1 if self.scenario == "says process 1" else os.getppid() if "impostor" in self.scenario else os.getpid()
+            )
         elif opcode == OWNER:
             self.connection.sendall(struct.pack("=I", 0 if self.scenario == "says root's" else self.uid))
             self.fail_if("closes after uid", "silent after uid")
@@ -101,7 +103,7 @@ class Stepd:
         elif opcode == X11:
             self.answer_x11()
         elif opcode in (NAMESPACE, NAMESPACES):
-            self.answer_namespaces(opcode)
+            self.answer_namespaces()
         else:
             raise Closed
 
@@ -112,7 +114,7 @@ class Stepd:
         if self.scenario == "X11 path without end":
             self.connection.sendall(b"/tmp/xxx")
 
-    def answer_namespaces(self, opcode: int) -> None:
+    def answer_namespaces(self) -> None:
         self.fail_if("closes on namespaces", "silent on namespaces 25.11", "silent on namespaces")
         answers = {"no namespace": -1, "namespace without descriptor": 7, "99 namespaces 25.11": 99}
         self.say(answers.get(self.scenario, 0))

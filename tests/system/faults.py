@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("", "src", "tools")]
 
-from slurm_adopt.model import REASONS  # noqa: E402
 from tests.conformance.situations import Rig  # noqa: E402
 from tests.system import breakages  # noqa: E402
 from tests.system.breakages import fake, helper, spool_entry  # noqa: E402
+
+from slurm_adopt.model import REASONS  # noqa: E402
 
 TABLE = Path(__file__).parents[2] / "docs" / "security" / "failure-table.md"
 DENY, ALLOW, IGNORE = "perm_denied", "success", "ignore"
@@ -45,8 +46,9 @@ class Fault:
     cause: str = ""
     user: str = "alice"
     in_job: str = ""
-    #: for faults that take no time from the login's limit
+    #: timeout=1 and a second; less for faults that may not take the login's time
     within_s: float = 2.0
+    args: str = ""
 
     @property
     def test(self) -> str:
@@ -84,6 +86,7 @@ FAULTS = (
     Fault("spool-file", "SlurmdSpoolDir is a file", breakages.spool_file, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-world-writable", "Everybody may write to SlurmdSpoolDir", breakages.spool_world_writable, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-foreign", "SlurmdSpoolDir belongs to an ordinary user", breakages.spool_of_user, *_generic("spool-dir-untrusted"), user="bob"),
+    Fault("spool-unreadable", "SlurmdSpoolDir cannot be opened (a loop of links)", breakages.spool_loop, *_generic("spool-dir-unreadable"), user="bob"),
     # --- what lies in the spool directory ---
     Fault("entry-file", "A plain file with a step's name", spool_entry("touch {path}"), *NO_JOB),
     Fault("entry-directory", "A directory with a step's name", spool_entry("mkdir {path}"), *NO_JOB),
@@ -146,16 +149,39 @@ FAULTS = (
     Fault("helper-hangs", "The helper hangs", helper("sleep 600"), *_generic("helper-timeout"), user="bob"),
     Fault("helper-garbage", "The helper answers nonsense", helper("echo nonsense >&0"), *_generic("helper-bad-reply"), user="bob"),
     Fault("package-broken", "A file of the package is damaged", breakages.package_broken, *_generic("helper-unreachable"), user="bob"),
+    Fault("package-wrong", "A fault in slurm-adopt itself", breakages.package_wrong, *_generic("internal-error"), user="bob"),
+    Fault("request-too-large", "More options on the PAM line than the exchange carries", lambda _: nullcontext(), *_generic("request-too-large"), user="bob", args=" x" * 40),
 )  # fmt: skip
 
 #: Codes that say no failure.
 NO_FAILURE = {"adopted", "session-verified", "session-readopted", "session-not-ours", "session-closed", "root"}
-#: Codes of failures that other tests prove.
-ELSEWHERE = {
-    "unknown-denied": "tests/conformance: several jobs, action_unknown=deny",
-    "unknown-allowed": "tests/conformance: several jobs, action_unknown=allow",
-    "user-unknown": "tests/conformance: unknown user",
-}
+
+
+@dataclass(frozen=True)
+class Other:
+    """A row that another test proves; `test` is `file::name` below tests/."""
+
+    reason: str
+    event: str
+    default: str
+    strict: str
+    test: str
+
+    def text(self) -> str:
+        return REASONS[self.reason].user_text if self.strict == "deny" else ""
+
+
+ELSEWHERE = (
+    Other("unknown-denied", "Several jobs, none named, action_unknown=deny", "deny", "deny", "conformance/test_conformance.py::test_conformance__case"),
+    Other("unknown-allowed", "Several jobs, none named, action_unknown=allow", "allow, in no job", "allow, in no job", "conformance/test_conformance.py::test_conformance__case"),
+    Other("caller-foreign", "Caller ID names a job that is not the user's", "as if none was named", "as if none was named", "conformance/test_conformance.py::test_conformance__case"),
+    Other("user-unknown", "NSS does not know the user", "deny (session error)", "deny (session error)", "conformance/test_conformance.py::test_conformance__case"),
+    Other("deadline", "The login's time was up somewhere else", "ignore", "deny", "unit/test_login_faults.py::test_login_faults__have_a_reason_and_the_generic_action"),
+    Other("step-gone", "A socket is gone before it is asked", "as if it was not there", "as if it was not there", "system/test_faults.py::test_faults__row"),
+    Other("step-foreign", "A step turns out to be another user's just before the adoption", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/test_login_faults.py::test_login_faults__step_of_another_user_is_not_even_asked"),
+    Other("process-changed", "The process to adopt ended meanwhile", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/test_login_faults.py::test_login_faults__process_that_is_gone"),
+    Other("join-failed", "The kernel refuses a namespace", "allow; deny if half joined", "deny", "module/test_carry_out.py::test_carry_out__join"),
+)  # fmt: skip
 
 
 def render() -> str:
@@ -179,6 +205,10 @@ def render() -> str:
         default, strict = (WORDS[result] for result in fault.results)
         where = f", in job *{fault.in_job}*" if fault.in_job else ""
         lines.append(f"| {fault.event} | {codes} | {default}{where} | {strict} | {fault.text()} | `{fault.test}` |")
+    for other in ELSEWHERE:
+        lines.append(
+            f"| {other.event} | `{other.reason}` | {other.default} | {other.strict} | {other.text()} | `{other.test}` |"
+        )
     return "\n".join(lines) + "\n"
 
 

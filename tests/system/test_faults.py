@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-
-from lab.node import Node
-from slurm_adopt.model import REASONS
 from tests.conformance.outcome import Outcome, outcome_of
 from tests.conformance.situations import OURS, Call, Rig
 from tests.system import breakages
 from tests.system.faults import DENY, ELSEWHERE, FAULTS, MODULE_TEXTS, NO_FAILURE, TABLE, Fault, render
+
+from lab.node import Node
+from slurm_adopt.model import REASONS
 
 TIMEOUT_S = 1
 LINES = (f"timeout={TIMEOUT_S}", f"timeout={TIMEOUT_S} profile=strict")
@@ -32,7 +33,7 @@ def rig() -> Iterator[Rig]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_faults__row(fault: Fault, rig: Rig) -> None:
-    calls = [*(Call(args, fault.user) for args in LINES), Call(ROOT_LINE, "root")]
+    calls = [*(Call(args + fault.args, fault.user) for args in LINES), Call(ROOT_LINE + fault.args, "root")]
     mark = rig.node.log_mark()
     with fault.set_up(rig):
         results = rig.drive([(OURS, call) for call in calls], parallel=True)
@@ -75,8 +76,11 @@ def test_faults__table_is_this_table() -> None:
 def test_faults__every_reason_code_is_proved() -> None:
     proved = {code for fault in FAULTS for code in (*fault.reasons, fault.cause)}
     assert proved - {""} <= set(REASONS)
-    missing = set(REASONS) - proved - NO_FAILURE - set(ELSEWHERE)
+    missing = set(REASONS) - proved - NO_FAILURE - {other.reason for other in ELSEWHERE}
     assert missing == set(), "a reason code without a fault in the table"
+    for other in ELSEWHERE:
+        file, _, function = other.test.partition("::")
+        assert f"def {function}" in (Path(__file__).parents[1] / file).read_text(), other
 
 
 def test_faults__names_are_unique_and_plain() -> None:
