@@ -250,6 +250,7 @@ REASONS = _table(
         "The job has namespaces, but this process is not the one that lives on, and no session line joins them later.",
         level="err",
     ),
+    Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     # --- what the module says on its own, when there is no answer to carry out ---
     Reason("helper-unreachable", "Neither the service nor the helper could be started or reached.", level="err"),
     Reason("helper-untrusted", "The socket's owner or the helper's file is not root's.", level="err"),

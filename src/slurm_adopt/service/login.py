@@ -57,6 +57,7 @@ class Answer:
         self.facts = login.facts
         self.verdict = verdict
         self.processes = login.processes
+        self.caller_pid = login.caller_pid
 
 
 class Login:
