@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+
 from lab.machine import wait_for
 from lab.node import Node
 from lab.product import install_product
