@@ -111,9 +111,9 @@ int sa_carry_out(const struct sa_login *login, struct sa_answer *answer)
     sa_client_close_fds(answer);
     if (join_failed)
         return code;
-    if (login->uid != 0 || code == PAM_SUCCESS)
+    if (!closing && (login->uid != 0 || code == PAM_SUCCESS))
         tell(login, reply->error, true);
-    if (admits(code) && !closing)
+    if (!closing && admits(code))
         tell(login, reply->info, false);
     if (reply->log && *reply->log) {
         sa_log_one_line(reply->log, line, sizeof(line));

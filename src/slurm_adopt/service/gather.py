@@ -3,7 +3,7 @@
 
 Rules of this file:
 1. Steps are asked side by side: one that hangs costs a grace, not a turn.
-2. A step that does not answer is asked again, with more time, only if nothing of the user's was found without it.
+2. Only if nothing of the user's is found, a step that does not answer gets more time than that grace.
 3. Connections to other users' steps are closed at once; those of the user's own stay open for the adoption.
 """
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 #: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
 GRACE_NS = 300 * MS
 #: Helper and service keep well below RLIMIT_NOFILE (1024 soft, everywhere).
-BATCH = 256
+WIDTH = 256
 
 
 @record
@@ -127,42 +127,37 @@ def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int,
 def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[Found]:
     """Find the user's own steps among `paths`."""
     found = Found()
-    try:
-        silent = yield from _query(paths, uid, owners, min(deadline_ns, time.monotonic_ns() + GRACE_NS), found)
-        if silent and not found.own:
-            left_ns = deadline_ns - time.monotonic_ns()
-            silent = yield from _query(silent, uid, owners, time.monotonic_ns() + left_ns // 2, found)
-        found.unanswered += [STEP_SILENT] * len(silent)
-        return found
-    except BaseException:
-        found.close()
-        raise
+    for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns)):
+        if isinstance(outcome, OwnStep):
+            found.own.append(outcome)
+        elif isinstance(outcome, StepFault) and outcome.reason not in (STEP_GONE, STEP_ENDING):
+            found.unanswered.append(outcome.reason)
+    return found
 
 
-def _query(
-    paths: list[StepPath], uid: int, owners: tuple[int, ...], until_ns: int, found: Found
-) -> Task[list[StepPath]]:
-    """Ask `paths`, add what is found, return those that were silent."""
-    silent = []
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
-        outcomes = yield from all_of([_probe(path, uid, owners, until_ns) for path in batch], until_ns)
-        for path, outcome in zip(batch, outcomes):
-            if isinstance(outcome, OwnStep):
-                found.own.append(outcome)
-            elif isinstance(outcome, DeadlineExceeded):
-                silent.append(path)
-            elif isinstance(outcome, StepFault):
-                if outcome.reason == STEP_SILENT:
-                    silent.append(path)
-                elif outcome.reason not in (STEP_GONE, STEP_ENDING):
-                    found.unanswered.append(outcome.reason)
-            elif isinstance(outcome, Exception):
-                raise outcome
-    return silent
+def ask_steps(
+    paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int
+) -> Task[list[OwnStep | StepFault | None]]:
+    """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
+
+    Nobody waits longer than half of the time that is left, nor longer than a grace once a step of the user's is found.
+    """
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    tasks = [_ask(path, uid, owners, until_ns) for path in paths]
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH)
+    answers: list[OwnStep | StepFault | None] = []
+    for outcome in outcomes:
+        if isinstance(outcome, DeadlineExceeded):
+            answers.append(StepFault(STEP_SILENT, "slurmstepd does not answer"))
+        elif isinstance(outcome, Exception) and not isinstance(outcome, StepFault):
+            raise outcome
+        else:
+            answers.append(outcome)
+    return answers
 
 
-def _probe(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
+def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
     connection = yield from connect_step(path.path, owners, deadline_ns)
     identity = connection.identity
     assert identity is not None

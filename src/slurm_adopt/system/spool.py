@@ -78,9 +78,10 @@ class SpoolDirectory:
             names = os.listdir(self.fd)
         except OSError as error:
             raise SpoolFault("spool-dir-unreadable", f"{self.directory}: {error.strerror}") from None
-        return list(self._stat_all(names))[:STEP_CAP]
+        return list(self.stat_steps(names))[:STEP_CAP]
 
-    def _stat_all(self, names: list[str]) -> Iterable[StepPath]:
+    def stat_steps(self, names: list[str]) -> Iterable[StepPath]:
+        """Those of `names` that are extern steps' sockets now."""
         for name in names:
             if not name.endswith(EXTERN_SUFFIX):
                 continue

@@ -81,31 +81,40 @@ def run(task: Task[T]) -> T:
         task.close()
 
 
-def all_of(tasks: Sequence[Task[T]], until_ns: int) -> Task[list[Outcome[T]]]:
+def all_of(tasks: Sequence[Task[T]], until_ns: int, enough_ns: int = 0, width: int = 256) -> Task[list[Outcome[T]]]:
     """Run tasks side by side; their results, or the exceptions they ended with, in their order.
 
-    A task that is not done at `until_ns` is closed, its outcome is `DeadlineExceeded`.
+    A task that is not done at `until_ns` is closed, its outcome is `DeadlineExceeded`. With `enough_ns`, one result
+    that is true is enough from then on. At most `width` tasks are under way at once.
     """
     outcomes: list[Any] = [DeadlineExceeded()] * len(tasks)
     waiting: dict[int, Wait] = {}
+    started = 0
+    found = False
 
     def step(index: int, ready: Ready | None) -> None:
+        nonlocal found
         try:
             waiting[index] = next(tasks[index]) if ready is None else tasks[index].send(ready)
         except StopIteration as end:
             waiting.pop(index, None)
             outcomes[index] = end.value
+            found = found or bool(end.value)
         except Exception as error:  # the outcome of one task is not the business of the others
             waiting.pop(index, None)
             outcomes[index] = error
 
     try:
-        for index in range(len(tasks)):
-            step(index, None)
-        while waiting and time.monotonic_ns() < until_ns:
+        while True:
+            while started < len(tasks) and len(waiting) < width:
+                step(started, None)
+                started += 1
+            stop_ns = min(until_ns, enough_ns) if found and enough_ns else until_ns
+            if not waiting or time.monotonic_ns() >= stop_ns:
+                return outcomes
             owner = {fd: index for index, wait in waiting.items() for fd, _ in wait.fds}
             fds = [fd for wait in waiting.values() for fd in wait.fds]
-            ready = yield Wait(fds, min(until_ns, *[wait.deadline_ns for wait in waiting.values()]))
+            ready = yield Wait(fds, min(stop_ns, *[wait.deadline_ns for wait in waiting.values()]))
             events: dict[int, list[tuple[int, int]]] = {}
             for fd, event in ready:
                 events.setdefault(owner[fd], []).append((fd, event))
@@ -116,4 +125,3 @@ def all_of(tasks: Sequence[Task[T]], until_ns: int) -> Task[list[Outcome[T]]]:
     finally:
         for task in tasks:
             task.close()
-    return outcomes

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The return code for every option value known in C, every kind of user and service, and every phase (R-20 to R-30)."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import IGNORE, PERM_DENIED, SESSION_ERR, SUCCESS, Room
+
+PHASES = ("account", "open_session", "close_session")
+
+#: options of the line -> code of an account call whose helper exits without an answer (IGNORE is the default's)
+FAILURE_OPTIONS = [
+    ((), IGNORE),
+    (("action_generic_failure=ignore",), IGNORE),
+    (("action_generic_failure=allow",), SUCCESS),
+    (("action_generic_failure=deny",), PERM_DENIED),
+    (("action_generic_failure=foo",), PERM_DENIED),
+    (("action_generic_failure=",), PERM_DENIED),
+    (("action_generic_failure=allowed",), PERM_DENIED),
+    (("action_generic_failure=Allow",), PERM_DENIED),
+    (("action_generic_failure=deny", "action_generic_failure=allow"), SUCCESS),
+    (("action_generic_failure=allow", "action_generic_failure=foo"), PERM_DENIED),
+    (("action_generic_failure",), IGNORE),
+    (("action_generic_failur=deny",), IGNORE),
+    (("ACTION_GENERIC_FAILURE=deny",), IGNORE),
+    (("profile=strict",), PERM_DENIED),
+    (("profile=foo",), PERM_DENIED),
+    (("profile=compatible",), IGNORE),
+    (("profile=strict", "profile=compatible"), IGNORE),
+    (("profile=strict", "action_generic_failure=allow"), PERM_DENIED),
+    (("action_generic_failure=allow", "profile=strict"), PERM_DENIED),
+    (("action_no_jobs=deny", "some other words", "x=y", "="), IGNORE),
+]
+
+
+@pytest.mark.parametrize(("options", "code"), FAILURE_OPTIONS, ids=lambda value: "+".join(value) if isinstance(value, tuple) else "")
+def test_retval__action_generic_failure(room: Room, options: tuple[str, ...], code: int) -> None:
+    """R-23: exact values, the last one holds, an unknown one denies, and profile=strict beats everything."""
+    assert room.call("mode=oneshot", *options, scenario="exit").code == code
+
+
+@pytest.mark.parametrize(
+    ("service", "options", "asked"),
+    [
+        ("sshd", (), True),
+        ("login", (), False),
+        ("login", ("service=login",), True),
+        ("sshd", ("service=login",), False),
+        ("login", ("service=*",), True),
+        ("sshd", ("service=ssh",), False),
+        ("sshd", ("service=sshdx",), False),
+        ("sshd", ("service=",), True),
+        ("login", ("service=",), False),
+        ("sshd", (f"service={'x' * 65}",), True),
+        ("sshd", ("service=login", "service=sshd"), True),
+    ],
+)
+def test_retval__service(room: Room, service: str, options: tuple[str, ...], asked: bool) -> None:
+    """R-28: any other service gets PAM_IGNORE at once and silently, in every phase, even if the user is unknown."""
+    ran = room.call("mode=oneshot", *options, service=service, scenario="denied")
+    assert ran.code == (PERM_DENIED if asked else IGNORE)
+    if asked:
+        return
+    for phase in PHASES:
+        for user in ("alice", "root", "mallory"):
+            ran = room.call("profile=strict", *options, service=service, user=user, function=phase, scenario="silent")
+            assert (ran.code, ran.log, ran.errors) == (IGNORE, [], [])
+
+
+@pytest.mark.parametrize("user", ["root", "toor"])
+@pytest.mark.parametrize(
+    "options", [(), ("ignore_root=1",), ("ignore_root=foo",), ("ignore_root=",), ("ignore_root=0", "ignore_root=1")]
+)
+def test_retval__root(room: Room, user: str, options: tuple[str, ...]) -> None:
+    """R-29: uid 0, by whatever name, is let past before anything can fail: nobody is asked, nothing is logged."""
+    broken = ("profile=strict", "timeout=foo", "socket=relative", f"mode={'x' * 200}", *(f"a{n}=" for n in range(40)))
+    for phase in PHASES:
+        ran = room.call(*broken, *options, user=user, function=phase, scenario="silent")
+        assert (ran.code, ran.log, ran.errors) == (IGNORE, [], [])
+        assert ran.elapsed_ms < 300
+
+
+@pytest.mark.parametrize("user", ["root", "toor"])
+@pytest.mark.parametrize(
+    ("scenario", "code"),
+    [
+        ("good", SUCCESS),
+        ("ignore", IGNORE),
+        ("denied", IGNORE),
+        ("session-err", IGNORE),
+        ("garbage", IGNORE),
+        ("exit", IGNORE),
+        ("silent", IGNORE),
+        ("join-none-deny", IGNORE),
+        ("retry", IGNORE),
+    ],
+)
+def test_retval__root_is_asked_for(room: Room, user: str, scenario: str, code: int) -> None:
+    """R-29: with ignore_root=0 root may be adopted, but is never refused nor shown an error."""
+    for phase in ("account", "open_session"):
+        ran = room.call(
+            "mode=oneshot", "ignore_root=0", "profile=strict", "timeout=0.5", user=user, function=phase, scenario=scenario
+        )
+        assert (ran.code, ran.errors) == (code, [])
+        assert len(ran.log) == (0 if scenario in ("ignore", "session-err") else 1)
+    too_large = room.call("ignore_root=0", "profile=strict", *(f"a{n}=" for n in range(40)), user=user)
+    assert (too_large.code, too_large.errors) == (IGNORE, [])
+
+
+def test_retval__root_half_joined(room: Room) -> None:
+    """Not even a session that is half in the job's namespaces is refused to root."""
+    ran = room.call("mode=oneshot", "ignore_root=0", user="root", scenario="join-half")
+    assert (ran.code, ran.errors) == (IGNORE, [])
+
+
+@pytest.mark.parametrize("user", ["mallory", "", "-", "a" * 300, 'evil"\n\\'])
+def test_retval__unknown_user(room: Room, user: str) -> None:
+    """An unknown, empty or missing user is PAM_SESSION_ERR with one line in the log; nobody is asked or prompted."""
+    for phase in ("account", "open_session"):
+        ran = room.call("action_generic_failure=allow", user=user, function=phase, scenario="silent")
+        assert (ran.code, ran.errors, ran.infos) == (SESSION_ERR, [], [])
+        assert len(ran.log) == 1
+        assert "verdict=deny reason=user-unknown user=" in ran.log[0][1]
+        assert "uid=- " in ran.log[0][1]
+        assert "\n" not in ran.log[0][1]
+    assert room.call(user=user, function="close_session").code == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("options", "limit_ms"),
+    [
+        (("timeout=0.1",), 100),
+        (("timeout=0.25",), 250),
+        (("timeout=1",), 1000),
+        (("timeout=foo", "timeout=0.3"), 300),
+        (("timeout=000.300",), None),
+        (("timeout=0.300",), 300),
+    ],
+)
+def test_retval__timeout(room: Room, options: tuple[str, ...], limit_ms: int | None) -> None:
+    """timeout= holds for the whole call."""
+    ran = room.call("mode=oneshot", *options, scenario="silent")
+    limit_ms = limit_ms or 300
+    assert limit_ms - 2 <= ran.elapsed_ms <= limit_ms + 250
+
+
+@pytest.mark.parametrize(
+    "value", ["foo", "", "0", "0.09", "300.001", "301", "1000", "0001", "-1", "+1", " 1", "1 ", ".5", "5.", "1.0000", "1e1", "1,5", "0x1", "nan", "inf"]
+)
+def test_retval__timeout_unknown(room: Room, value: str) -> None:
+    """A timeout= that is not one is the default of 5 seconds: seen in the deadline that the helper is told."""
+    room.call("mode=oneshot", f"timeout={value}")
+    seen = room.seen()
+    assert 4e9 < int(seen["fields"]["DEADLINE"]) - seen["now_ns"] < 5e9
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("0.5", 0.5), ("300", 300), ("007", 7), ("12.125", 12.125)])
+def test_retval__timeout_known(room: Room, value: str, seconds: float) -> None:
+    room.call("mode=oneshot", f"timeout={value}")
+    seen = room.seen()
+    assert seconds * 1e9 - 0.4e9 < int(seen["fields"]["DEADLINE"]) - seen["now_ns"] < seconds * 1e9
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [("auto", SUCCESS), ("service", SUCCESS), ("oneshot", SESSION_ERR), ("foo", SUCCESS), ("Oneshot", SUCCESS), ("", SUCCESS)],
+)
+def test_retval__mode(room: Room, mode: str, code: int) -> None:
+    """mode=: the service says success here, the helper session_err; an unknown mode is auto."""
+    with room.serving("good"):
+        assert room.call(f"mode={mode}", scenario="session-err").code == code
+    without = {"service": IGNORE}.get(mode, SESSION_ERR)
+    assert room.call(f"mode={mode}", scenario="session-err").code == without
+
+
+@pytest.mark.parametrize("value", ["relative", "", "/" + "x" * 107])
+def test_retval__socket_unknown(room: Room, value: str) -> None:
+    """A socket= that cannot be one is the default, where nobody listens here."""
+    with room.serving("good"):
+        assert room.call("mode=service", scenario="good").code == SUCCESS
+        assert room.call("mode=service", f"socket={value}", scenario="good").code == IGNORE
+
+
+@pytest.mark.parametrize("scenario", ["good", "denied", "silent", "garbage", "exit", "foreign", "join-none-deny", "full"])
+def test_retval__close_session(room: Room, scenario: str) -> None:
+    """close_session tells the service, waits at most half a second, and is always PAM_SUCCESS."""
+    with room.serving(scenario):
+        for mode in ("auto", "service"):
+            ran = room.call(f"mode={mode}", "profile=strict", "timeout=300", function="close_session", scenario="denied")
+            assert (ran.code, ran.errors, ran.infos, ran.changed) == (SUCCESS, [], [], [])
+            assert ran.elapsed_ms <= 700
+    if scenario == "good":
+        assert room.seen()["fields"]["PHASE"] == "close_session"
+    if scenario == "silent":
+        assert ran.elapsed_ms >= 498
+        assert "verdict=allow reason=helper-timeout" in ran.log[0][1]
+    if scenario == "foreign":
+        assert "reason=helper-untrusted" in ran.log[0][1]
+
+
+@pytest.mark.parametrize("mode", ["auto", "service", "oneshot"])
+def test_retval__close_session_alone(room: Room, mode: str) -> None:
+    """Without a service nobody is told: no helper is started, nothing is logged."""
+    ran = room.call(f"mode={mode}", "profile=strict", function="close_session", scenario="good")
+    assert (ran.code, ran.log) == (SUCCESS, [])
+    assert not (room.helper.parent / "seen").exists()
+
+
+def test_retval__required(room: Room) -> None:
+    """R-7: with `required`, as sites have it, a refusal refuses and an admission admits."""
+    assert room.call("mode=oneshot", scenario="denied", control="required").code == PERM_DENIED
+    assert room.call("mode=oneshot", scenario="good", control="sufficient").code == SUCCESS

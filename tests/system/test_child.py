@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm_adopt.system.child import MAX_ANSWER, ChildFault, call_in_child
+from slurm_adopt.system.task import DeadlineExceeded, all_of, run
+
+
+def soon(seconds: float = 10) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> object:
+    before = (children(), descriptors())
+    yield
+    assert (children(), descriptors()) == before
+
+
+def test_child__answers() -> None:
+    assert run(call_in_child(lambda: b"x" * MAX_ANSWER, soon())) == b"x" * MAX_ANSWER
+
+
+def test_child__has_its_pipe_and_nothing_else() -> None:
+    with open("/dev/null", "rb"):
+        listing = run(call_in_child(lambda: b" ".join(os.fsencode(fd) for fd in os.listdir("/proc/self/fd")), soon()))
+    # the pipe, and the listing itself
+    assert len(listing.split()) == 2
+
+
+def _fails() -> bytes:
+    raise ValueError
+
+
+@pytest.mark.parametrize("function", [_fails, lambda: b"", lambda: b"x" * (MAX_ANSWER + 1), lambda: os._exit(0)])
+def test_child__fails(function: object) -> None:
+    with pytest.raises(ChildFault):
+        run(call_in_child(function, soon()))  # type: ignore[arg-type]
+
+
+def test_child__is_killed_at_the_deadline() -> None:
+    def hang() -> bytes:
+        time.sleep(60)
+        return b"late"
+
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        run(call_in_child(hang, soon(0.2)))
+    assert time.monotonic() - started < 5
+    with pytest.raises(DeadlineExceeded):
+        run(call_in_child(hang, soon(0)))
+
+
+def test_child__is_killed_when_its_task_is_given_up() -> None:
+    task = call_in_child(lambda: time.sleep(60) or b"late", soon())  # type: ignore[func-returns-value]
+    next(task)
+    assert len(children()) == 1
+    task.close()
+
+
+def test_child__several_side_by_side() -> None:
+    tasks = [call_in_child(lambda n=n: b"%d" % n, soon()) for n in range(5)]  # type: ignore[misc]
+    assert run(all_of(tasks, soon())) == [b"0", b"1", b"2", b"3", b"4"]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Credentials of a real munged of our own, with a key and a socket of its own."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurm_adopt.system.munge import ANY_UID, LIBRARY, Credential, MungeFault, decode_credential, encode_credential
+from slurm_adopt.system.task import DeadlineExceeded, run
+
+MUNGED = shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def _has_library() -> bool:
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not (MUNGED and _has_library()), reason="munge is not installed")
+
+
+def soon(seconds: float = 10) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+@pytest.fixture(scope="module")
+def munged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("munge")
+    key = folder / "key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    path = folder / "socket"
+    assert MUNGED
+    process = subprocess.Popen(
+        [MUNGED, "--foreground", "--force", "--num-threads=1", f"--key-file={key}", f"--socket={path}",
+         f"--pid-file={folder}/pid", f"--log-file={folder}/log", f"--seed-file={folder}/seed"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 10
+        while not path.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        assert path.exists()
+        yield str(path)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def reason_of(task: object) -> str:
+    with pytest.raises(MungeFault) as caught:
+        run(task)  # type: ignore[arg-type]
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("payload", [b"", b"\2" + bytes(32), b"a\0b"])
+def test_munge__round_trip(munged: str, payload: bytes) -> None:
+    me = os.geteuid()
+    text = run(encode_credential(payload, me, 60, munged, soon()))
+    assert text.startswith("MUNGE:")
+    assert run(decode_credential(text, munged, soon())) == Credential(me, os.getegid(), me, payload)
+
+
+def test_munge__for_all(munged: str) -> None:
+    text = run(encode_credential(b"x", ANY_UID, 0, munged, soon()))
+    assert run(decode_credential(text, munged, soon())).restricted_to == ANY_UID
+
+
+def test_munge__a_credential_for_somebody_else(munged: str) -> None:
+    text = run(encode_credential(b"x", 12345, 0, munged, soon()))
+    assert reason_of(decode_credential(text, munged, soon())) == "credential-unauthorized"
+
+
+def test_munge__replayed_and_expired(munged: str) -> None:
+    text = run(encode_credential(b"x", ANY_UID, 1, munged, soon()))
+    run(decode_credential(text, munged, soon()))
+    with pytest.raises(MungeFault) as caught:
+        run(decode_credential(text, munged, soon()))
+    assert caught.value.reason == "credential-replayed"
+    assert caught.value.content == Credential(os.geteuid(), os.getegid(), ANY_UID, b"x")
+    text = run(encode_credential(b"x", ANY_UID, 1, munged, soon()))
+    time.sleep(2.1)
+    assert reason_of(decode_credential(text, munged, soon())) == "credential-expired"
+
+
+@pytest.mark.parametrize("text", ["", "x", "MUNGE::", "MUNGE:AwQFAAB:", "MUNGE:" + "A" * 4000 + ":"])
+def test_munge__nonsense(munged: str, text: str) -> None:
+    assert reason_of(decode_credential(text, munged, soon())) in ("credential-invalid", "munge-failed")
+
+
+def test_munge__tampered_or_unreachable(munged: str, tmp_path: Path) -> None:
+    text = run(encode_credential(b"x", ANY_UID, 0, munged, soon()))
+    head, tail = text[:40], text[40:]
+    flipped = head + ("A" if tail[0] != "A" else "B") + tail[1:]
+    assert reason_of(decode_credential(flipped, munged, soon())) == "credential-invalid"
+    assert reason_of(encode_credential(b"x", 0, 0, str(tmp_path / "none"), soon())) == "munge-unreachable"
+
+
+def test_munge__one_that_hangs_is_given_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(path)
+        server.listen(1)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            run(encode_credential(b"x", 0, 0, path, soon(0.3)))
+        assert time.monotonic() - started < 3
