@@ -64,6 +64,8 @@ class Facts:
     `fault` is a reason code if the steps could not be looked for at all; `unanswered` are the reason codes of steps
     whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
     `member_of` is the job that the session is in already, as the kernel says (0: none).
+    `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
+    `waited_ms` is how long the login waited for one to start (-1: it did not).
     """
 
     phase: str
@@ -78,11 +80,18 @@ class Facts:
     attempts: tuple[Attempt, ...] = ()
     account_job: int = 0
     member_of: int = 0
+    prologs: tuple[int, ...] = ()
+    waited_ms: int = -1
 
 
 @record
 class AskCaller:
     """The next step: ask the source of the connection which job it comes from."""
+
+
+@record
+class AwaitStart:
+    """The next step: wait until the user's job has started here, as long as `prolog_wait=` says."""
 
 
 @record
