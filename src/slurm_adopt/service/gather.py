@@ -45,6 +45,12 @@ if TYPE_CHECKING:
             `nodename` is the module's option. The caller closes what is found.
             """
 
+        def enter(self, step: StepPath, deadline_ns: int) -> Task[None]:
+            """Wait for a turn to adopt into this step; `StepFault` if there is none in time. `leave` follows."""
+
+        def leave(self, step: StepPath) -> None:
+            """The turn is over."""
+
 
 #: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
 GRACE_NS = 300 * MS
@@ -97,6 +103,13 @@ class Scan:
         finally:
             for directory in directories:
                 os.close(directory.fd)
+
+    def enter(self, step: StepPath, deadline_ns: int) -> Task[None]:  # noqa: ARG002  # nobody to wait for
+        """A process of its own knows nothing of the others."""
+        yield from ()
+
+    def leave(self, step: StepPath) -> None:
+        """Nobody waits."""
 
 
 def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:

@@ -20,11 +20,13 @@ from ..system.stepd import StepFault
 from .conf_cache import ConfCache
 from .gather import GRACE_NS, Found, OwnStep, ask_steps
 from .step_index import STEP_FOREIGN, Entry, StepIndex
+from .turnstile import Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..system.loop import Loop
     from ..system.slurm_conf import SlurmConf
+    from ..system.spool import StepPath
     from ..system.spool_dir import SpoolDir
     from ..system.task import Task
     from .metrics import Metrics
@@ -41,6 +43,7 @@ class Memory:
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None
+        self._turnstile = Turnstile(loop)
         self._directories: dict[tuple[str, str], list[SpoolDir]] = {}
         self._questions = 0
         self._rebuilds: dict[str, int] = {}
@@ -66,6 +69,14 @@ class Memory:
         except BaseException:
             found.close()
             raise
+
+    def enter(self, step: StepPath, deadline_ns: int) -> Task[None]:
+        """A few logins at a time adopt into one step."""
+        yield from self._turnstile.enter(step.path, deadline_ns)
+
+    def leave(self, step: StepPath) -> None:
+        """The next one's turn."""
+        self._turnstile.leave(step.path)
 
     def warm_up(self, deadline_ns: int) -> Task[None]:
         """Look at the node before the first login does."""
