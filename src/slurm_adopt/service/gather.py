@@ -25,7 +25,7 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from ..system.procfs import Process
@@ -44,12 +44,6 @@ if TYPE_CHECKING:
 
             `nodename` is the module's option. The caller closes what is found.
             """
-
-        def enter(self, step: StepPath, deadline_ns: int) -> Task[None]:
-            """Wait for a turn to adopt into this step; `StepFault` if there is none in time. `leave` follows."""
-
-        def leave(self, step: StepPath) -> None:
-            """The turn is over."""
 
 
 #: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
@@ -73,6 +67,8 @@ class Found:
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
         self.unanswered: list[str] = []
+        #: what else ends with the login
+        self.on_close: Callable[[], None] = lambda: None
 
     def steps(self) -> tuple[StepFact, ...]:
         return tuple(step.fact for step in self.own)
@@ -83,6 +79,7 @@ class Found:
     def close(self) -> None:
         for step in self.own:
             step.connection.close()
+        self.on_close()
 
 
 class Scan:
@@ -103,13 +100,6 @@ class Scan:
         finally:
             for directory in directories:
                 os.close(directory.fd)
-
-    def enter(self, step: StepPath, deadline_ns: int) -> Task[None]:  # noqa: ARG002  # nobody to wait for
-        """A process of its own knows nothing of the others."""
-        yield from ()
-
-    def leave(self, step: StepPath) -> None:
-        """Nobody waits."""
 
 
 def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:

@@ -226,11 +226,7 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     connection = step.connection
     connection.deadline_ns = _attempt_deadline(login)
     try:
-        yield from login.source.enter(step.path, connection.deadline_ns)
-        try:
-            yield from act_adopt(connection, login.request.uid, processes)
-        finally:
-            login.source.leave(step.path)
+        yield from act_adopt(connection, login.request.uid, processes)
         yield from _collect(login, decision.job_id, processes)
     except StepFault as fault:
         login.release()
