@@ -47,6 +47,13 @@ CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 RESERVE_NS = 50 * MS
 #: More failed adoptions than this are not bad luck any more.
 ATTEMPT_CAP = 4
+#: PAM lines that were parsed already, for the resident service.
+KNOWN_LINES: dict[tuple[str, ...], Options] = {}
+KNOWN_LINES_CAP = 64
+
+
+class CallerGone(Exception):
+    """Nobody is there any more to be adopted."""
 
 
 class Answer:
@@ -67,7 +74,7 @@ class Login:
     def __init__(self, request: LoginRequest, caller_pid: int, source: StepSource) -> None:
         self.request = request
         self.source = source
-        self.options: Options = parse_options(request.args)
+        self.options = options_of(request.args)
         self.caller_pid = caller_pid
         self.deadline_ns = request.deadline_ns - RESERVE_NS
         self.connection: Connection | None = choose_connection(request.connections, request.rhost)
@@ -86,6 +93,14 @@ class Login:
             account_job=int(request.job) if request.job.isascii() and request.job.isdigit() else 0,
             account_chosen=request.chosen if request.chosen in CHOICES else "",
         )
+
+    def find_processes(self) -> tuple[Process, ...]:
+        """The processes to adopt; looked for once, and only for a login that may be admitted."""
+        if not self.processes:
+            self.processes = find_login_processes(self.caller_pid, self.request.connections)
+        if not self.processes:
+            raise CallerGone(f"process {self.caller_pid} has ended")
+        return self.processes
 
     def answer(self, verdict: Verdict, detail: str = "") -> Answer:
         """The reply for a verdict; what the verdict does not need is given up."""
@@ -121,6 +136,15 @@ class Login:
         self.namespaces = []
 
 
+def options_of(args: tuple[str, ...]) -> Options:
+    """The options of a PAM line; a node has one or two of them."""
+    if args not in KNOWN_LINES:
+        if len(KNOWN_LINES) >= KNOWN_LINES_CAP:
+            KNOWN_LINES.clear()
+        KNOWN_LINES[args] = parse_options(args)
+    return KNOWN_LINES[args]
+
+
 def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | None = None) -> Task[Answer]:
     """The answer to a request of the process `caller_pid`; `source` is the resident service's memory."""
     login = Login(request, caller_pid, source or Scan())
@@ -145,12 +169,9 @@ def _failure(login: Login, reason: str, detail: str) -> Answer:
 def _decide(login: Login) -> Task[Answer]:
     if login.request.phase == "close_session":
         return login.answer(Verdict("ignore", "session-closed"))
-    processes = login.processes = find_login_processes(login.caller_pid, login.request.connections)
-    if not processes:
-        return _failure(login, "internal-error", f"the caller, process {login.caller_pid}, is gone")
     detail = yield from _gather(login)
-    if login.facts.phase == "open_session":
-        login.facts = replace(login.facts, member_of=find_membership(processes, login.found))
+    if login.facts.phase == "open_session" and login.found.own:
+        login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), login.found))
     while True:
         decision = decide(login.facts, login.options)
         if isinstance(decision, AskCaller):
@@ -158,12 +179,12 @@ def _decide(login: Login) -> Task[Answer]:
         elif isinstance(decision, AwaitStart):
             yield from _await_start(login)
         elif isinstance(decision, Adopt):
-            attempt = yield from _attempt(login, decision, processes)
+            attempt = yield from _attempt(login, decision, login.find_processes())
             login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
             if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
                 login.facts = _give_up(login.facts)
         else:
-            return (yield from _finish(login, decision, processes, detail))
+            return (yield from _finish(login, decision, detail))
 
 
 def _gather(login: Login) -> Task[str]:
@@ -268,13 +289,13 @@ def _give_up(facts: Facts) -> Facts:
     return replace(facts, attempts=facts.attempts + rest)
 
 
-def _finish(login: Login, verdict: Verdict, processes: tuple[Process, ...], detail: str) -> Task[Answer]:
+def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
     if verdict.reason == "session-verified":
         step = login.found.of_job(verdict.job_id)
         assert step is not None, "the session was found in one of the user's own steps"
         step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
-            yield from _collect(login, verdict.job_id, processes)
+            yield from _collect(login, verdict.job_id, login.find_processes())
         except StepFault as fault:
             login.release()
             attempt = Attempt(verdict.job_id, verdict.chosen, fault.reason, str(fault))
