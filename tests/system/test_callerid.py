@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.cluster import Cluster
+from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product
 
@@ -98,7 +100,7 @@ def test_callerid__a_job_of_somebody_else_is_never_joined(cluster: Cluster) -> N
     inner = f"ssh -o BatchMode=yes -i alices-key alice@node2 '{WHERE}'"
     done = cluster.login.ssh("bob", inner, client="bob", host="node1")
     assert job_of(done) == newest != bobs
-    assert "caller=unknown" in account_line(node2, mark) or "caller=caller-foreign" in account_line(node2, mark)
+    assert "caller=caller-foreign" in account_line(node2, mark)
 
 
 def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -> None:
@@ -152,3 +154,44 @@ def test_callerid__without_munge_here(cluster: Cluster) -> None:
         assert "caller=caller-no-credential" in account_line(node, mark)
     finally:
         node.munged.start()
+
+
+class KeyCluster(Cluster):
+    """auth/slurm instead of munge."""
+
+    def _connect(self) -> None:
+        super()._connect()
+        key = secrets.token_hex(64)
+        for machine in self.machines.values():
+            machine.write("/etc/slurm/slurm.key", key, 0o600)
+            machine.run("id slurm > /dev/null 2>&1 || useradd -r slurm; chown slurm: /etc/slurm/slurm.key")
+
+
+@pytest.mark.releases
+@pytest.mark.parametrize("suite", ["trixie", "forky"])
+def test_callerid__auth_slurm(suite: str) -> None:
+    settings = {"AuthType": "auth/slurm", "CredType": "auth/slurm", "HashPlugin": "hash/sha3"}
+    with KeyCluster(suite, slurm=settings) as cluster:
+        source, node = cluster["node1"], cluster["node2"]  # the login node has no sackd
+        use_product(node)
+        job = source.submit("alice", nodelist="node1,node2", nodes=2, ntasks=2)
+        newest = source.salloc("alice", nodelist="node2")
+        wait_for(lambda: node.extern_socket(newest), "the newest job's extern step")
+        step = ["srun", f"--jobid={job}", "--overlap", "-n1", "-w", "node1"]
+
+        def login() -> tuple[int, str]:
+            mark = node.log_mark()
+            done = source.run([*step, "ssh", "-o", "BatchMode=yes", "node2", WHERE], user="alice", check=False)
+            return job_of(done), account_line(node, mark)
+
+        landed, line = login()
+        assert landed == job
+        # without the key, slurmd's SACK socket makes and verifies the tokens
+        node.run("mv /etc/slurm/slurm.key /etc/slurm/kept.key")
+        landed, line = login()
+        assert landed == job
+        assert "caller=found" in line
+        node.run("mv /run/slurm/sack.socket /run/slurm/kept.socket")
+        landed, line = login()
+        assert landed == newest
+        assert "caller=caller-no-credential" in line
