@@ -51,9 +51,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
         node.ssh_server.stop()
         node.ssh_server = node.sshd("internal", 22, ["Subsystem sftp internal-sftp", *forwarding])
         node.sshd("external", EXTERNAL_SFTP, ["Subsystem sftp /usr/lib/openssh/sftp-server", *forwarding])
-        node.sshd(
-            "keyboard", KEYBOARD, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes", *forwarding]
-        )
+        node.sshd("keyboard", KEYBOARD, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes", *forwarding])
         yield node
 
 
@@ -87,7 +85,9 @@ GREET = "timeout 2 python3 -c 'import socket,sys;print(socket.create_connection(
 
 def listening(node: Node, port: int) -> bool:
     lines = node.read("/proc/1/net/tcp").splitlines() + node.read("/proc/1/net/tcp6").splitlines()
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:] if ":" in line)
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:] if ":" in line
+    )
 
 
 @contextlib.contextmanager

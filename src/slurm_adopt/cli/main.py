@@ -18,7 +18,12 @@ from typing import NoReturn
 from .. import __version__
 
 #: name: (module, one line of help, heading)
-COMMANDS: dict[str, tuple[str, str, str]] = {}
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "jobs": ("jobs", "list your own jobs on this node", "For users"),
+    "use": ("use", "choose the job that your next logins to this node go into", "For users"),
+    "move": ("move", "move this ssh login into another of your jobs", "For users"),
+    "serve-users": ("serve_users", "answer what users ask for, on a socket of its own", "Services"),
+}
 
 
 class CommandError(Exception):
