@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -26,16 +27,6 @@ def extern_started(node: Node, job: int) -> tuple[int, int]:
     socket = node.extern_socket(job)
     assert socket is not None
     return int(fields[19]), socket.stat().st_ctime_ns
-
-
-def run_again(node: Node, job: int) -> None:
-    """A requeued job would wait two minutes; while the old run is still completing, it can't be hurried."""
-
-    def runs() -> bool:
-        node.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-        return node.job_state(job) == "RUNNING" and bool(node.extern_socket(job))
-
-    wait_for(runs, "the job to run again", 40, 0.5)
 
 
 def test_newest__a_held_job_that_starts_last_has_a_lower_id(node: Node) -> None:
@@ -78,8 +69,7 @@ def test_newest__a_requeued_job_is_new_again(node: Node) -> None:
     other = node.submit("alice")
     before = extern_started(node, again)
     assert job_of_login(node) == other
-    node.run(["scontrol", "requeue", str(again)])
-    wait_for(lambda: node.job_state(again) == "PENDING" and not node.extern_socket(again), "the queue", 20)
+    requeue(node, again)
     assert job_of_login(node) == other
     run_again(node, again)
     assert extern_started(node, again) > before

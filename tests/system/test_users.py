@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -116,14 +117,8 @@ def test_use__a_job_with_the_same_id_is_another_one(users: Node) -> None:
     again, other = users.submit("alice"), users.submit("alice")
     call(users, "alice", "use", str(again))
     assert job_of_login(users) == again
-    users.run(["scontrol", "requeue", str(again)])
-    wait_for(lambda: users.job_state(again) == "PENDING" and not users.extern_socket(again), "the queue", 20)
-
-    def runs() -> bool:
-        users.run(["scontrol", "update", f"JobId={again}", "StartTime=now"], check=False)
-        return users.job_state(again) == "RUNNING" and bool(users.extern_socket(again))
-
-    wait_for(runs, "the job to run again", 40, 0.5)
+    requeue(users, again)
+    run_again(users, again)
     newest = users.submit("alice")
     assert other < newest == job_of_login(users)
 
