@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 from lab.machine import wait_for
 from lab.node import Node
 
@@ -19,6 +21,8 @@ def requeue(node: Node, job: int) -> None:
 
 
 def run_again(node: Node, job: int) -> None:
-    """Start it now. Once: slurmctld begins to count anew each time it is told."""
+    """Start it now. Once: slurmctld begins to count anew each time it is told. And not at once: slurmd would take the
+    new credential for that of the run that was ended, it goes by whole seconds (22.05)."""
+    time.sleep(3)
     node.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
     wait_for(lambda: node.job_state(job) == "RUNNING" and node.extern_socket(job), f"job {job} to run again", 40)
