@@ -19,7 +19,6 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.job_end import find_job_end
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
@@ -27,7 +26,6 @@ from ..system.stepd import StepFault
 from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, read_environment, read_missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
-from .greeting import greeting
 from .reply import compose
 from .starting import await_start, find_starting
 
@@ -119,6 +117,9 @@ class Login:
         """The line for the user, if the site wants one and this is the phase in which it is said."""
         if not self.options.greeting or self.facts.phase != "open_session":
             return ""
+        from ..system.job_end import find_job_end  # here, because few sites want it and every login would pay
+        from .greeting import greeting
+
         step = self.found.of_job(verdict.job_id)
         identity = step.connection.identity if step is not None else None
         end_s = find_job_end(verdict.job_id, identity.pid, identity.started, self.facts.uid) if identity else 0
