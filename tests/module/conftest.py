@@ -141,7 +141,11 @@ class Room:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             # the leak checker traces its own process, which one that has changed its uid does not allow
-            env={"PATH": "/usr/bin:/bin", **SANITIZER_ENV, **({"ASAN_OPTIONS": "exitcode=99:detect_leaks=0"} if "-u" in driver else {})},
+            env={
+                "PATH": "/usr/bin:/bin",
+                **SANITIZER_ENV,
+                **({"ASAN_OPTIONS": "exitcode=99:detect_leaks=0"} if "-u" in driver else {}),
+            },
             timeout=60,
             check=False,
         )

@@ -96,7 +96,9 @@ def test_carry_out__join_none(room: Room, scenario: str, code: int, phase: str) 
     [(priority, line)] = ran.log
     assert LEVELS[priority - AUTHPRIV] == "err"
     verdict = "allow" if code == SUCCESS else "deny"
-    assert f'verdict={verdict} reason=join-failed after=adopted kind=mount joined=0 errno=22 user="alice" uid=1501' in line
+    assert (
+        f'verdict={verdict} reason=join-failed after=adopted kind=mount joined=0 errno=22 user="alice" uid=1501' in line
+    )
 
 
 @pytest.mark.parametrize(("phase", "code"), [("account", PERM_DENIED), ("open_session", SESSION_ERR)])

@@ -169,7 +169,12 @@ def test_hostile__both_silent(room: Room) -> None:
 def test_hostile__session_phase(room: Room, scenario: str) -> None:
     """A refusal in the session phase is PAM_SESSION_ERR."""
     ran = room.call(
-        "mode=oneshot", "profile=strict", "timeout=0.3", function="open_session", scenario=scenario, driver=("-r", "192.0.2.7")
+        "mode=oneshot",
+        "profile=strict",
+        "timeout=0.3",
+        function="open_session",
+        scenario=scenario,
+        driver=("-r", "192.0.2.7"),
     )
     check_failed(ran, OUTCOMES[scenario][0], SESSION_ERR, "open_session")
 

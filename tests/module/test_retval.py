@@ -34,7 +34,9 @@ FAILURE_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "code"), FAILURE_OPTIONS, ids=lambda value: "+".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("options", "code"), FAILURE_OPTIONS, ids=lambda value: "+".join(value) if isinstance(value, tuple) else ""
+)
 def test_retval__action_generic_failure(room: Room, options: tuple[str, ...], code: int) -> None:
     """R-23: exact values, the last one holds, an unknown one denies, and profile=strict beats everything."""
     assert room.call("mode=oneshot", *options, scenario="exit").code == code
@@ -100,7 +102,13 @@ def test_retval__root_is_asked_for(room: Room, user: str, scenario: str, code: i
     """R-29: with ignore_root=0 root may be adopted, but is never refused nor shown an error."""
     for phase in ("account", "open_session"):
         ran = room.call(
-            "mode=oneshot", "ignore_root=0", "profile=strict", "timeout=0.5", user=user, function=phase, scenario=scenario
+            "mode=oneshot",
+            "ignore_root=0",
+            "profile=strict",
+            "timeout=0.5",
+            user=user,
+            function=phase,
+            scenario=scenario,
         )
         assert (ran.code, ran.errors) == (code, [])
         assert len(ran.log) == (0 if scenario in ("ignore", "session-err") else 1)
@@ -146,7 +154,29 @@ def test_retval__timeout(room: Room, options: tuple[str, ...], limit_ms: int | N
 
 
 @pytest.mark.parametrize(
-    "value", ["foo", "", "0", "0.09", "300.001", "301", "1000", "0001", "-1", "+1", " 1", "1 ", ".5", "5.", "1.0000", "1e1", "1,5", "0x1", "nan", "inf"]
+    "value",
+    [
+        "foo",
+        "",
+        "0",
+        "0.09",
+        "300.001",
+        "301",
+        "1000",
+        "0001",
+        "-1",
+        "+1",
+        " 1",
+        "1 ",
+        ".5",
+        "5.",
+        "1.0000",
+        "1e1",
+        "1,5",
+        "0x1",
+        "nan",
+        "inf",
+    ],
 )
 def test_retval__timeout_unknown(room: Room, value: str) -> None:
     """A timeout= that is not one is the default of 5 seconds: seen in the deadline that the helper is told."""
@@ -164,7 +194,14 @@ def test_retval__timeout_known(room: Room, value: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "code"),
-    [("auto", SUCCESS), ("service", SUCCESS), ("oneshot", SESSION_ERR), ("foo", SUCCESS), ("Oneshot", SUCCESS), ("", SUCCESS)],
+    [
+        ("auto", SUCCESS),
+        ("service", SUCCESS),
+        ("oneshot", SESSION_ERR),
+        ("foo", SUCCESS),
+        ("Oneshot", SUCCESS),
+        ("", SUCCESS),
+    ],
 )
 def test_retval__mode(room: Room, mode: str, code: int) -> None:
     """mode=: the service says success here, the helper session_err; an unknown mode is auto."""
@@ -182,12 +219,16 @@ def test_retval__socket_unknown(room: Room, value: str) -> None:
         assert room.call("mode=service", f"socket={value}", scenario="good").code == IGNORE
 
 
-@pytest.mark.parametrize("scenario", ["good", "denied", "silent", "garbage", "exit", "foreign", "join-none-deny", "full"])
+@pytest.mark.parametrize(
+    "scenario", ["good", "denied", "silent", "garbage", "exit", "foreign", "join-none-deny", "full"]
+)
 def test_retval__close_session(room: Room, scenario: str) -> None:
     """close_session tells the service, waits at most half a second, and is always PAM_SUCCESS."""
     with room.serving(scenario):
         for mode in ("auto", "service"):
-            ran = room.call(f"mode={mode}", "profile=strict", "timeout=300", function="close_session", scenario="denied")
+            ran = room.call(
+                f"mode={mode}", "profile=strict", "timeout=300", function="close_session", scenario="denied"
+            )
             assert (ran.code, ran.errors, ran.infos, ran.changed) == (SUCCESS, [], [], [])
             assert ran.elapsed_ms <= 700
     if scenario == "good":

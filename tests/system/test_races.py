@@ -12,6 +12,7 @@ import pytest
 
 from lab.machine import LabError, wait_for
 from lab.node import Node
+from lab.older import packages_for, rebuild_module
 from lab.product import use_product, use_strict_lines
 
 STRICT = "required pam_slurm_adopt.so profile=strict"
@@ -24,10 +25,10 @@ PROLOG = "#!/bin/sh\n[ ! -e /etc/lab/prolog-fails ] || exit 1\nsleep $(cat /etc/
     ids=lambda suite: suite or "host",
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
-    with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}) as node:
+    with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}, packages=packages_for(request.param)) as node:
         node.write("/etc/lab/prolog", PROLOG, 0o755)
-        node.path("/lib/security/pam_slurm_adopt.so").unlink(missing_ok=True)  # Debian 11's libpam prefers it to ours
         use_product(node)
+        rebuild_module(node)
         yield node
 
 
