@@ -25,6 +25,7 @@
 #define RHOST_MAX 256
 #define TTY_MAX 64
 #define JOB_MAX 20
+#define CHOSEN_MAX 16
 #define ARGS_MAX 32
 #define CONNECTIONS_MAX 8
 #define DEADLINE_ROOM sizeof("DEADLINE=18446744073709551615")
@@ -134,6 +135,7 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     (void)pam_get_item(login->pamh, PAM_TTY, &tty);
     add_hint(ret_request, "TTY", tty, TTY_MAX);
     add_hint(ret_request, "JOB", pam_getenv(login->pamh, "SLURM_JOB_ID"), JOB_MAX);
+    add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
     for (int i = 0; i < argc; i++)
         add(ret_request, "ARG%d=%s", i, argv[i]);
     add_connections(ret_request);

@@ -24,6 +24,11 @@ STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING
 )
 
 
+#: How a job was picked (`Adopt.chosen`, `Verdict.chosen`). Words for ever, as reason codes are.
+ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT = "only", "caller", "preferred", "newest", "account"
+CHOICES = (ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT)
+
+
 @record
 class StepFact:
     """One extern step of the user on this node.
@@ -63,7 +68,9 @@ class Facts:
 
     `fault` is a reason code if the steps could not be looked for at all; `unanswered` are the reason codes of steps
     whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
-    `member_of` is the job that the session is in already, as the kernel says (0: none).
+    `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
+    already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
+    (0: none, or the site does not ask for it).
     `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     """
@@ -80,6 +87,8 @@ class Facts:
     attempts: tuple[Attempt, ...] = ()
     account_job: int = 0
     member_of: int = 0
+    account_chosen: str = ""
+    preferred: int = 0
     prologs: tuple[int, ...] = ()
     waited_ms: int = -1
 
@@ -96,7 +105,7 @@ class AwaitStart:
 
 @record
 class Adopt:
-    """The next step: adopt into this job. `chosen` says how it was picked: `only`, `caller`, `newest`, `account`."""
+    """The next step: adopt into this job. `chosen` is one of `CHOICES`: how it was picked."""
 
     job_id: int
     chosen: str
@@ -250,6 +259,7 @@ REASONS = _table(
         "The job has namespaces, but this process is not the one that lives on, and no session line joins them later.",
         level="err",
     ),
+    Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     # --- what the module says on its own, when there is no answer to carry out ---
     Reason("helper-unreachable", "Neither the service nor the helper could be started or reached.", level="err"),
     Reason("helper-untrusted", "The socket's owner or the helper's file is not root's.", level="err"),
@@ -260,4 +270,13 @@ REASONS = _table(
     Reason("join-failed", "The kernel refused to join the job's namespaces.", level="err"),
     # --- caller ID ---
     Reason("caller-foreign", "Caller ID named a job that is not the user's.", level="warning"),
+    Reason("caller-not-a-node", "The connection comes from an address that is no configured node's."),
+    Reason("caller-unreachable", "slurmd of the source node could not be reached."),
+    Reason("caller-silent", "slurmd of the source node did not answer in time."),
+    Reason("caller-refused", "slurmd of the source node refused the question, or closed the connection."),
+    Reason("caller-malformed", "The answer from the source node was malformed.", level="warning"),
+    Reason("caller-untrusted", "The answer from the source node is not authentic.", level="warning"),
+    Reason(
+        "caller-no-credential", "munged, or auth/slurm's key or socket, did not work on this node.", level="warning"
+    ),
 )

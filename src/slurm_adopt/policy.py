@@ -14,7 +14,12 @@ Rules of this file:
 from __future__ import annotations
 
 from .model import (
+    ACCOUNT,
+    CALLER,
     ENDING,
+    NEWEST,
+    ONLY,
+    PREFERRED,
     RUNNING,
     STEP_ENDING,
     STEP_GONE,
@@ -65,7 +70,7 @@ def _decide_account(facts: Facts, options: Options) -> Decision:
     if len(usable) > 1 or not options.single_job_skip_rpc:
         return _decide_with_caller(facts, options, usable, left)
     if left:
-        return Adopt(left[0].job_id, "only")
+        return Adopt(left[0].job_id, ONLY)
     return _no_adoption(facts, options)
 
 
@@ -75,20 +80,22 @@ def _decide_with_caller(
     if facts.caller.status == "not-asked":
         return AskCaller()
     if facts.caller.status == "found" and any(step.job_id == facts.caller.job_id for step in left):
-        return Adopt(facts.caller.job_id, "caller")
+        return Adopt(facts.caller.job_id, CALLER)
     if len(usable) == 1:
         # caller ID was asked for (single_job_skip_rpc=0) but there is only one job it could have named
-        return Adopt(left[0].job_id, "only") if left else _no_adoption(facts, options)
+        return Adopt(left[0].job_id, ONLY) if left else _no_adoption(facts, options)
     if options.action_unknown == "deny":
         return Verdict("deny", "unknown-denied")
     if options.action_unknown == "allow":
         return Verdict("allow", "unknown-allowed")
-    return Adopt(left[0].job_id, "newest") if left else _no_adoption(facts, options)
+    if options.action_unknown == "preferred" and any(step.job_id == facts.preferred for step in left):
+        return Adopt(facts.preferred, PREFERRED)
+    return Adopt(left[0].job_id, NEWEST) if left else _no_adoption(facts, options)
 
 
 def _decide_session(facts: Facts, options: Options) -> Decision:
     if facts.member_of and not facts.attempts:
-        return Verdict("allow", "session-verified", facts.member_of, "account")
+        return Verdict("allow", "session-verified", facts.member_of, ACCOUNT)
     adopted = _adopted(facts)
     if adopted is not None:
         return Verdict("allow", "session-readopted", adopted.job_id, adopted.chosen)
@@ -107,7 +114,7 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
     if facts.fault and facts.fault not in NO_JOB_FAULTS:
         return Verdict(options.action_generic_failure, facts.fault)
     if any(step.job_id == facts.account_job and step.state != ENDING for step in facts.steps):
-        return Adopt(facts.account_job, "account")
+        return Adopt(facts.account_job, ACCOUNT)
     return Verdict(options.action_no_jobs, "steps-unresponsive" if facts.unanswered else "job-ending")
 
 

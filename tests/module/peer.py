@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path[:] = [p for p in sys.path if p]
-import _socket
+import _socket  # noqa: E402  # only after the path is safe
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCM_RIGHTS = _socket.SCM_RIGHTS
@@ -218,7 +218,7 @@ def main() -> None:
     if scenario == "full":
         time.sleep(60)
     while True:
-        fd, _ = listener._accept()
+        fd, _ = listener._accept()  # type: ignore[attr-defined]
         sock = _socket.socket(fileno=fd)
         if scenario == "closes":
             sock.close()

@@ -179,7 +179,7 @@ def test_hostile__session_phase(room: Room, scenario: str) -> None:
     check_failed(ran, OUTCOMES[scenario][0], SESSION_ERR, "open_session")
 
 
-@pytest.fixture()
+@pytest.fixture
 def helper_file(room: Room) -> Iterator[Room]:
     """The room with a helper file that may be spoilt."""
     saved = room.helper.read_bytes()

@@ -35,6 +35,7 @@ class Options:
     prolog_wait_s: float
     mode: str
     socket: str
+    greeting: bool
     profile: str
     problems: tuple[str, ...] = ()
 
@@ -79,6 +80,7 @@ def parse_options(args: Iterable[str]) -> Options:
         prolog_wait_s=float(values["prolog_wait"]),
         mode=values["mode"],
         socket=values["socket"],
+        greeting=values["greeting"] == "on",
         profile=values["profile"],
         problems=tuple(problems),
     )

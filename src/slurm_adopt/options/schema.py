@@ -39,8 +39,9 @@ OPTIONS = (
     ),
     OptionSpec(
         "action_unknown",
-        ("newest", "allow", "deny"),
-        "Several jobs, and caller ID names none: take the one that started last, let in outside all jobs, or refuse.",
+        ("newest", "preferred", "allow", "deny"),
+        "Several jobs, and caller ID names none: take the one that started last, the one chosen with `slurm-adopt use` "
+        "(else the newest), let in outside all jobs, or refuse.",
         stricter="deny",
     ),
     OptionSpec(
@@ -115,6 +116,13 @@ OPTIONS = (
         "The resident service's socket.",
         form="an absolute path",
         default="/run/slurm-adopt/login.sock",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "greeting",
+        ("off", "on"),
+        "Tell an interactive session in one line which job it is in, why, and how long it will last.",
+        stricter="off",
         origin="slurm-adopt",
     ),
     OptionSpec(

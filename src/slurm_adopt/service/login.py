@@ -14,18 +14,20 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, Verdict
+from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, Verdict
 from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
+from ..system.job_end import find_job_end
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault
 from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, read_environment, read_missing_namespaces
-from .gather import Found, Scan, find_membership
+from .gather import Found, Scan, find_membership, find_preferred
+from .greeting import greeting
 from .reply import compose
 from .starting import await_start, find_starting
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from ..wire.exchange import Connection, LoginReply, LoginRequest
     from .gather import StepSource
 
+#: Tells the session phase, and the user, how the job was picked.
+CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 #: The reply has to reach the module before it gives up.
 RESERVE_NS = 50 * MS
 #: More failed adoptions than this are not bad luck any more.
@@ -54,6 +58,7 @@ class Answer:
         self.facts = login.facts
         self.verdict = verdict
         self.processes = login.processes
+        self.caller_pid = login.caller_pid
 
 
 class Login:
@@ -79,6 +84,7 @@ class Login:
             uid=request.uid,
             source=peer,
             account_job=int(request.job) if request.job.isascii() and request.job.isdigit() else 0,
+            account_chosen=request.chosen if request.chosen in CHOICES else "",
         )
 
     def answer(self, verdict: Verdict, detail: str = "") -> Answer:
@@ -86,10 +92,22 @@ class Login:
         if verdict.action != "allow" or not verdict.job_id:
             self.release()
         kinds = tuple(namespace.kind for namespace in self.namespaces)
-        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail)
+        if self.options.greeting and verdict.chosen and self.facts.phase == "account":
+            # the session phase tells it, in a process that knows nothing of this one but the PAM environment
+            self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
+        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail, self.greeting(verdict))
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
         return Answer(reply, fds, self, verdict)
+
+    def greeting(self, verdict: Verdict) -> str:
+        """The line for the user, if the site wants one and this is the phase in which it is said."""
+        if not self.options.greeting or self.facts.phase != "open_session":
+            return ""
+        step = self.found.of_job(verdict.job_id)
+        identity = step.connection.identity if step is not None else None
+        end_s = find_job_end(verdict.job_id, identity.pid, identity.started, self.facts.uid) if identity else 0
+        return greeting(self.facts, verdict, end_s - time.time() if end_s else None)
 
     def release(self) -> None:
         """Give up what an adoption has collected."""
@@ -161,6 +179,8 @@ def _gather(login: Login) -> Task[str]:
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
         login.facts = replace(login.facts, prologs=prologs)
+    if login.options.action_unknown == "preferred" and len(found.own) > 1:
+        login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
 
 
@@ -187,9 +207,17 @@ def _await_start(login: Login) -> Task[None]:
 
 
 def _ask_caller(login: Login) -> Task[CallerFact]:
-    """Network caller ID."""
-    yield from ()
-    return CallerFact("unknown", 0, login.facts.source)
+    """Network caller ID, with at most half of what is left: the adoption is still to come."""
+    # most logins have one job and never ask: they do not pay for loading this
+    from ..system.callerid import find_caller
+
+    own = [(step.path.job_id, step.connection.identity) for step in login.found.own]
+    stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
+    version = max([step.version for step in login.facts.steps], default=0)
+    now_ns = time.monotonic_ns()
+    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    assert login.conf is not None, "there are steps, so there is a configuration"
+    return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
 
 
 def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:

@@ -43,6 +43,7 @@ def compose(
     env: tuple[tuple[str, str], ...] = (),
     joins: tuple[str, ...] = (),
     detail: str = "",
+    info: str = "",
 ) -> LoginReply:
     """The reply for a verdict."""
     level = "err" if options.problems else REASONS[verdict.reason].level
@@ -53,6 +54,7 @@ def compose(
         level=level,
         log=log_line(facts, options, verdict, detail) if options.log_level >= WANTED_FROM[level] else "",
         error=refusal(verdict.reason) if verdict.action == "deny" else "",
+        info=info,
         env=env,
         joins=joins,
         join_failed=join_failed if joins else "",
@@ -77,8 +79,8 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
     ]
     if facts.caller.status != "not-asked":
         pairs.append(("caller", facts.caller.status))
-    if facts.unanswered:
-        pairs.append(("unanswered", len(facts.unanswered)))
+    for code in sorted(set(facts.unanswered)):
+        pairs.append(("unanswered", f"{code}:{facts.unanswered.count(code)}"))
     if facts.waited_ms >= 0:
         pairs.append(("waited_ms", facts.waited_ms))
     pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]

@@ -59,7 +59,8 @@ class Connection:
 
 @record
 class LoginRequest:
-    """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC, `job` SLURM_JOB_ID of the PAM environment."""
+    """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` and `chosen` are SLURM_JOB_ID and
+    SLURM_ADOPT_CHOSEN of the PAM environment."""
 
     phase: str
     deadline_ns: int
@@ -71,6 +72,7 @@ class LoginRequest:
     job: str = ""
     args: tuple[str, ...] = ()
     connections: tuple[Connection, ...] = ()
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -116,6 +118,7 @@ def encode_request(request: LoginRequest) -> bytes:
         ("RHOST", request.rhost),
         ("TTY", request.tty),
         ("JOB", request.job),
+        ("CHOSEN", request.chosen),
     ]
     fields += [(f"ARG{index}", arg) for index, arg in enumerate(request.args)]
     for index, conn in enumerate(request.connections):
@@ -138,6 +141,7 @@ def decode_request(packet: bytes) -> LoginRequest:
         job=_text(fields, "JOB", ""),
         args=_family(fields, "ARG", ARG_CAP),
         connections=tuple(_connection(text) for text in _family(fields, "CONN", CONNECTION_CAP)),
+        chosen=_text(fields, "CHOSEN", ""),
     )
 
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The situations one after the other, each set up once, all on one node."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lab.machine import wait_for
+from lab.node import Node
+
+from . import cases
+from .cases import Case, Situation, expand
+from .situations import ORIGINAL, Call, Measured, Rig, moved_away, start_jobs
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that share a situation. `parallel`: all calls at once, where a situation lasts a moment or a call seconds."""
+
+    set_up: Callable[[Rig], contextlib.AbstractContextManager[object]]
+    cases: tuple[Case, ...]
+    parallel: bool = False
+
+
+def _cases(*situations: Situation) -> tuple[Case, ...]:
+    return tuple(case for situation in situations for case in expand(situation))
+
+
+def steady(rig: Rig) -> contextlib.AbstractContextManager[object]:
+    start_jobs(rig)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def roots_job(rig: Rig) -> Iterator[None]:
+    rig.jobs["root's"] = rig.node.submit("root")
+    yield
+    rig.node.cancel(rig.jobs["root's"])
+
+
+@contextlib.contextmanager
+def slurmd_down(rig: Rig) -> Iterator[None]:
+    rig.node.slurmd.stop()
+    try:
+        yield
+    finally:
+        rig.node.slurmd.start()
+
+
+def spool_missing(rig: Rig) -> contextlib.AbstractContextManager[object]:
+    return moved_away(rig.node, rig.node.spool_dir)
+
+
+@contextlib.contextmanager
+def spool_a_file(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, rig.node.spool_dir):
+        rig.node.write(rig.node.spool_dir, "not a directory\n")
+        yield
+
+
+@contextlib.contextmanager
+def conf_missing(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, "/etc/slurm/slurm.conf"), moved_away(rig.node, "/etc/slurm-llnl/slurm.conf"):
+        yield
+
+
+def ending(rig: Rig) -> contextlib.AbstractContextManager[object]:
+    """Two jobs are cancelled while a login in each of them ignores SIGTERM.
+
+    slurmstepd has killed it by then, but looks again only after a second: until then its socket is there and the step
+    says that it is ending (seen on 20.11 to 26.05). Any job that is left with sessions open ends like that.
+    """
+    node = rig.node
+    for uid, user in ((1504, "erin"), (1505, "dora")):
+        node.run(["useradd", "-m", "-u", str(uid), "-s", "/bin/bash", user])
+    for user, job in (("erin", "ending"), ("dora", "ending too")):
+        rig.jobs[job] = node.submit(user)
+        (done,) = rig.drive([(ORIGINAL, Call(user=user, linger_s=600, stays=True))])
+        assert done["code"] == 0, done
+    rig.jobs["running"] = node.submit("dora")
+    node.run(["scancel", str(rig.jobs["ending"]), str(rig.jobs["ending too"])])
+    return contextlib.nullcontext()
+
+
+def adoption_fails(rig: Rig) -> contextlib.AbstractContextManager[object]:
+    """slurmstepd answers -1, after 4 s: the step's freezer (v1) or its cgroup (v2) is not there any more."""
+    script = """
+    for step in $(find /sys/fs/cgroup/freezer /sys/fs/cgroup/unified -type d -path '*job_%d/step_extern' 2>/dev/null); do
+        for process in $(cat $step/cgroup.procs); do echo $process > ${step%%/slurm*}/cgroup.procs; done
+        rmdir $step
+    done
+    """
+    rig.node.run(script % rig.jobs["only"])
+    return contextlib.nullcontext()
+
+
+GROUPS = (
+    Group(steady, (*_cases(*cases.STEADY), *cases.MISSPELT)),
+    Group(roots_job, _cases(*cases.ROOTS_JOB)),
+    Group(slurmd_down, _cases(*cases.SLURMD_DOWN)),
+    Group(spool_missing, _cases(*cases.SPOOL_MISSING)),
+    Group(spool_a_file, _cases(*cases.SPOOL_A_FILE)),
+    Group(conf_missing, _cases(*cases.CONF_MISSING)),
+    Group(ending, cases.ENDING, parallel=True),
+    Group(adoption_fails, cases.FAILS, parallel=True),
+)
+CASES = tuple(case for group in GROUPS for case in group.cases)
+
+
+def measure_all() -> dict[str, Measured]:
+    """What both modules do in every case, by the case's name."""
+    measured: dict[str, Measured] = {}
+    with Rig(Node()) as rig:
+        for group in GROUPS:
+            with group.set_up(rig):
+                results = rig.measure([case.call for case in group.cases], group.parallel)
+            measured.update((case.name, result) for case, result in zip(group.cases, results))
+        wait_for(lambda: not rig.node.extern_socket(rig.jobs["ending"]), "the ending job to end")
+    return measured
