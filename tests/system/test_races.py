@@ -12,7 +12,6 @@ import pytest
 
 from lab.machine import LabError, wait_for
 from lab.node import Node
-from lab.older import packages_for, rebuild_module
 from lab.product import use_product, use_strict_lines
 
 STRICT = "required pam_slurm_adopt.so profile=strict"
@@ -25,10 +24,9 @@ PROLOG = "#!/bin/sh\n[ ! -e /etc/lab/prolog-fails ] || exit 1\nsleep $(cat /etc/
     ids=lambda suite: suite or "host",
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
-    with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}, packages=packages_for(request.param)) as node:
+    with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}) as node:
         node.write("/etc/lab/prolog", PROLOG, 0o755)
         use_product(node)
-        rebuild_module(node)
         yield node
 
 

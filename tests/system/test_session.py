@@ -16,7 +16,6 @@ import pytest
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.older import packages_for, rebuild_module
 from lab.product import install_product
 
 OURS = "required pam_slurm_adopt.so profile=strict"
@@ -44,9 +43,8 @@ XAUTH_SCRIPT = "#!/bin/sh\nexit 0\n"
     ids=lambda suite: suite or "host",
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
-    with Node(suite=request.param, packages=packages_for(request.param)) as node:
+    with Node(suite=request.param) as node:
         install_product(node)
-        rebuild_module(node)
         node.write("/etc/lab/move", MOVE_SCRIPT, 0o755)
         if not node.path("/usr/bin/xauth").exists():
             node.write("/usr/bin/xauth", XAUTH_SCRIPT, 0o755)
