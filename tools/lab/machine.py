@@ -93,6 +93,7 @@ class Machine:
                 "hostname": self.hostname,
                 "addresses": self.addresses,
                 "caller": os.getpid(),
+                "cgroups": self.tree.to_json(),
             }
         )
         self._said = _output()

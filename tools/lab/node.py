@@ -113,6 +113,7 @@ class Node(Machine):
             f"cp -p /lib/security/pam_slurm_adopt.so {self.original_module} 2>/dev/null || "
             f"cp -p /lib/*/security/pam_slurm_adopt.so {self.original_module}"
         )
+        self.run(["truncate", "-s", "0", "/run/lab/log"])  # of what useradd said
 
     @property
     def slurm_release(self) -> tuple[int, int]:
