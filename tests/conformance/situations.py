@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -141,12 +142,16 @@ class Rig:
 
     def reasons(self, mark: int) -> dict[str, str]:
         """Our reason codes since `mark`, by the driver's name of the call."""
+        return {name: line.partition(" reason=")[2].split()[0] for name, line in self.verdicts(mark).items()}
+
+    def verdicts(self, mark: int) -> dict[str, str]:
+        """Our log lines since `mark`, by the driver's name of the call."""
         found = {}
         for line in self.node.log_since(mark):
-            head, mark_text, rest = line.partition(" reason=")
-            if mark_text and "verdict=" in head:
-                found[head.split("case")[-1].split(":")[0].split("[")[0]] = rest.split()[0]
-        return {f"case{number}": reason for number, reason in found.items()}
+            head, verdict, rest = line.partition(": verdict=")
+            if verdict and " reason=" in rest:
+                found[re.findall(r"case\d+", head)[0]] = rest
+        return found
 
 
 def start_jobs(rig: Rig) -> None:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
+from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
 from ..record import record
-from ..system.preferences import read_preference
 from ..system.procfs import read_cgroups
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
@@ -141,12 +140,13 @@ def ask_steps(
 ) -> Task[list[OwnStep | StepFault | None]]:
     """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
 
-    Nobody waits longer than half of the time that is left, nor longer than a grace once a step of the user's is found.
+    Nobody waits longer than half of the time that is left, nor longer than a grace once a step is found that the user
+    can log in to: one that is ending must not hide a running one whose slurmstepd is slow.
     """
     now_ns = time.monotonic_ns()
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     tasks = [_ask(path, uid, owners, until_ns) for path in paths]
-    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH)
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
         if isinstance(outcome, DeadlineExceeded):
@@ -156,6 +156,10 @@ def ask_steps(
         else:
             answers.append(outcome)
     return answers
+
+
+def _takes_logins(answer: OwnStep | None) -> bool:
+    return answer is not None and answer.fact.state == RUNNING
 
 
 def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
@@ -171,6 +175,8 @@ def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) ->
 
 def find_preferred(uid: int, found: Found) -> int:
     """The job that the user has chosen, if its extern step is still the one of that time; else 0."""
+    from ..system.preferences import read_preference  # here, because few sites want it and every login would pay
+
     preference = read_preference(uid)
     step = found.of_job(preference.job_id) if preference is not None else None
     if preference is None or step is None:

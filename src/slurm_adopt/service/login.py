@@ -14,12 +14,11 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, Verdict
+from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, Verdict
 from ..options.parse import parse_options
-from ..policy import decide
+from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.job_end import find_job_end
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
@@ -27,8 +26,8 @@ from ..system.stepd import StepFault
 from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, read_environment, read_missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
-from .greeting import greeting
 from .reply import compose
+from .starting import await_start, find_starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +45,13 @@ CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 RESERVE_NS = 50 * MS
 #: More failed adoptions than this are not bad luck any more.
 ATTEMPT_CAP = 4
+#: PAM lines that were parsed already, for the resident service.
+KNOWN_LINES: dict[tuple[str, ...], Options] = {}
+KNOWN_LINES_CAP = 64
+
+
+class CallerGone(Exception):
+    """Nobody is there any more to be adopted."""
 
 
 class Answer:
@@ -57,6 +63,7 @@ class Answer:
         self.facts = login.facts
         self.verdict = verdict
         self.processes = login.processes
+        self.caller_pid = login.caller_pid
 
 
 class Login:
@@ -65,7 +72,7 @@ class Login:
     def __init__(self, request: LoginRequest, caller_pid: int, source: StepSource) -> None:
         self.request = request
         self.source = source
-        self.options: Options = parse_options(request.args)
+        self.options = options_of(request.args)
         self.caller_pid = caller_pid
         self.deadline_ns = request.deadline_ns - RESERVE_NS
         self.connection: Connection | None = choose_connection(request.connections, request.rhost)
@@ -85,6 +92,14 @@ class Login:
             account_chosen=request.chosen if request.chosen in CHOICES else "",
         )
 
+    def find_processes(self) -> tuple[Process, ...]:
+        """The processes to adopt; looked for once, and only for a login that may be admitted."""
+        if not self.processes:
+            self.processes = find_login_processes(self.caller_pid, self.request.connections)
+        if not self.processes:
+            raise CallerGone(f"process {self.caller_pid} has ended")
+        return self.processes
+
     def answer(self, verdict: Verdict, detail: str = "") -> Answer:
         """The reply for a verdict; what the verdict does not need is given up."""
         if verdict.action != "allow" or not verdict.job_id:
@@ -102,6 +117,9 @@ class Login:
         """The line for the user, if the site wants one and this is the phase in which it is said."""
         if not self.options.greeting or self.facts.phase != "open_session":
             return ""
+        from ..system.job_end import find_job_end  # here, because few sites want it and every login would pay
+        from .greeting import greeting
+
         step = self.found.of_job(verdict.job_id)
         identity = step.connection.identity if step is not None else None
         end_s = find_job_end(verdict.job_id, identity.pid, identity.started, self.facts.uid) if identity else 0
@@ -117,6 +135,15 @@ class Login:
         for namespace in self.namespaces:
             os.close(namespace.fd)
         self.namespaces = []
+
+
+def options_of(args: tuple[str, ...]) -> Options:
+    """The options of a PAM line; a node has one or two of them."""
+    if args not in KNOWN_LINES:
+        if len(KNOWN_LINES) >= KNOWN_LINES_CAP:
+            KNOWN_LINES.clear()
+        KNOWN_LINES[args] = parse_options(args)
+    return KNOWN_LINES[args]
 
 
 def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | None = None) -> Task[Answer]:
@@ -143,23 +170,22 @@ def _failure(login: Login, reason: str, detail: str) -> Answer:
 def _decide(login: Login) -> Task[Answer]:
     if login.request.phase == "close_session":
         return login.answer(Verdict("ignore", "session-closed"))
-    processes = login.processes = find_login_processes(login.caller_pid, login.request.connections)
-    if not processes:
-        return _failure(login, "internal-error", f"the caller, process {login.caller_pid}, is gone")
     detail = yield from _gather(login)
-    if login.facts.phase == "open_session":
-        login.facts = replace(login.facts, member_of=find_membership(processes, login.found))
+    if login.facts.phase == "open_session" and login.found.own:
+        login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), login.found))
     while True:
         decision = decide(login.facts, login.options)
         if isinstance(decision, AskCaller):
             login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
+        elif isinstance(decision, AwaitStart):
+            yield from _await_start(login)
         elif isinstance(decision, Adopt):
-            attempt = yield from _attempt(login, decision, processes)
+            attempt = yield from _attempt(login, decision, login.find_processes())
             login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
             if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
                 login.facts = _give_up(login.facts)
         else:
-            return (yield from _finish(login, decision, processes, detail))
+            return (yield from _finish(login, decision, detail))
 
 
 def _gather(login: Login) -> Task[str]:
@@ -174,13 +200,46 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
+    if login.request.phase == "account" and not newest_first(login.facts):
+        prologs = find_starting(conf, login.options.nodename, login.request.uid)
+        login.facts = replace(login.facts, prologs=prologs)
     return ""
 
 
+def _await_start(login: Login) -> Task[None]:
+    """Wait for the user's job to start; what is found then takes the place of what was found before."""
+    conf, options, uid = login.conf, login.options, login.request.uid
+    assert conf is not None, "steps or prologs were found"
+    begun_ns = time.monotonic_ns()
+    wait_ns = int(options.prolog_wait_s * 1000) * MS
+    try:
+        login.found = yield from await_start(
+            login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
+        )
+    except SpoolFault as fault:
+        login.facts = replace(login.facts, fault=fault.reason)
+        return
+    login.facts = replace(
+        login.facts,
+        steps=login.found.steps(),
+        unanswered=tuple(login.found.unanswered),
+        prologs=find_starting(conf, options.nodename, uid),
+        waited_ms=(time.monotonic_ns() - begun_ns) // MS,
+    )
+
+
 def _ask_caller(login: Login) -> Task[CallerFact]:
-    """Network caller ID."""
-    yield from ()
-    return CallerFact("unknown", 0, login.facts.source)
+    """Network caller ID, with at most half of what is left: the adoption is still to come."""
+    # most logins have one job and never ask: they do not pay for loading this
+    from ..system.callerid import find_caller
+
+    own = [(step.path.job_id, step.connection.identity) for step in login.found.own]
+    stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
+    version = max([step.version for step in login.facts.steps], default=0)
+    now_ns = time.monotonic_ns()
+    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    assert login.conf is not None, "there are steps, so there is a configuration"
+    return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
 
 
 def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:
@@ -231,13 +290,13 @@ def _give_up(facts: Facts) -> Facts:
     return replace(facts, attempts=facts.attempts + rest)
 
 
-def _finish(login: Login, verdict: Verdict, processes: tuple[Process, ...], detail: str) -> Task[Answer]:
+def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
     if verdict.reason == "session-verified":
         step = login.found.of_job(verdict.job_id)
         assert step is not None, "the session was found in one of the user's own steps"
         step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
-            yield from _collect(login, verdict.job_id, processes)
+            yield from _collect(login, verdict.job_id, login.find_processes())
         except StepFault as fault:
             login.release()
             attempt = Attempt(verdict.job_id, verdict.chosen, fault.reason, str(fault))

@@ -40,6 +40,7 @@ MAX_BYTES = 16 << 20
 MAX_FILES = 512
 # Slurm has no limit; nobody nests more than two or three deep, and a file may include itself
 MAX_DEPTH = 8
+DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
@@ -72,6 +73,7 @@ class SlurmConf:
     path: str
     cluster_name: str
     spool_dir: str
+    pid_file: str
     slurmd_port: int
     slurm_user: str
     slurmd_user: str
@@ -80,6 +82,7 @@ class SlurmConf:
     auth_info: str
     hash_plugin: str
     prolog_flags: tuple[str, ...]
+    prolog: str
     proctrack_type: str
     task_plugin: tuple[str, ...]
     launch_parameters: tuple[str, ...]
@@ -236,6 +239,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
         path=path,
         cluster_name=values.get("clustername", "").lower(),
         spool_dir=spool_dir,
+        pid_file=values.get("slurmdpidfile", DEFAULT_PID_FILE),
         slurmd_port=port,
         slurm_user=values.get("slurmuser", "root"),
         slurmd_user=values.get("slurmduser", "root"),
@@ -245,6 +249,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
         auth_info=values.get("authinfo", ""),
         hash_plugin=values.get("hashplugin", "hash/k12").lower(),
         prolog_flags=_list(values.get("prologflags", "")),
+        prolog=values.get("prolog", ""),
         proctrack_type=values.get("proctracktype", "proctrack/cgroup").lower(),
         task_plugin=_list(values.get("taskplugin", "")),
         launch_parameters=_list(values.get("launchparameters", "")),

@@ -18,7 +18,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from typing import Any, TypeVar, Union
 
     T = TypeVar("T")
@@ -81,11 +81,17 @@ def run(task: Task[T]) -> T:
         task.close()
 
 
-def all_of(tasks: Sequence[Task[T]], until_ns: int, enough_ns: int = 0, width: int = 256) -> Task[list[Outcome[T]]]:
+def all_of(
+    tasks: Sequence[Task[T]],
+    until_ns: int,
+    enough_ns: int = 0,
+    width: int = 256,
+    is_enough: Callable[[T], bool] = bool,
+) -> Task[list[Outcome[T]]]:
     """Run tasks side by side; their results, or the exceptions they ended with, in their order.
 
     A task that is not done at `until_ns` is closed, its outcome is `DeadlineExceeded`. With `enough_ns`, one result
-    that is true is enough from then on. At most `width` tasks are under way at once.
+    that `is_enough` is enough from then on. At most `width` tasks are under way at once.
     """
     outcomes: list[Any] = [DeadlineExceeded()] * len(tasks)
     waiting: dict[int, Wait] = {}
@@ -99,7 +105,7 @@ def all_of(tasks: Sequence[Task[T]], until_ns: int, enough_ns: int = 0, width: i
         except StopIteration as end:
             waiting.pop(index, None)
             outcomes[index] = end.value
-            found = found or bool(end.value)
+            found = found or is_enough(end.value)
         except Exception as error:  # the outcome of one task is not the business of the others
             waiting.pop(index, None)
             outcomes[index] = error

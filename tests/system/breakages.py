@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to break a node, each undone afterwards. All take the rig of tests.conformance, with jobs `only` (bob's) and
+`carol's`, and are context managers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tests.conformance.situations import Rig, moved_away
+
+from lab.machine import LabError, wait_for
+
+CONF = "/etc/slurm/slurm.conf"
+OTHER_CONF = "/etc/slurm-llnl/slurm.conf"
+HELPER = "/usr/libexec/slurm-adopt/helper"
+#: A job that Slurm does not know; alice is its user.
+FAKE_JOB = 4711
+ALICE = 1501
+
+Breakage = Callable[[Rig], AbstractContextManager[object]]
+
+
+def start(rig: Rig) -> None:
+    """Put the jobs and the fake slurmstepd there."""
+    node = rig.node
+    node.install(Path(__file__).with_name("fake_stepd.py"), "/run/lab/fake_stepd.py")
+    rig.jobs["only"] = node.submit("bob")
+    rig.jobs["carol's"] = node.submit("carol")
+
+
+def socket_path(rig: Rig, job: int) -> str:
+    return f"{rig.node.spool_dir}/{rig.node.node_name}_{job}.4294967292"
+
+
+def stepd_pid(rig: Rig, job: int) -> int:
+    """The job's extern slurmstepd, by its pid in the node."""
+    for process in rig.node.processes(0):
+        if process.command == f"slurmstepd: [{job}.extern]":
+            return process.pid
+    raise LabError(f"job {job} has no slurmstepd")
+
+
+def fake(scenario: str, like: str = "") -> Breakage:
+    """A fake slurmstepd for alice; or in the place of a real job's, in its cgroups (`like`)."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        with contextlib.ExitStack() as undo:
+            job, uid, pid = FAKE_JOB, ALICE, []
+            if like:
+                job = rig.jobs[like]
+                uid, pid = rig.node.account("bob")[0], [str(stepd_pid(rig, job))]
+                undo.enter_context(moved_away(rig.node, socket_path(rig, job)))
+            argv = ["python3", "/run/lab/fake_stepd.py", scenario, socket_path(rig, job), str(uid), *pid]
+            process = rig.node.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n", "the fake slurmstepd did not start"
+                yield
+            finally:
+                process.communicate()
+
+    return breakage
+
+
+def spool_entry(command: str) -> Breakage:
+    """An entry with the name of a step's socket, made by a command with {path} and {bobs} in it."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        path = socket_path(rig, FAKE_JOB)
+        rig.node.run(command.format(path=path, bobs=socket_path(rig, rig.jobs["only"])))
+        try:
+            yield
+        finally:
+            rig.node.run(["rm", "-rf", path])
+
+    return breakage
+
+
+def stop_stepd(job: str) -> Breakage:
+    """A job's extern slurmstepd is stopped: its socket takes connections, nobody answers."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        pid = stepd_pid(rig, rig.jobs[job])
+        rig.node.run(["kill", f"-{signal.SIGSTOP}", str(pid)])
+        try:
+            wait_for(lambda: ") T " in rig.node.read(f"/proc/{pid}/stat"), "slurmstepd to stop")
+            yield
+        finally:
+            rig.node.run(["kill", f"-{signal.SIGCONT}", str(pid)])
+
+    return breakage
+
+
+def helper(script: str | None, mode: int = 0o755, owner: str | None = None) -> Breakage:
+    """Another script in the helper's place; None: nothing at all."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        with moved_away(rig.node, HELPER):
+            if script is not None:
+                rig.node.write(HELPER, f"#!/bin/sh\n{script}\n", mode, owner)
+            yield
+
+    return breakage
+
+
+@contextlib.contextmanager
+def package_broken(rig: Rig) -> Iterator[None]:
+    """A file that every login loads is cut off."""
+    path = "/usr/lib/slurm-adopt/slurm_adopt/model.py"
+    with moved_away(rig.node, path):
+        rig.node.run(f"head -c 1000 {path}.away > {path}")
+        yield
+
+
+@contextlib.contextmanager
+def package_wrong(rig: Rig) -> Iterator[None]:
+    """A function that every login calls fails in a way that nobody thought of."""
+    path = "/usr/lib/slurm-adopt/slurm_adopt/service/gather.py"
+    with moved_away(rig.node, path):
+        rig.node.run(f"(cat {path}.away; echo 'list_steps = None') > {path}")
+        yield
+
+
+# slurm.conf --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def conf_missing(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, CONF), moved_away(rig.node, OTHER_CONF):
+        yield
+
+
+def conf(text: str | None, mode: int = 0o644, owner: str | None = None, added: str = "") -> Breakage:
+    """Another slurm.conf; None: what it was, and `added`."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        with moved_away(rig.node, CONF):
+            rig.node.write(CONF, (rig.node.read(f"{CONF}.away") if text is None else text) + added, mode, owner)
+            yield
+
+    return breakage
+
+
+@contextlib.contextmanager
+def conf_directory(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, CONF):
+        rig.node.path(CONF).mkdir()
+        yield
+
+
+conf_world_writable = conf(None, mode=0o666)
+conf_of_user = conf(None, owner="alice")
+conf_malformed = conf(None, added="SlurmdSpoolDir=nowhere\n")
+conf_include_loop = conf(None, added=f"Include {CONF}\n")
+conf_include_missing = conf(None, added="Include /etc/slurm/gone.conf\n")
+
+
+# SlurmdSpoolDir ----------------------------------------------------------------------------------------------
+
+
+def spool_missing(rig: Rig) -> AbstractContextManager[object]:
+    return moved_away(rig.node, rig.node.spool_dir)
+
+
+@contextlib.contextmanager
+def spool_file(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, rig.node.spool_dir):
+        rig.node.write(rig.node.spool_dir, "not a directory\n")
+        yield
+
+
+@contextlib.contextmanager
+def spool_loop(rig: Rig) -> Iterator[None]:
+    with moved_away(rig.node, rig.node.spool_dir):
+        rig.node.run(["ln", "-s", rig.node.spool_dir, rig.node.spool_dir])
+        yield
+
+
+@contextlib.contextmanager
+def spool_world_writable(rig: Rig) -> Iterator[None]:
+    folder = rig.node.path(rig.node.spool_dir)
+    mode = folder.stat().st_mode & 0o7777
+    folder.chmod(0o777)
+    try:
+        yield
+    finally:
+        folder.chmod(mode)
+
+
+@contextlib.contextmanager
+def spool_of_user(rig: Rig) -> Iterator[None]:
+    rig.node.run(["chown", "alice", rig.node.spool_dir])
+    try:
+        yield
+    finally:
+        rig.node.run(["chown", "root", rig.node.spool_dir])

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fault of the table, in an isolated node with real Slurm: nobody waits, nobody slips in, root gets in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.outcome import Outcome, outcome_of
+from tests.conformance.situations import OURS, Call, Rig
+from tests.system import breakages
+from tests.system.faults import DENY, ELSEWHERE, FAULTS, MODULE_TEXTS, NO_FAILURE, TABLE, Fault, render
+
+from lab.node import Node
+from slurm_adopt.model import REASONS
+
+TIMEOUT_S = 1
+LINES = (f"timeout={TIMEOUT_S}", f"timeout={TIMEOUT_S} profile=strict")
+ROOT_LINE = f"timeout={TIMEOUT_S} profile=strict ignore_root=0"
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    if os.geteuid() != 0:
+        pytest.skip("an isolated node needs root")
+    with Rig(Node()) as rig:
+        breakages.start(rig)
+        yield rig
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_faults__row(fault: Fault, rig: Rig) -> None:
+    calls = [*(Call(args + fault.args, fault.user) for args in LINES), Call(ROOT_LINE + fault.args, "root")]
+    mark = rig.node.log_mark()
+    with fault.set_up(rig):
+        results = rig.drive([(OURS, call) for call in calls], parallel=True)
+    names = {job: name for name, job in rig.jobs.items()}
+    outcomes = [outcome_of(result, names) for result in results]
+    story = "\n".join([*map(str, outcomes), *(str(result) for result in results), *rig.node.log_since(mark)])
+
+    lines = rig.verdicts(mark)
+    for outcome, result, reason, expected in zip(outcomes, results, fault.reasons, fault.results):
+        line = lines.get(result["name"], "")
+        assert outcome.result == expected, story
+        assert f" reason={reason} " in line, story
+        assert fault.cause in line, story
+        assert result["elapsed_s"] <= fault.within_s, story
+        if outcome.result != DENY:
+            assert outcome.job == fault.in_job, story
+        check_message(outcome, result["messages"], fault, story)
+    strict = outcomes[1]
+    assert strict.result == DENY or (strict.result == "success" and strict.job), story
+
+    assert outcomes[2].result in ("success", "ignore"), story
+    assert results[2]["elapsed_s"] <= TIMEOUT_S + 1, story
+    assert rig.node.run(["pgrep", "-f", breakages.HELPER], check=False).stdout == "", "a helper was left behind"
+
+
+def check_message(outcome: Outcome, messages: list[str], fault: Fault, story: str) -> None:
+    """A refused user reads the true reason; whoever gets in reads nothing."""
+    said = [text for text in messages if not text.endswith("=try_again")]
+    if outcome.result != DENY:
+        assert said == [], story
+        return
+    assert len(said) == 1, story
+    assert fault.text() in said[0], story
+
+
+def test_faults__table_is_this_table() -> None:
+    assert TABLE.read_text() == render(), "run: python -m tests.system.faults"
+
+
+def test_faults__every_reason_code_is_proved() -> None:
+    proved = {code for fault in FAULTS for code in (*fault.reasons, fault.cause)}
+    assert proved - {""} <= set(REASONS)
+    missing = set(REASONS) - proved - NO_FAILURE - {other.reason for other in ELSEWHERE}
+    assert missing == set(), "a reason code without a fault in the table"
+    for other in ELSEWHERE:
+        file, _, function = other.test.partition("::")
+        assert f"def {function}" in (Path(__file__).parents[1] / file).read_text(), other
+
+
+def test_faults__names_are_unique_and_plain() -> None:
+    names = [fault.name for fault in FAULTS]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names)
+
+
+def test_faults__module_texts_are_the_modules() -> None:
+    source = (TABLE.parents[2] / "src" / "pam" / "module.c").read_text()
+    for reason, text in MODULE_TEXTS.items():
+        assert f'"{reason}"' in source
+        assert f'"{text}"' in source

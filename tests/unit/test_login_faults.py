@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of a login that no broken node shows on demand: each has its reason code, none an exception."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from slurm_adopt.model import STEP_ENDING
+from slurm_adopt.service.adopt import act_adopt, confirm
+from slurm_adopt.service.login import decide_login
+from slurm_adopt.system import procfs, stepd
+from slurm_adopt.system.procfs import Process
+from slurm_adopt.system.stepd import Identity, StepConnection, StepFault
+from slurm_adopt.system.task import DeadlineExceeded, run
+from slurm_adopt.wire.exchange import LoginReply, LoginRequest
+
+TIME_S = 5
+
+
+class BrokenSource:
+    """A `StepSource` whose first question fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+        yield from ()
+        raise self.error
+
+
+def login(error: Exception, *args: str, uid: int = 1501) -> LoginReply:
+    deadline_ns = time.monotonic_ns() + TIME_S * 10**9
+    request = LoginRequest(phase="account", deadline_ns=deadline_ns, service="sshd", user="alice", uid=uid, args=args)
+    return run(decide_login(request, os.getpid(), BrokenSource(error))).reply  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(DeadlineExceeded(), "deadline"), (RuntimeError("sabotage"), "internal-error")]
+)
+def test_login_faults__have_a_reason_and_the_generic_action(error: Exception, reason: str) -> None:
+    by_default, strict, root = login(error), login(error, "profile=strict"), login(error, "profile=strict", uid=0)
+    assert (by_default.result, by_default.reason) == ("ignore", reason)
+    assert (strict.result, strict.reason) == ("perm_denied", reason)
+    assert strict.error.startswith("Access denied by pam_slurm_adopt: ")
+    assert "sabotage" not in strict.error
+    assert root.result == "ignore"
+    assert f"detail={type(error).__name__}" in strict.log.replace('"', "") or reason == "deadline"
+
+
+def connection(pid: int, started: int, uid: int = 1501) -> StepConnection:
+    """Never connected: what fails here fails before anything is sent."""
+    made = StepConnection.__new__(StepConnection)
+    made.identity = Identity(38 << 8, pid, started, uid, "running")
+    return made
+
+
+def me() -> Process:
+    process = procfs.read_process(os.getpid())
+    assert process is not None
+    return process
+
+
+def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
+    with pytest.raises(StepFault) as fault:
+        run(act_adopt(connection(1, 1, uid=1502), 1501, (me(),)))
+    assert fault.value.reason == "step-foreign"
+
+
+def test_login_faults__process_with_the_same_pid_but_another_start() -> None:
+    mine = me()
+    other = Process(mine.pid, mine.parent, mine.started - 1, mine.real_uid, mine.uid)
+    with pytest.raises(StepFault) as fault:
+        run(confirm(connection(mine.pid, mine.started), other))
+    assert fault.value.reason == "process-changed"
+
+
+def test_login_faults__process_that_is_gone() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    mine = me()
+    with pytest.raises(StepFault) as fault:
+        run(confirm(connection(mine.pid, mine.started), Process(child, mine.pid, 1, 0, 0)))
+    assert fault.value.reason == "process-changed"
+
+
+def test_login_faults__slurmstepd_that_ended_while_it_adopted() -> None:
+    mine = me()
+    with pytest.raises(StepFault) as fault:
+        run(confirm(connection(mine.pid, mine.started - 1), mine))
+    assert fault.value.reason == STEP_ENDING
+
+
+def test_login_faults__add_of_pid_zero_is_never_sent() -> None:
+    """slurmstepd would move itself into the user's cgroup (seen on 22.05)."""
+    from slurm_adopt.wire.errors import LocalProtocolError
+
+    for pid in (0, 1, -1, 1 << 31):
+        with pytest.raises(LocalProtocolError):
+            run(stepd.add_process(connection(1, 1), pid))
