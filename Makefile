@@ -48,6 +48,7 @@ conformance: setup
 ## make test-vm: a virtual machine with systemd, cgroup v2 and SELinux (some ten minutes where KVM does not work)
 test-vm: setup
 	@$(PY) -m pytest tests/vm -m vm
+	@$(PY) -m pytest tests/vm_selinux -m vm
 
 ## make matrix: every kind of login, with the original module and with ours, on the node and the virtual machine
 matrix: setup

@@ -62,8 +62,8 @@ class VmTarget(Vm):
     has_systemd = True
     parallel = 2
 
-    def __init__(self, suite: str = "trixie") -> None:
-        super().__init__(suite)
+    def __init__(self, suite: str = "trixie", *, selinux: bool = False) -> None:
+        super().__init__(suite, selinux=selinux)
         self.modules: dict[str, str] = {}
 
     def up(self) -> None:
