@@ -17,6 +17,8 @@ def measured() -> dict[str, Measured]:
     return measure_all()
 
 
+#: Values that the original does not have.
+OUR_VALUES = {"action_unknown=preferred"}
 #: What is still to be built.
 PENDING = {"several jobs, from one of them": "caller ID is not asked yet"}
 
@@ -44,7 +46,7 @@ def test_conformance__every_value_of_every_option_is_tried() -> None:
     for option in OPTIONS:
         if option.origin == "original" and option.name != "log_level":
             missing = {f"{option.name}={value}" for value in option.values} - tried
-            assert not missing
+            assert missing <= OUR_VALUES
     assert {word.partition("=")[0] for word in tried} >= {
         option.name for option in OPTIONS if option.origin == "original"
     }
