@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PYTHONPATH := src:tools:.
 
-.PHONY: all setup test test-releases lint demo conformance bench install clean
+.PHONY: all setup test test-releases lint demo demo-cluster conformance bench install clean
 
 all: $(BUILD)/build.ninja
 	@meson compile -C $(BUILD)
@@ -40,6 +40,10 @@ lint: setup
 ## make demo: an isolated node with real Slurm and sshd tells the story; KEEP=1 leaves it up
 demo: setup
 	@$(PY) tools/demo.py $(if $(KEEP),--keep)
+
+## make demo-cluster: logins from node to node, and the jobs they go to
+demo-cluster: setup
+	@$(PY) tools/demo_cluster.py $(if $(KEEP),--keep)
 
 ## make conformance: our module and Debian's C module side by side
 conformance: setup

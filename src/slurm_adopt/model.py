@@ -71,6 +71,8 @@ class Facts:
     `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
     already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
     (0: none, or the site does not ask for it).
+    `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
+    `waited_ms` is how long the login waited for one to start (-1: it did not).
     """
 
     phase: str
@@ -87,11 +89,18 @@ class Facts:
     member_of: int = 0
     account_chosen: str = ""
     preferred: int = 0
+    prologs: tuple[int, ...] = ()
+    waited_ms: int = -1
 
 
 @record
 class AskCaller:
     """The next step: ask the source of the connection which job it comes from."""
+
+
+@record
+class AwaitStart:
+    """The next step: wait until the user's job has started here, as long as `prolog_wait=` says."""
 
 
 @record
@@ -250,6 +259,7 @@ REASONS = _table(
         "The job has namespaces, but this process is not the one that lives on, and no session line joins them later.",
         level="err",
     ),
+    Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     # --- what the module says on its own, when there is no answer to carry out ---
     Reason("helper-unreachable", "Neither the service nor the helper could be started or reached.", level="err"),
     Reason("helper-untrusted", "The socket's owner or the helper's file is not root's.", level="err"),
@@ -260,4 +270,13 @@ REASONS = _table(
     Reason("join-failed", "The kernel refused to join the job's namespaces.", level="err"),
     # --- caller ID ---
     Reason("caller-foreign", "Caller ID named a job that is not the user's.", level="warning"),
+    Reason("caller-not-a-node", "The connection comes from an address that is no configured node's."),
+    Reason("caller-unreachable", "slurmd of the source node could not be reached."),
+    Reason("caller-silent", "slurmd of the source node did not answer in time."),
+    Reason("caller-refused", "slurmd of the source node refused the question, or closed the connection."),
+    Reason("caller-malformed", "The answer from the source node was malformed.", level="warning"),
+    Reason("caller-untrusted", "The answer from the source node is not authentic.", level="warning"),
+    Reason(
+        "caller-no-credential", "munged, or auth/slurm's key or socket, did not work on this node.", level="warning"
+    ),
 )

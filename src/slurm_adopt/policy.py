@@ -25,6 +25,7 @@ from .model import (
     STEP_GONE,
     Adopt,
     AskCaller,
+    AwaitStart,
     Facts,
     StepFact,
     Verdict,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from .options.parse import Options
 
-    Decision = Union[Adopt, AskCaller, Verdict]
+    Decision = Union[Adopt, AskCaller, AwaitStart, Verdict]
 
 #: Faults after which the node may still be said to have no jobs, as the original does: nothing ever ran here.
 NO_JOB_FAULTS = ("spool-dir-missing",)
@@ -62,6 +63,8 @@ def _decide_account(facts: Facts, options: Options) -> Decision:
         return adopted
     usable = newest_first(facts)
     if not usable and not facts.attempts:
+        if _why_no_job(facts) == "job-starting" and options.prolog_wait_s > 0 and facts.waited_ms < 0:
+            return AwaitStart()
         return Verdict(options.action_no_jobs, _why_no_job(facts))
     left = _untried(facts, usable)
     if len(usable) > 1 or not options.single_job_skip_rpc:
@@ -134,7 +137,7 @@ def _why_no_job(facts: Facts) -> str:
     states = {step.state for step in facts.steps}
     if facts.unanswered:
         return "steps-unresponsive"
-    if states - {ENDING}:
+    if states - {ENDING} or facts.prologs:
         return "job-starting"
     return "job-ending" if states else "no-job"
 

@@ -67,7 +67,8 @@ def _repr(self: Any) -> str:
 @dataclass_transform(frozen_default=True)
 def record(cls: type[T]) -> type[T]:
     """Make `cls` a frozen value object from its annotated fields, in their order."""
-    fields = tuple(cls.__dict__["__annotations__"]) if "__annotations__" in cls.__dict__ else tuple(cls.__annotations__)
+    # Python 3.9 has no __annotations__ on a class without any; 3.14 makes them only when asked for by attribute.
+    fields = tuple(getattr(cls, "__annotations__", ()))
     members: dict[str, Any] = {
         "__fields__": fields,
         "__defaults__": {name: cls.__dict__[name] for name in fields if name in cls.__dict__},

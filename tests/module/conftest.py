@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -182,7 +183,8 @@ class Room:
             if key == "message":
                 (ran.errors if values[0] == "3" else ran.infos).append("\t".join(values[1:]))
             elif key == "env":
-                ran.env.update([values[0].split("=", 1)])
+                name, _, value = values[0].partition("=")
+                ran.env[name] = value
             elif key == "changed":
                 ran.changed.append(values)
             elif key == "ns":
@@ -219,19 +221,22 @@ def compile_module(build: Path, *meson_options: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plain_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As it is shipped."""
-    return compile_module(tmp_path_factory.mktemp("plain") / "build")
+def workshop() -> Iterator[Path]:
+    """Everything built, gone with the run: three builds with sanitizers are not worth keeping for the next ones."""
+    with tempfile.TemporaryDirectory(prefix="slurm-adopt-module-") as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_build(workshop: Path) -> Path:
+    """As it is shipped."""
+    return compile_module(workshop / "plain")
+
+
+@pytest.fixture(scope="session")
+def build(workshop: Path) -> Path:
     """With sanitizers, the driver, and the hostile helper where the module looks for its helper."""
-    place = compile_module(tmp_path_factory.mktemp("sanitized") / "build", f"-Db_sanitize={SANITIZERS}")
-    # pytest's directories are 0700; nobody's service must reach its socket
-    for parent in [place, *place.parents][:4]:
-        if parent != Path("/tmp"):
-            parent.chmod(0o755)
+    place = compile_module(workshop / "sanitized", f"-Db_sanitize={SANITIZERS}")
     warn = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", f"-fsanitize={SANITIZERS}")
     run("cc", *warn, "-o", place / "driver", HERE / "driver.c", "-lpam")
     run("cc", "-shared", "-fPIC", "-o", place / "fell_through.so", HERE / "fell_through.c")
@@ -242,10 +247,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_room(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    place = tmp_path_factory.mktemp("room")
-    for parent in (place, place.parent):
-        parent.chmod(0o755)
+def shared_room(build: Path, workshop: Path) -> Iterator[Room]:
+    place = workshop / "room"
+    place.mkdir()
     room = Room(place, build)
     yield room
     room.close()

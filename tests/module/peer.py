@@ -218,7 +218,7 @@ def main() -> None:
     if scenario == "full":
         time.sleep(60)
     while True:
-        fd, _ = listener._accept()
+        fd, _ = listener._accept()  # type: ignore[attr-defined]
         sock = _socket.socket(fileno=fd)
         if scenario == "closes":
             sock.close()

@@ -15,7 +15,7 @@ import pytest
 
 from lab.cgroups import CgroupTree
 from lab.leaks import settled, snapshot
-from lab.machine import LabError, Machine
+from lab.machine import LabError, Machine, wait_for
 from lab.node import Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="an isolated node needs root")
@@ -132,15 +132,19 @@ def test_leaks__the_check_sees_what_is_left() -> None:
     tree = CgroupTree.on_this_host("slurm-adopt-lab-0123abcd")
     tree.create()
     Path("/run/slurm-adopt-left-behind").touch()
-    orphan = subprocess.run(
-        ["sh", "-c", "setsid sleep 77 >/dev/null 2>&1 & echo $!"], stdout=subprocess.PIPE, text=True, check=True
-    )
+    parent = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "77"], start_new_session=True)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    orphan = int(wait_for(children.read_text, "the orphan"))
+    wait_for(lambda: "sleep" in Path(f"/proc/{orphan}/cmdline").read_text(), "the orphan's program")
+    parent.kill()
+    parent.wait()
     try:
         found = settled(before, 0.2)
         assert len([line for line in found if line.startswith("cgroup left")]) == len(tree.directories())
         assert "path left: /run/slurm-adopt-left-behind" in found
+        assert f"process {orphan} left: sleep 77" in found
     finally:
-        os.kill(int(orphan.stdout), signal.SIGKILL)
+        os.kill(orphan, signal.SIGKILL)
         Path("/run/slurm-adopt-left-behind").unlink()
         assert tree.remove() == []
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.model import REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, StepFact, Verdict
+from slurm_adopt.model import REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, StepFact, Verdict
 from slurm_adopt.options.parse import Options, parse_options
 from slurm_adopt.policy import decide
 from slurm_adopt.record import replace
 
-Decision = Union[Adopt, AskCaller, Verdict]
+Decision = Union[Adopt, AskCaller, AwaitStart, Verdict]
 
 
 def step(job_id: int, started: int = 0, state: str = "running") -> StepFact:
@@ -121,7 +121,13 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("deny", "adopt-failed"),
     ),
     ("ending job only", "", facts(step(7, state="ending")), Verdict("deny", "job-ending")),
-    ("starting job only", "", facts(step(7, state="starting")), Verdict("deny", "job-starting")),
+    ("starting job only: waited for", "", facts(step(7, state="starting")), AwaitStart()),
+    ("only a prolog: waited for", "", facts(prologs=(7,)), AwaitStart()),
+    ("waited in vain", "", facts(prologs=(7,), waited_ms=2000), Verdict("deny", "job-starting")),
+    ("waited until it was gone", "", facts(waited_ms=2000), Verdict("deny", "no-job")),
+    ("waited with success", "", facts(ONE, waited_ms=2000), Adopt(7, "only")),
+    ("starting, not to be waited for", "prolog_wait=0", facts(prologs=(7,)), Verdict("deny", "job-starting")),
+    ("one is ready: nobody waits for the other", "", facts(ONE, prologs=(9,)), Adopt(7, "only")),
     ("ending and running", "", facts(step(7, state="ending"), step(9)), Adopt(9, "only")),
     ("silent steps, none known", "", facts(unanswered=("step-silent",)), Verdict("deny", "steps-unresponsive")),
     ("silent steps of others do not matter", "", facts(ONE, unanswered=("step-silent",)), Adopt(7, "only")),
@@ -255,6 +261,8 @@ def test_policy__ends(known: Facts, line: list[str]) -> None:
             return
         if isinstance(decision, AskCaller):
             known = replace(known, caller=UNKNOWN)
+        elif isinstance(decision, AwaitStart):
+            known = replace(known, waited_ms=2000)
         else:
             known = replace(known, attempts=(*known.attempts, Attempt(decision.job_id, decision.chosen, "step-silent")))
     pytest.fail("no verdict")

@@ -11,6 +11,7 @@ from slurm_adopt.wire.cgroup_path import (
     decode_v1,
     decode_v2,
     extern_step,
+    same_job,
     same_step,
 )
 from slurm_adopt.wire.errors import RemoteProtocolError
@@ -245,6 +246,37 @@ def test_same_step__elsewhere(stepd: bytes, adopted: bytes, old: bytes, new: byt
     proof = same_step(stepd, adopted.replace(old, new))
     assert not proof.inside
     assert proof.reason
+
+
+@pytest.mark.parametrize(
+    ("stepd", "target", "same"),
+    [
+        (V1_STEPD, V1_ADOPTED, True),
+        (V1_STEPD, V1_STEPD, True),
+        (V1_STEPD, V1_ADOPTED.replace(b"step_extern", b"step_batch"), True),
+        (V1_STEPD, V1_ADOPTED.replace(b"job_1", b"job_11"), False),
+        (
+            V1_STEPD,
+            V1_ADOPTED.replace(b"9:cpuset:/slurm_vm/uid_1001/job_1", b"9:cpuset:/slurm_vm/uid_1001/job_2"),
+            False,
+        ),
+        (V1_STEPD, V1_ADOPTED.replace(b"12:freezer:/slurm_vm/uid_1001/job_1/step_extern", b"12:freezer:/"), False),
+        (V1_STEPD, V1_ADOPTED.replace(b"12:freezer", b"13:freezer"), False),
+        (V2_STEPD, V2_ADOPTED.replace(b"step_extern", b"step_0"), True),
+        (V2_STEPD, V2_ADOPTED.replace(b"step_extern/user/task_0", b"step_0+1/user/task_0"), True),
+        (V2_STEPD, V2_ADOPTED.replace(b"/task_0", b"/task_0 (deleted)"), False),
+        (V2_STEPD, V2_ADOPTED.replace(b"job_5", b"job_51"), False),
+        (V2_STEPD, V2_ADOPTED.replace(b"0::", b"0::/user.slice"), False),
+        (V2_SLUID_STEPD, V2_SLUID_ADOPTED.replace(b"step_extern", b"step_batch"), True),
+        (V2_SLUID_STEPD, V2_ADOPTED, False),
+        (V2_ADOPTED, b"", False),
+        (b"", V2_ADOPTED, False),
+        (b"", b"", False),
+        (V2_STEPD[:-1], V2_ADOPTED, False),
+    ],
+)
+def test_same_job__any_step(stepd: bytes, target: bytes, same: bool) -> None:
+    assert same_job(stepd, target) is same
 
 
 def test_same_step__malformed() -> None:

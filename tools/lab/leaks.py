@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proof that a machine leaves nothing behind: what the host looks like before and after.
 
-Others may work on the same host meanwhile. What somebody alive answers for is not a leak: a process that
-descends from one that was there before, a cgroup of a machine whose caller lives.
+Others may work on the same host meanwhile, with machines of their own. What somebody alive answers for is not
+a leak: a process that descends from a living caller, a cgroup of a machine that has one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class HostProcess:
     started: int
     parent: int
     command: str
+    of_machine: bool
+    """Inside a machine (a pid namespace not ours), a supervisor, or a command on its way into one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Snapshot:
     etc: Mapping[str, str]
     """Mode, owner and content hash of every file in /etc, users and groups among them."""
     run: frozenset[str]
-    """Paths in /run and /dev/shm, and in /tmp those that name us."""
+    """Paths in /run and /dev/shm."""
     interfaces: frozenset[str]
 
 
@@ -89,32 +91,43 @@ def settled(before: Snapshot, timeout_s: float = 10.0) -> list[str]:
 
 def _processes() -> dict[tuple[int, int], HostProcess]:
     found = {}
+    own = _pid_namespace("self")
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
             fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
             command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            inside = _pid_namespace(entry) != own
         except (FileNotFoundError, ProcessLookupError):
             continue
-        process = HostProcess(int(entry), int(fields[19]), int(fields[1]), command)
+        of_machine = inside or "lab.supervisor" in command or command.startswith("nsenter ")
+        process = HostProcess(int(entry), int(fields[19]), int(fields[1]), command, of_machine)
         if command:  # kernel threads have none; neither have zombies, which hold nothing
             found[process.pid, process.started] = process
     return found
 
 
+def _pid_namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except PermissionError:  # a process of the host's that even root may not look into (a container's process 1)
+        return os.readlink("/proc/self/ns/pid")
+
+
 def _orphans(before: Snapshot, after: Snapshot) -> list[HostProcess]:
-    """New processes that descend from nobody who was there before, process 1 aside."""
+    """New processes of a machine, or around one, that nobody alive answers for.
+
+    The highest ancestor below process 1 tells: with a living caller it is the caller's shell, or the like.
+    """
     by_pid = {process.pid: process for process in after.processes.values()}
 
-    def answered_for(process: HostProcess) -> bool:
+    def ancestor(process: HostProcess) -> HostProcess:
         parent = by_pid.get(process.parent)
-        if parent is None or parent.pid == 1:
-            return False
-        return (parent.pid, parent.started) in before.processes or answered_for(parent)
+        return process if parent is None or parent.pid == 1 else ancestor(parent)
 
     new = [process for key, process in after.processes.items() if key not in before.processes]
-    return [process for process in new if not answered_for(process)]
+    return [process for process in new if ancestor(process).of_machine]
 
 
 def _living_machines(now: Snapshot) -> set[str]:
@@ -153,5 +166,4 @@ def _or_gone(describe: Callable[[Path], str], path: Path) -> str:
 
 
 def _run_paths() -> frozenset[str]:
-    found = {str(path) for top in ("/run", "/dev/shm") for path in Path(top).rglob("*")}
-    return frozenset(found | {str(path) for path in Path("/tmp").glob("slurm-adopt*")})
+    return frozenset(str(path) for top in ("/run", "/dev/shm") for path in Path(top).rglob("*"))

@@ -37,7 +37,7 @@ class Node(Machine):
     slurm         slurm.conf settings, e.g. {"Prolog": "/etc/slurm/prolog.sh", "TaskPlugin": "task/cgroup"}
     cgroup_conf   cgroup.conf settings
     lines         further lines of slurm.conf
-    config, keys, munge_key, controller, compute   for a machine of a cluster (see lab.cluster)
+    config, keys, munge_key, hosts, controller, compute   for a machine of a cluster (see lab.cluster)
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Node(Machine):
         config: SlurmConfig | None = None,
         keys: Keys | None = None,
         munge_key: bytes | None = None,
+        hosts: str | None = None,
         controller: bool = True,
         compute: bool = True,
     ) -> None:
@@ -66,6 +67,7 @@ class Node(Machine):
         self.munge_key = munge_key or secrets.token_bytes(128)
         self.controller = controller
         self.compute = compute
+        self.hosts = hosts
         self.munged = Daemon(self, "munged", ["/usr/sbin/munged"], "/run/munge/munged.pid", user="munge")
         self.slurmctld = Daemon(self, "slurmctld", ["/usr/sbin/slurmctld"], "/run/slurmctld.pid")
         self.slurmd = Daemon(self, "slurmd", ["/usr/sbin/slurmd"], "/run/slurmd.pid")
@@ -131,8 +133,9 @@ class Node(Machine):
             self.slurmctld.start()
         if self.compute:
             self.slurmd.start()
+        if self.compute or not self.controller:
             self.ssh_server.start()
-        if self.controller:
+        if self.controller and self.compute:
             self.wait_idle()
 
     def wait_idle(self, timeout: float = 30.0) -> None:
@@ -155,6 +158,8 @@ class Node(Machine):
         return "\n".join(parts)
 
     def _hosts(self) -> str:
+        if self.hosts is not None:
+            return self.hosts
         addresses = [address.partition("/")[0] for address in self.addresses]
         return "".join(f"{address} {self.hostname}\n" for address in addresses) + "127.0.0.1 localhost\n"
 
@@ -205,14 +210,17 @@ class Node(Machine):
         if wait:
             self.wait_ended(job, timeout)
 
+    def steps(self) -> dict[int, list[str]]:
+        """The steps on this node, by job: {7: ["batch", "extern"]}; the kernel's view, by slurmstepd's title."""
+        found: dict[int, list[str]] = {}
+        for process in self.processes(0):
+            if step := re.match(r"slurmstepd: \[(\d+)\.(\S+)\]", process.command):
+                found.setdefault(int(step[1]), []).append(step[2])
+        return found
+
     def wait_ended(self, job: int, timeout: float = 30.0) -> None:
-        folder = self.path(self.spool_dir)
-        name = re.compile(rf"{re.escape(self.node_name)}_{job}\.\d+")
-        wait_for(
-            lambda: not any(name.match(entry.name) for entry in folder.iterdir()),
-            f"the steps of job {job} to end",
-            timeout,
-        )
+        """Until no step of the job is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
+        wait_for(lambda: job not in self.steps(), f"the steps of job {job} to end", timeout, 0.02)
         ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
         wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout)
 
@@ -223,7 +231,13 @@ class Node(Machine):
 
     def allocate(self, user: str, timeout: float = 30.0, **options: str | int | bool) -> int:
         """As submit(), for a job that has nothing but its extern step (salloc --no-shell): it ends at once."""
-        argv = ["salloc", "--no-shell", "-n1", *_flags(options)]
+        job = self.salloc(user, **options)
+        wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
+        return job
+
+    def salloc(self, user: str, **options: str | int | bool) -> int:
+        """An allocation without any command; returns its id when it is granted. One task, unless options say else."""
+        argv = ["salloc", "--no-shell", *_flags({"ntasks": 1, **options})]
         said = ""
         with self.popen(argv, user, stderr=subprocess.PIPE) as salloc:
             assert salloc.stderr is not None
@@ -234,9 +248,7 @@ class Node(Machine):
             else:
                 raise LabError(f"no allocation for {user}: {said}")
             salloc.kill()  # it would only look every 3 s whether the node is ready
-        job = int(granted[1])
-        wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
-        return job
+        return int(granted[1])
 
     def cancel_all(self) -> None:
         """Cancel every job and wait: the state a test should leave a shared node in."""

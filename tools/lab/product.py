@@ -6,15 +6,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.machine import LabError, Machine
 from lab.node import Node
-from lab.root import cache_dir
+from lab.root import cache_dir, host_release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+NOT_BUILT = ("build*", ".*", "tests", "bench", "fuzz", "packaging", "lab", "__pycache__")
+"""Names that the build reads nothing from."""
+BUILD_PACKAGES = ("gcc", "libc6-dev", "libpam0g-dev", "pkg-config", "ninja-build")
 
 
 def build(options: Sequence[str] = ()) -> Path:
@@ -34,17 +38,75 @@ def build(options: Sequence[str] = ()) -> Path:
     return directory
 
 
+def build_for(suite: str, options: Sequence[str] = ()) -> Path:
+    """Build this checkout on a machine of another release, as its packages would be, and return the installed tree.
+
+    A module built on the host may need a newer glibc than that release has. Each state of the sources has a
+    tree of its own, so that nothing is built twice.
+    """
+    sources = sorted(_files(CHECKOUT))
+    digest = hashlib.sha256("\0".join(options).encode())
+    for path in sources:
+        digest.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes())
+    tree = cache_dir() / "builds" / f"{suite}-{digest.hexdigest()[:12]}"
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{cache_dir()}/builds/{suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tree.exists():
+            for old in tree.parent.glob(f"{suite}-*"):
+                shutil.rmtree(old)
+            partial = tree.with_name(f".{tree.name}")
+            shutil.rmtree(partial, ignore_errors=True)
+            with Machine(suite=suite, packages=BUILD_PACKAGES) as builder:
+                for path in sources:
+                    builder.install(path, f"/src/{path.relative_to(CHECKOUT)}")
+                _build_inside(builder, options)
+                shutil.copytree(builder.path("/out"), partial, symlinks=True)
+            partial.rename(tree)
+    return tree
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for path in top.iterdir():
+        if any(path.match(pattern) for pattern in NOT_BUILT):
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+
+
+def _build_inside(builder: Machine, options: Sequence[str]) -> None:
+    """With the host's meson, a pure Python program: an old release's own is too old."""
+    shebang = Path(shutil.which("meson") or "/usr/bin/meson").read_text().splitlines()[0][2:].strip()
+    where = [*shebang.split(), "-c", "import mesonbuild; print(mesonbuild.__path__[0])"]
+    mesonbuild = subprocess.run(where, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    builder.install(mesonbuild, "/opt/meson/mesonbuild")
+    builder.write("/opt/meson/meson.py", "import sys\nfrom mesonbuild.mesonmain import main\nsys.exit(main())\n")
+    # Where PAM looks: /lib and /usr/lib differ in a root of Debian 11. (Without dpkg-dev meson would take lib64.)
+    multiarch = builder.run(["gcc", "-print-multiarch"]).stdout.strip()
+    library = "/usr/lib" if builder.path("/lib").is_symlink() else "/lib"
+    for arguments in (
+        ["setup", "/build", "/src", "--prefix=/usr", f"-Dpamlibdir={library}/{multiarch}/security", *options],
+        ["compile", "-C", "/build"],
+        ["install", "-C", "/build", "--no-rebuild", "--destdir", "/out"],
+    ):
+        builder.run(["python3", "/opt/meson/meson.py", *arguments], timeout=300)
+
+
 def install_product(machine: Machine, options: Sequence[str] = ()) -> None:
     """Install this checkout into a machine, as `make install DESTDIR=` does; PAM files are not touched.
 
     From then on a PAM line's plain `pam_slurm_adopt.so` is ours. To be called again after a change.
     """
+    if machine.suite not in (None, host_release()[1]):
+        tree = build_for(str(machine.suite), options)
+        subprocess.run(["cp", "-a", f"{tree}/.", str(machine.path("/"))], check=True)
+        return
     directory = build(options)
     with Path(f"{directory}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # meson writes a log into the build directory
         _meson("install", "-C", str(directory), "--no-rebuild", "--destdir", str(machine.path("/")))
-    # meson compiled for the host's Python
-    machine.run("python3 -I -m compileall -q /usr/lib/slurm-adopt/slurm_adopt")
 
 
 STRICT = "required pam_slurm_adopt.so profile=strict"

@@ -18,7 +18,11 @@ from typing import NoReturn
 from .. import __version__
 
 #: name: (module, one line of help, heading)
-COMMANDS: dict[str, tuple[str, str, str]] = {}
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "serve": ("serve", "answer the PAM modules of this node as a resident service", "service"),
+    "metrics": ("metrics", "the service's numbers, in Prometheus' text format", "service"),
+    "history": ("history", "who logged in, into which job, and how it ended", "service"),
+}
 
 
 class CommandError(Exception):

@@ -32,6 +32,7 @@ class Options:
     ignore_root: bool
     single_job_skip_rpc: bool
     timeout_s: float
+    prolog_wait_s: float
     mode: str
     socket: str
     greeting: bool
@@ -76,6 +77,7 @@ def parse_options(args: Iterable[str]) -> Options:
         ignore_root=values["ignore_root"] == "1",
         single_job_skip_rpc=values["single_job_skip_rpc"] == "1",
         timeout_s=float(values["timeout"]),
+        prolog_wait_s=float(values["prolog_wait"]),
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",
@@ -88,7 +90,9 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     if spec.values:
         return value in spec.values
     if spec.name == "timeout":
-        return _seconds_ok(value)
+        return _seconds_ok(value, 0.1)
+    if spec.name == "prolog_wait":
+        return _seconds_ok(value, 0)
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
     if spec.name == "nodename":
@@ -96,12 +100,12 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     return 0 < len(value) <= 64
 
 
-def _seconds_ok(value: str) -> bool:
+def _seconds_ok(value: str, least: float) -> bool:
     whole, mark, part = value.partition(".")
     digits = whole.isascii() and whole.isdigit() and len(whole) <= 3
     if mark:
         digits = digits and part.isascii() and part.isdigit() and len(part) <= 3
-    return digits and 0.1 <= float(value) <= 300
+    return digits and least <= float(value) <= 300
 
 
 def _level(value: str) -> int:

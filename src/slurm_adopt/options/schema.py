@@ -96,6 +96,14 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "prolog_wait",
+        (),
+        "How long a login waits, within `timeout`, if the user's only job here is still starting; 0: not at all.",
+        form="seconds from 0 to 300",
+        default="2",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "mode",
         ("auto", "service", "oneshot"),
         "Ask the resident service if it is there, only it, or always start the one-shot helper.",

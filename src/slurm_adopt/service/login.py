@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, CallerFact, Facts, Verdict
+from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, Verdict
 from ..options.parse import parse_options
-from ..policy import decide
+from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
 from ..system.job_end import find_job_end
@@ -29,6 +29,7 @@ from .adopt import act_adopt, read_environment, read_missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .greeting import greeting
 from .reply import compose
+from .starting import await_start, find_starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Answer:
         self.facts = login.facts
         self.verdict = verdict
         self.processes = login.processes
+        self.caller_pid = login.caller_pid
 
 
 class Login:
@@ -153,6 +155,8 @@ def _decide(login: Login) -> Task[Answer]:
         decision = decide(login.facts, login.options)
         if isinstance(decision, AskCaller):
             login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
+        elif isinstance(decision, AwaitStart):
+            yield from _await_start(login)
         elif isinstance(decision, Adopt):
             attempt = yield from _attempt(login, decision, processes)
             login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
@@ -174,13 +178,46 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
+    if login.request.phase == "account" and not newest_first(login.facts):
+        prologs = find_starting(conf, login.options.nodename, login.request.uid)
+        login.facts = replace(login.facts, prologs=prologs)
     return ""
 
 
+def _await_start(login: Login) -> Task[None]:
+    """Wait for the user's job to start; what is found then takes the place of what was found before."""
+    conf, options, uid = login.conf, login.options, login.request.uid
+    assert conf is not None, "steps or prologs were found"
+    begun_ns = time.monotonic_ns()
+    wait_ns = int(options.prolog_wait_s * 1000) * MS
+    try:
+        login.found = yield from await_start(
+            login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
+        )
+    except SpoolFault as fault:
+        login.facts = replace(login.facts, fault=fault.reason)
+        return
+    login.facts = replace(
+        login.facts,
+        steps=login.found.steps(),
+        unanswered=tuple(login.found.unanswered),
+        prologs=find_starting(conf, options.nodename, uid),
+        waited_ms=(time.monotonic_ns() - begun_ns) // MS,
+    )
+
+
 def _ask_caller(login: Login) -> Task[CallerFact]:
-    """Network caller ID."""
-    yield from ()
-    return CallerFact("unknown", 0, login.facts.source)
+    """Network caller ID, with at most half of what is left: the adoption is still to come."""
+    # most logins have one job and never ask: they do not pay for loading this
+    from ..system.callerid import find_caller
+
+    own = [(step.path.job_id, step.connection.identity) for step in login.found.own]
+    stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
+    version = max([step.version for step in login.facts.steps], default=0)
+    now_ns = time.monotonic_ns()
+    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    assert login.conf is not None, "there are steps, so there is a configuration"
+    return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
 
 
 def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:

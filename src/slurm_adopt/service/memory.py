@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..system.slurm_conf import SlurmConf
     from ..system.spool_dir import SpoolDir
     from ..system.task import Task
+    from .metrics import Metrics
 
 #: `nodename=` differs between PAM files at most; more directories than this are not one node's.
 INDEX_CAP = 16
@@ -41,6 +42,8 @@ class Memory:
         self._loop = loop
         self._conf: SlurmConf | None = None
         self._directories: dict[tuple[str, str], list[SpoolDir]] = {}
+        self._questions = 0
+        self._rebuilds: dict[str, int] = {}
 
     def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
         """The remembered slurm.conf, if its files are unchanged."""
@@ -68,6 +71,30 @@ class Memory:
         """Look at the node before the first login does."""
         conf = yield from self.read_conf(deadline_ns)
         self._current(conf, "")
+
+    def report(self, metrics: Metrics) -> None:
+        """Put what has happened since the last report, and how things are, into the numbers."""
+        metrics.count("slurm_adopt_conf_reads_total", self.conf_cache.reads)
+        self.conf_cache.reads = 0
+        steps = unsettled = 0
+        for index in self.indexes.values():
+            steps += len(index.entries)
+            unsettled += len(index.unsettled)
+            self._take_counts(index)
+        metrics.count("slurm_adopt_step_questions_total", self._questions)
+        self._questions = 0
+        for why, count in self._rebuilds.items():
+            metrics.count("slurm_adopt_index_rebuilds_total", count, reason=why)
+        self._rebuilds.clear()
+        metrics.put("slurm_adopt_steps", steps - unsettled, owner="known")
+        metrics.put("slurm_adopt_steps", unsettled, owner="unknown")
+
+    def _take_counts(self, index: StepIndex) -> None:
+        self._questions += index.probes
+        index.probes = 0
+        for why, count in index.rebuilds.items():
+            self._rebuilds[why] = self._rebuilds.get(why, 0) + count
+        index.rebuilds.clear()
 
     def _current(self, conf: SlurmConf, nodename: str) -> list[StepIndex]:
         """The indexes of all spool directories that exist, up to date; `SpoolFault` if none does or one is not safe."""
@@ -110,6 +137,7 @@ class Memory:
 
     def _forget(self) -> None:
         for index in self.indexes.values():
+            self._take_counts(index)
             index.close()
         self.indexes.clear()
         self._directories.clear()

@@ -81,6 +81,8 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
         pairs.append(("caller", facts.caller.status))
     for code in sorted(set(facts.unanswered)):
         pairs.append(("unanswered", f"{code}:{facts.unanswered.count(code)}"))
+    if facts.waited_ms >= 0:
+        pairs.append(("waited_ms", facts.waited_ms))
     pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]
     detail = detail or "; ".join(attempt.detail for attempt in failures if attempt.detail)
     pairs += [("detail", detail), ("options", "; ".join(options.problems))]

@@ -142,8 +142,12 @@ class Loop:
             # poll() counts whole milliseconds: round up, so that nobody spins through the last one
             timeout_ms = max(0, -(-(self._timers[0][0] - time.monotonic_ns()) // MS))
         events: dict[Running, list[tuple[int, int]]] = {}
-        for fd, event in self._poller.poll(timeout_ms):
-            owner = self._owners.get(fd)
+        # whose an event is, is settled before anybody acts on one: who acts may close a descriptor, and the next one
+        # that is opened has its number
+        batch = [(fd, event, self._owners.get(fd)) for fd, event in self._poller.poll(timeout_ms)]
+        for fd, event, owner in batch:
+            if self._owners.get(fd) is not owner:
+                continue
             if isinstance(owner, Running):
                 events.setdefault(owner, []).append((fd, event))
             elif owner is not None:

@@ -40,6 +40,7 @@ MAX_BYTES = 16 << 20
 MAX_FILES = 512
 # Slurm has no limit; nobody nests more than two or three deep, and a file may include itself
 MAX_DEPTH = 8
+DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
@@ -72,6 +73,7 @@ class SlurmConf:
     path: str
     cluster_name: str
     spool_dir: str
+    pid_file: str
     slurmd_port: int
     slurm_user: str
     slurmd_user: str
@@ -236,6 +238,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
         path=path,
         cluster_name=values.get("clustername", "").lower(),
         spool_dir=spool_dir,
+        pid_file=values.get("slurmdpidfile", DEFAULT_PID_FILE),
         slurmd_port=port,
         slurm_user=values.get("slurmuser", "root"),
         slurmd_user=values.get("slurmduser", "root"),

@@ -106,11 +106,16 @@ def receive_with_fds(sock: Socket, count: int, deadline_ns: int) -> Task[tuple[b
         except BlockingIOError:
             yield from wait_for(sock.fileno(), POLLIN, deadline_ns)
             continue
-        fds: list[int] = []
-        for level, kind, payload in ancillary:
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                fds += [fd for (fd,) in struct.iter_unpack("=i", payload[: len(payload) // 4 * 4])]
-        return data, fds, flags
+        return data, descriptors_of(ancillary), flags
+
+
+def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came beside a message; they belong to the caller."""
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fds += [fd for (fd,) in struct.iter_unpack("=i", payload[: len(payload) // 4 * 4])]
+    return fds
 
 
 def send_with_fds(sock: Socket, data: bytes, fds: list[int]) -> None:

@@ -78,6 +78,15 @@ def spool_dirs(conf: SlurmConf, nodename: str | None = None, hostname: str | Non
     return list(dict.fromkeys([*guesses, *_by_looking(pattern, conf.step_owners)]))
 
 
+def pid_files(conf: SlurmConf, nodename: str | None = None) -> list[str]:
+    """The pid files of the node's slurmds, patterns filled in as for the folders; they need not exist."""
+    if not has_pattern(conf.pid_file):
+        return [conf.pid_file]
+    short = os.uname().nodename.partition(".")[0]
+    names = dict.fromkeys(node or short for _, node in spool_dirs(conf, nodename))
+    return [_expand(conf.pid_file, name, short) for name in names]
+
+
 def _by_looking(pattern: str, owners: tuple[int, ...]) -> Iterator[SpoolDir]:
     """The folders that fit the pattern and have an extern step, with its node's name."""
     for folder in _fitting(pattern):

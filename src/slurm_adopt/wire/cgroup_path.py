@@ -211,6 +211,30 @@ def _same_step(stepd: tuple[CgroupLine, ...], target: tuple[CgroupLine, ...]) ->
     return Membership(True, "in the extern step", shown)
 
 
+def same_job(stepd: bytes, target: bytes) -> bool:
+    """Is `target` in any step of the job whose extern step's slurmstepd has the cgroups `stepd`?
+
+    For a process that a connection comes from, as same_step() is for the login's own: relative to a proven slurmstepd,
+    in every hierarchy in which that one is in the job, and so for SLUID folders too.
+    """
+    try:
+        lines, targets = decode_cgroups(stepd), decode_cgroups(target)
+    except RemoteProtocolError:
+        return False
+    here = {(line.hierarchy, line.controllers): line for line in targets if not line.deleted}
+    known = False
+    for line in lines:
+        where = decode_step_path(line)
+        if where is None:
+            continue
+        job = where.top if where.step is None else where.top.rpartition("/")[0]
+        there = here.get((line.hierarchy, line.controllers))
+        if there is None or not _below(there.path, job):
+            return False
+        known = True
+    return known
+
+
 def _wanted_folder(stepd: StepPath) -> str:
     """Where the processes of the extern step are, seen from its slurmstepd; empty if the path is not that one's."""
     if stepd.version == 1:

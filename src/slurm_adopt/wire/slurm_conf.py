@@ -58,6 +58,7 @@ DECIDING = frozenset(
         "namespacetype",
         "proctracktype",
         "prologflags",
+        "slurmdpidfile",
         "slurmdport",
         "slurmdspooldir",
         "slurmduser",

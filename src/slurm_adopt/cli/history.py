@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slurm-adopt history`: who logged in, into which job, and when and why it ended; from the audit stream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from ..service.audit import IDENTIFIER
+from .main import die
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--user", help="only this user's (a name or uid)")
+    parser.add_argument("--job", type=int, help="only this job's")
+    parser.add_argument("--since", metavar="WHEN", help="only from then on: 2h, 3d, 2026-11-22, 2026-11-22T08:00")
+    parser.add_argument(
+        "--file", metavar="PATH", help="read this audit file (serve --audit-file) instead of the journal"
+    )
+    parser.add_argument("--json", action="store_true", help="the events as they are, one line of JSON each")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what fits the filters, oldest first."""
+    since = parse_since(args.since, time.time()) if args.since else 0.0
+    lines = _file_lines(args.file) if args.file else _journal_lines(since)
+    events = [event for event in decode_lines(lines) if fits(event, args.user, args.job, since)]
+    if args.json:
+        for event in events:
+            print(json.dumps(event, ensure_ascii=True, separators=(",", ":")))
+        return 0
+    for row in table(events):
+        print(row)
+    return 0
+
+
+def decode_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The events among the lines; a line that was cut short by a crash is passed over."""
+    for line in lines:
+        start = line.find("{")
+        try:
+            event = json.loads(line[start:]) if start >= 0 else None
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") in ("login", "end") and isinstance(event.get("time"), str):
+            yield event
+
+
+def fits(event: dict[str, Any], user: str | None, job: int | None, since: float) -> bool:
+    """Whether an event is wanted."""
+    if user is not None and user not in (event.get("user"), str(event.get("uid"))):
+        return False
+    if job is not None and event.get("job") != job:
+        return False
+    try:
+        return _seconds(event["time"]) >= since
+    except ValueError:
+        return False
+
+
+def table(events: list[dict[str, Any]]) -> Iterator[str]:
+    """One line for each login with its end, if it had one."""
+    rows = [("TIME", "USER", "FROM", "JOB", "VERDICT", "REASON", "END", "WHY")]
+    left = [event for event in events if event["event"] == "end"]
+    for event in events:
+        if event["event"] != "login":
+            continue
+        end = _end_of(event, left)
+        if end is not None:
+            left.remove(end)
+        rows.append(
+            (
+                _shown(event["time"]),
+                _text(event.get("user")),
+                _text(event.get("from")),
+                _text(event.get("job")),
+                _text(event.get("verdict")),
+                _text(event.get("reason")),
+                _shown(end["time"]) if end else "-",
+                _text(end.get("why")) if end else "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+
+
+def _end_of(login: dict[str, Any], ends: list[dict[str, Any]]) -> dict[str, Any] | None:
+    for end in ends:
+        same = all(end.get(key) == login.get(key) for key in ("pid", "uid", "job"))
+        if same and end["time"] >= login["time"] and login.get("verdict") == "allow":
+            return end
+    return None
+
+
+def parse_since(text: str, now: float) -> float:
+    """`2h` or a date as seconds since 1970; a date without a zone is local time."""
+    match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if match:
+        return now - int(match[1]) * UNITS_S[match[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        die(f"--since {text!r} is neither a time span nor a date", "for example 2h, 3d, 2026-11-22 or 2026-11-22T08:00")
+
+
+def _seconds(stamp: str) -> float:
+    moment = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.replace(tzinfo=timezone.utc).timestamp()
+
+
+def _shown(stamp: str) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_seconds(stamp)))
+    except ValueError:
+        return "?"
+
+
+def _text(value: object) -> str:
+    """A cell: nothing that a terminal would act upon."""
+    return "".join(char if char.isprintable() else "?" for char in str(value)) if value not in (None, "") else "-"
+
+
+def _file_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError as error:
+        die(f"{path}: {error.strerror}")
+
+
+def _journal_lines(since: float) -> list[str]:
+    argv = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--identifier={IDENTIFIER}"]
+    if since:
+        argv.append(f"--since=@{int(since)}")
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace", check=False
+        )
+    except FileNotFoundError:
+        die("there is no journal on this machine", "run the service with --audit-file, and name that file with --file")
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout.splitlines()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slurm-adopt serve`: the resident service."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..service.audit import AuditFault
+from ..service.serve import LOGIN_SOCKET, Service, Setup
+from ..system.listener import ListenFault
+from ..system.notify import take_listeners
+from .main import die
+
+DEFAULT_IDLE_EXIT_S = 90
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "--listen",
+        metavar="PATH",
+        help=f"make the socket PATH (without systemd); the module's default is {LOGIN_SOCKET}",
+    )
+    parser.add_argument(
+        "--idle-exit",
+        metavar="SECONDS",
+        type=float,
+        help=f"end after SECONDS without work; default {DEFAULT_IDLE_EXIT_S} under socket activation, else 0: never",
+    )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="PATH",
+        default="",
+        help="write the numbers to PATH for node_exporter's textfile collector",
+    )
+    parser.add_argument(
+        "--audit-file", metavar="PATH", default="", help="append the audit stream to PATH, besides the journal"
+    )
+    parser.add_argument("--no-audit-journal", action="store_true", help="send no audit stream to the journal")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped or idle."""
+    if os.geteuid() != 0:
+        die("serve must run as root", "it reads /proc of sshd and talks to slurmstepd")
+    activated = take_listeners()
+    if not activated and not args.listen:
+        die(
+            "no socket to listen on",
+            f"start slurm-adopt.socket, or name one: slurm-adopt serve --listen {LOGIN_SOCKET}",
+        )
+    for path in (args.listen, args.metrics_file, args.audit_file):
+        if path and not path.startswith("/"):
+            die(f"{path} is not an absolute path")
+    idle_exit_s = args.idle_exit
+    if idle_exit_s is None:
+        idle_exit_s = DEFAULT_IDLE_EXIT_S if activated and not args.listen else 0
+    if not 0 <= idle_exit_s <= 86400:
+        die(f"--idle-exit {idle_exit_s:g} is not between 0 and 86400")
+    setup = Setup(args.listen or "", idle_exit_s, args.metrics_file, not args.no_audit_journal, args.audit_file)
+    try:
+        service = Service(setup, activated)
+    except (ListenFault, AuditFault) as fault:
+        die(str(fault))
+    service.run()
+    return 0

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may be served now, who waits, and who is sent to the one-shot helper.
+
+Rules of this file:
+1. Pure book-keeping: no I/O, no clock.
+2. One user never has more than a quarter of the places, nor of the waiting room: whatever he does to his own jobs
+   (a hung slurmstepd holds a place up to the login's deadline), the others find a place.
+3. Waiting is better than sending away: a storm that is sent away starts a process for each login. Only what would
+   not fit the waiting room goes there.
+4. Places that become free go round among the users that wait, not to the one that asked most.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Generic, TypeVar
+
+    T = TypeVar("T")
+else:
+
+    class _Plain:
+        def __class_getitem__(cls, _item):
+            return object
+
+    Generic, T = _Plain, None
+
+RUN, WAIT, SEND_AWAY = "run", "wait", "send-away"
+PLACES = 512
+WAITING_ROOM = 2048
+
+
+class Admission(Generic[T]):
+    """The places of the service; `T` is whatever stands for a login."""
+
+    def __init__(self, places: int = PLACES, waiting_room: int = WAITING_ROOM) -> None:
+        self.places = places
+        self.share = max(1, places // 4)
+        self.waiting_share = max(1, waiting_room // 4)
+        self.waiting_room = waiting_room
+        self.running = 0
+        self.waiting = 0
+        self._running: dict[int, int] = {}
+        #: in the order in which the users get their turn
+        self._queues: dict[int, list[T]] = {}
+
+    def offer(self, uid: int, login: T) -> str:
+        """A login of this user has come: `RUN`, `WAIT` (a later `leave` returns it) or `SEND_AWAY`."""
+        queue = self._queues.get(uid, [])
+        if not queue and self._has_place(uid):
+            self._take(uid)
+            return RUN
+        if len(queue) >= self.waiting_share or self.waiting >= self.waiting_room:
+            return SEND_AWAY
+        self._queues.setdefault(uid, []).append(login)
+        self.waiting += 1
+        return WAIT
+
+    def leave(self, uid: int) -> list[T]:
+        """A running login of this user has ended: the logins that run from now on."""
+        self.running -= 1
+        self._running[uid] -= 1
+        if not self._running[uid]:
+            del self._running[uid]
+        return self._next()
+
+    def give_up(self, uid: int, login: T) -> None:
+        """A waiting login goes away."""
+        self._queues[uid].remove(login)
+        self.waiting -= 1
+        if not self._queues[uid]:
+            del self._queues[uid]
+
+    def _next(self) -> list[T]:
+        started: list[T] = []
+        for uid in list(self._queues):
+            if not self._has_place(uid):
+                continue
+            queue = self._queues.pop(uid)
+            started.append(queue.pop(0))
+            self.waiting -= 1
+            self._take(uid)
+            if queue:
+                self._queues[uid] = queue  # behind all others
+        return started
+
+    def _has_place(self, uid: int) -> bool:
+        return self.running < self.places and self._running.get(uid, 0) < self.share
+
+    def _take(self, uid: int) -> None:
+        self.running += 1
+        self._running[uid] = self._running.get(uid, 0) + 1

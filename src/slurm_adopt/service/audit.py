@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit stream: one line of JSON for each login, and for each end of a session.
+
+    {"event": "login", "time": ..., "user": ..., "uid": ..., "from": ..., "service": ..., "phase": ..., "verdict": ...,
+     "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "failed": [...]}
+    {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
+     "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved"}
+
+Rules of this file:
+1. Times are UTC, RFC 3339 with milliseconds. `where` is what the kernel shows, read after the decision.
+2. Plain ASCII: whatever a user or host is called, a line is one line.
+3. A file is only ever appended to, and must not be a link, or anybody's but root's.
+4. A login that writes nothing down is still a login: failures are counted, never raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+
+from ..system.journal import LogSender
+from ..system.procfs import read_cgroups
+from ..wire.cgroup_path import decode_cgroups, extern_step
+from ..wire.errors import RemoteProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .login import Answer
+    from .metrics import Metrics
+
+IDENTIFIER = "slurm-adopt-audit"
+
+
+class AuditFault(Exception):
+    """The audit file cannot be used; the message says why."""
+
+
+class Audit:
+    """Where audit lines go: the journal, a file, both or nowhere."""
+
+    def __init__(self, metrics: Metrics, journal: bool, path: str = "") -> None:
+        self._metrics = metrics
+        self._sender = LogSender(IDENTIFIER) if journal else None
+        self._path = path
+        self.enabled = journal or bool(path)
+        if path:
+            os.close(_open(path))
+
+    def write(self, event: dict[str, Any]) -> None:
+        """One line. The file is opened each time, so that logrotate needs no signal."""
+        if not self.enabled:
+            return
+        line = json.dumps(event, ensure_ascii=True, separators=(",", ":"))
+        lost = self._sender is not None and not self._sender.send(line)
+        if self._path:
+            lost = not _append(self._path, line.encode("ascii") + b"\n") or lost
+        if lost:
+            self._metrics.count("slurm_adopt_audit_lost_total")
+
+
+def login_event(answer: Answer, seconds: float, path: str) -> dict[str, Any]:
+    """A decided login as an event."""
+    facts, verdict = answer.facts, answer.verdict
+    event: dict[str, Any] = {
+        "event": "login",
+        "time": stamp(time.time()),
+        "user": facts.user,
+        "uid": facts.uid,
+        "from": facts.source,
+        "service": facts.service,
+        "phase": facts.phase,
+        "verdict": verdict.action,
+        "reason": verdict.reason,
+        "job": verdict.job_id or None,
+        "chosen": verdict.chosen or None,
+        "where": "",
+        "pid": answer.processes[0].pid if answer.processes else None,
+        "ms": round(seconds * 1000, 3),
+        "path": path,
+    }
+    if verdict.job_id and verdict.action == "allow" and answer.processes:
+        event["where"] = where_of(answer.processes[0].pid)
+    failures = [f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure]
+    if failures:
+        event["failed"] = failures
+    return event
+
+
+def where_of(pid: int) -> str:
+    """The cgroup of the extern step that a process is in, as the kernel says now; empty if it is in none."""
+    try:
+        found = extern_step(decode_cgroups(read_cgroups(pid) or b""))
+    except RemoteProtocolError:
+        return ""
+    return found.top if found is not None else ""
+
+
+def stamp(seconds: float) -> str:
+    """Seconds since 1970 as RFC 3339, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def _open(path: str) -> int:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise AuditFault(f"{path}: {error.strerror}") from None
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+        os.close(fd)
+        raise AuditFault(f"{path} must be a regular file that only root may write")
+    return fd
+
+
+def _append(path: str, line: bytes) -> bool:
+    try:
+        fd = _open(path)
+    except AuditFault:
+        return False
+    try:
+        return os.write(fd, line) == len(line)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connections of PAM modules: accept, read the one packet, decide, answer, close.
+
+Rules of this file:
+1. A peer that is not uid 0 is closed unread. A peer that says nothing is closed after a moment.
+2. A login whose module has gone, or whose time is up, is given up and its task closed: nobody carries its answer out.
+3. Whatever goes wrong with one connection ends that connection only, and the module falls back to the helper.
+4. What is written about a login is written after its answer has left.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import time
+
+from ..system import sock
+from ..system.task import MS, POLLIN
+from ..wire.errors import ProtocolError, RemoteProtocolError
+from ..wire.exchange import PACKET_CAP, LoginReply, decode_request, encode_reply
+from .admission import RUN, SEND_AWAY, WAIT, Admission
+from .login import Answer, decide_login
+from .oneshot import encode_answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..system.loop import Loop, Running
+    from ..wire.exchange import LoginRequest
+    from .gather import StepSource
+    from .metrics import Metrics
+
+#: The module sends its packet right after connect().
+FIRST_PACKET_NS = 2_000 * MS
+#: No PAM line can ask for more than 300 s.
+LONGEST_NS = 300_000 * MS
+#: Connections that are open at once: the places, the waiting room, and those just reading.
+CLIENT_CAP = 3072
+#: No descriptor left: the listener is looked at again after this.
+EXHAUSTED_NS = 50 * MS
+
+
+class Client:
+    """One connection. `place` is `RUN`, `WAIT`, or empty while it holds neither."""
+
+    __slots__ = ("accepted_ns", "peer", "place", "request", "running", "socket")
+
+    def __init__(self, socket: sock.Socket, peer: sock.Peer) -> None:
+        self.socket = socket
+        self.peer = peer
+        self.accepted_ns = time.monotonic_ns()
+        self.place = ""
+        self.request: LoginRequest | None = None
+        self.running: Running | None = None
+
+
+class Clients:
+    """All connections of the service."""
+
+    def __init__(self, loop: Loop, source: StepSource, metrics: Metrics) -> None:
+        self.admission: Admission[Client] = Admission()
+        self.open: set[Client] = set()
+        #: called with each answer, after it was sent: request, answer, seconds it took
+        self.on_answer: Callable[[LoginRequest, Answer, float], None] = lambda *_: None
+        self.last_active_ns = time.monotonic_ns()
+        self._loop = loop
+        self._source = source
+        self._metrics = metrics
+        self._listeners: list[sock.Socket] = []
+        self._paused = False
+
+    # Coming ----------------------------------------------------------------------------------------
+
+    def listen(self, listener: sock.Socket) -> None:
+        """Take connections from this socket."""
+        self._listeners.append(listener)
+        self._watch(listener)
+
+    def stop(self) -> None:
+        """Take no more connections; those that were accepted are still answered."""
+        for listener in self._listeners:
+            self._loop.unwatch(listener.fileno())
+        self._listeners.clear()
+
+    def _watch(self, listener: sock.Socket) -> None:
+        self._loop.watch(listener.fileno(), POLLIN, lambda _: self._accept(listener))
+
+    def _accept(self, listener: sock.Socket) -> None:
+        while len(self.open) < CLIENT_CAP:
+            try:
+                fd, _ = listener._accept()  # type: ignore[attr-defined]  # what socket.accept() is made of
+            except BlockingIOError:
+                return
+            except OSError:
+                self._metrics.count("slurm_adopt_dropped_total", reason="no-descriptors")
+                self._pause()
+                self._loop.call_at(time.monotonic_ns() + EXHAUSTED_NS, self._go_on)
+                return
+            self._welcome(sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+        self._pause()
+
+    def _pause(self) -> None:
+        self._paused = True
+        for listener in self._listeners:
+            self._loop.unwatch(listener.fileno())
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            for listener in self._listeners:
+                self._watch(listener)
+
+    def _welcome(self, socket: sock.Socket) -> None:
+        socket.setblocking(False)
+        self.last_active_ns = time.monotonic_ns()
+        peer = sock.peer_of(socket)
+        if peer.uid != 0:
+            self._metrics.count("slurm_adopt_strangers_total")
+            socket.close()
+            return
+        client = Client(socket, peer)
+        self.open.add(client)
+        # with a little luck the packet is there already
+        if not self._read(client):
+            self._loop.watch(socket.fileno(), POLLIN, lambda _: self._read_again(client))
+            self._loop.call_at(client.accepted_ns + FIRST_PACKET_NS, lambda: self._expect_request(client))
+
+    def _expect_request(self, client: Client) -> None:
+        if client.request is None and client in self.open:
+            self._drop(client, "silent")
+
+    def _read_again(self, client: Client) -> None:
+        self._read(client)
+
+    def _read(self, client: Client) -> bool:
+        """Take the packet; False if it is not there yet."""
+        try:
+            packet, ancillary, flags, _ = client.socket.recvmsg(
+                PACKET_CAP + 1, _socket.CMSG_SPACE(4 * sock.FDS_CAP), _socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._drop(client, "client-gone")
+            return True
+        fds = sock.descriptors_of(ancillary)
+        sock.close_all(fds)
+        if not packet:
+            self._drop(client, "client-gone")
+            return True
+        try:
+            if fds or flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+                raise RemoteProtocolError("descriptors, or too long")
+            client.request = decode_request(packet)
+        except RemoteProtocolError:
+            self._metrics.count("slurm_adopt_bad_requests_total")
+            self._close(client)
+            return True
+        self._admit(client, client.request)
+        return True
+
+    # Being decided ---------------------------------------------------------------------------------
+
+    def _admit(self, client: Client, request: LoginRequest) -> None:
+        now_ns = time.monotonic_ns()
+        if request.deadline_ns <= now_ns:
+            self._drop(client, "too-late")
+            return
+        client.place = self.admission.offer(request.uid, client)
+        if client.place == SEND_AWAY or not client.peer.pid:
+            # a peer without a pid here lives in another pid namespace, where only a helper of its own can judge
+            self._send_away(client)
+            return
+        # the module closes when it gives up; nothing else is expected from it
+        self._loop.watch(client.socket.fileno(), 0, lambda _: self._drop(client, "client-gone"))
+        self._loop.call_at(min(request.deadline_ns, now_ns + LONGEST_NS), lambda: self._expire(client))
+        if client.place == RUN:
+            self._start(client, request)
+
+    def _start(self, client: Client, request: LoginRequest) -> None:
+        client.place = RUN
+        client.running = self._loop.spawn(
+            decide_login(request, client.peer.pid, self._source),
+            lambda _, outcome: self._answer(client, request, outcome),
+        )
+
+    def _answer(self, client: Client, request: LoginRequest, outcome: Answer | Exception) -> None:
+        client.running = None
+        if not isinstance(outcome, Answer):
+            self._metrics.count("slurm_adopt_faults_total")
+            self._send_away(client)
+            return
+        try:
+            sock.send_with_fds(client.socket, encode_answer(outcome), outcome.fds)
+        except (OSError, ProtocolError):
+            self._metrics.count("slurm_adopt_dropped_total", reason="unsent")
+        finally:
+            sock.close_all(outcome.fds)
+        seconds = (time.monotonic_ns() - client.accepted_ns) / 1e9
+        self._close(client)
+        self.on_answer(request, outcome, seconds)
+
+    def _send_away(self, client: Client) -> None:
+        self._metrics.count("slurm_adopt_sent_away_total")
+        with contextlib.suppress(OSError):
+            client.socket.send(encode_reply(LoginReply("retry", "service-busy")), _socket.MSG_NOSIGNAL)
+        self._close(client)
+
+    # Going -----------------------------------------------------------------------------------------
+
+    def _expire(self, client: Client) -> None:
+        if client in self.open:
+            self._drop(client, "too-late")
+
+    def _drop(self, client: Client, reason: str) -> None:
+        self._metrics.count("slurm_adopt_dropped_total", reason=reason)
+        self._close(client)
+
+    def _close(self, client: Client) -> None:
+        if client not in self.open:
+            return
+        self.open.discard(client)
+        self.last_active_ns = time.monotonic_ns()
+        self._loop.unwatch(client.socket.fileno())
+        if client.running is not None:
+            self._loop.cancel(client.running)
+            client.running = None
+        client.socket.close()
+        self._leave(client)
+        if len(self.open) < CLIENT_CAP // 2 or not self.open:
+            self._go_on()
+
+    def _leave(self, client: Client) -> None:
+        place, client.place = client.place, ""
+        if client.request is None or place == SEND_AWAY or not place:
+            return
+        if place == WAIT:
+            self.admission.give_up(client.request.uid, client)
+            return
+        for waiting in self.admission.leave(client.request.uid):
+            assert waiting.request is not None
+            self._start(waiting, waiting.request)

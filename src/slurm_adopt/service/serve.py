@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The resident service: one process, one loop, every login a task in it.
+
+Rules of this file:
+1. Under socket activation the listening socket is the service manager's: who was not accepted waits for the successor.
+   With a socket of our own, who was not accepted is told by the kernel, and the module starts the one-shot helper.
+2. A stop finishes what was accepted, each within its own deadline, and nothing else.
+3. Idle is: no login under way, no session open that is watched.
+4. The numbers and the open sessions outlive the process in /run/slurm-adopt; a crash costs some seconds of them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+import signal
+import time
+
+from ..options.parse import parse_options
+from ..record import record
+from ..system import sock
+from ..system.listener import Listener, prepare_folder
+from ..system.loop import Loop
+from ..system.notify import Supervisor
+from ..system.task import MS, POLLIN
+from .admin import Admin
+from .audit import Audit, login_event
+from .clients import Clients
+from .endings import Endings
+from .memory import Memory
+from .metrics import Metrics
+from .sessions import Session, Sessions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..wire.exchange import LoginRequest
+    from .login import Answer
+
+LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
+ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
+SESSIONS_FILE = "/run/slurm-adopt/sessions"
+NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
+#: How old the written numbers may be.
+WRITE_NS = 5_000 * MS
+WARM_UP_NS = 10_000 * MS
+
+
+@record
+class Setup:
+    """What the command line says. `idle_exit_s` 0: never."""
+
+    listen: str = ""
+    idle_exit_s: float = 0
+    metrics_file: str = ""
+    audit_journal: bool = True
+    audit_file: str = ""
+
+
+class Service:
+    """The parts of the service, and its life."""
+
+    def __init__(self, setup: Setup, activated: list[sock.Socket]) -> None:
+        self.setup = setup
+        self.loop = Loop()
+        self.metrics = Metrics()
+        self.memory = Memory(self.loop)
+        self.clients = Clients(self.loop, self.memory, self.metrics)
+        self.clients.on_answer = self._on_answer
+        self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
+        self.endings = Endings(self.loop, self.memory, self.audit)
+        self.sessions = Sessions(self.loop, self.endings.ended)
+        self.supervisor = Supervisor()
+        self._own: list[Listener] = []
+        self._stopping = False
+        self._writing = False
+        for socket in activated:
+            self.clients.listen(socket)
+        if setup.listen:
+            listener = Listener(setup.listen, _socket.SOCK_SEQPACKET)
+            self._own.append(listener)
+            self.clients.listen(listener.socket)
+        prepare_folder(ADMIN_SOCKET)
+        self._load_numbers()
+        listener = Listener(ADMIN_SOCKET, _socket.SOCK_STREAM)
+        self._own.append(listener)
+        self.admin = Admin(self.loop, listener.socket, self.render)
+
+    def run(self) -> None:
+        """Serve until stopped or idle."""
+        self._take_signals()
+        if self.audit.enabled:
+            self.sessions.restore(SESSIONS_FILE)
+        self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
+        self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
+        self.supervisor.tell("READY=1")
+        self._watchdog()
+        self._check_idle()
+        while not (self._stopping and not self.clients.open):
+            self.loop.turn()
+        self._end()
+
+    def stop(self) -> None:
+        """Accept nobody any more; `run` returns when the accepted ones have their answers."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.supervisor.tell("STOPPING=1")
+        self.clients.stop()
+        for listener in self._own:
+            self.loop.unwatch(listener.socket.fileno())
+            listener.close()
+        self.loop.call_at(0, lambda: None)  # so that the loop's turn ends, even if nothing else happens
+
+    def _end(self) -> None:
+        self.endings.flush()
+        if self.audit.enabled:
+            _attempt(lambda: self.sessions.save(SESSIONS_FILE))
+        self._write_numbers()
+
+    def _take_signals(self) -> None:
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+        def woken(_events: int) -> None:
+            os.read(read, 64)
+            self.stop()
+
+        self.loop.watch(read, POLLIN, woken)
+
+    def _watchdog(self) -> None:
+        if self.supervisor.watchdog_ns:
+            self.supervisor.tell("WATCHDOG=1")
+            self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
+
+    def _check_idle(self) -> None:
+        if not self.setup.idle_exit_s or self._stopping:
+            return
+        now_ns = time.monotonic_ns()
+        limit_ns = int(self.setup.idle_exit_s * 1e9)
+        busy = bool(self.clients.open or self.sessions or self.endings.waiting)
+        due_ns = now_ns + limit_ns if busy else self.clients.last_active_ns + limit_ns
+        if due_ns <= now_ns:
+            self.stop()
+        else:
+            self.loop.call_at(due_ns, self._check_idle)
+
+    # After an answer -------------------------------------------------------------------------------
+
+    def _on_answer(self, request: LoginRequest, answer: Answer, seconds: float) -> None:
+        facts, verdict = answer.facts, answer.verdict
+        path = "resident" if facts.caller.status == "not-asked" else "caller-id"
+        self.metrics.count(
+            "slurm_adopt_logins_total", phase=facts.phase, verdict=verdict.action, reason=verdict.reason, path=path
+        )
+        self._numbers_changed()
+        if facts.phase == "close_session":
+            self.sessions.closed(answer.caller_pid)
+            return
+        self.metrics.observe("slurm_adopt_login_seconds", seconds, verdict=verdict.action, path=path)
+        if not self.audit.enabled:
+            return
+        # the session phase of a login that the account phase has put into its job says nothing new
+        if verdict.reason not in ("session-verified", "session-not-ours"):
+            self.audit.write(login_event(answer, seconds, path))
+        if verdict.action == "allow" and verdict.job_id and answer.processes:
+            self.sessions.opened(_session(request, answer))
+
+    # Numbers ---------------------------------------------------------------------------------------
+
+    def render(self) -> str:
+        """The numbers as they are now."""
+        metrics, admission = self.metrics, self.clients.admission
+        metrics.put("slurm_adopt_logins_running", admission.running)
+        metrics.put("slurm_adopt_logins_waiting", admission.waiting)
+        metrics.put("slurm_adopt_sessions", len(self.sessions))
+        metrics.put("slurm_adopt_memory_bytes", _resident_bytes())
+        self.memory.report(metrics)
+        return metrics.render()
+
+    def _numbers_changed(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self.loop.call_at(time.monotonic_ns() + WRITE_NS, self._write_numbers)
+
+    def _write_numbers(self) -> None:
+        self._writing = False
+        text = self.render()
+        for path in filter(None, (NUMBERS_FILE, self.setup.metrics_file)):
+            _attempt(lambda path=path: _write(path, text))  # type: ignore[misc]
+
+    def _load_numbers(self) -> None:
+        try:
+            with open(NUMBERS_FILE, encoding="ascii", errors="replace") as file:
+                self.metrics.load(file.read(1 << 20))
+        except OSError:
+            return
+
+
+def _session(request: LoginRequest, answer: Answer) -> Session:
+    carrier, facts = answer.processes[0], answer.facts
+    return Session(
+        carrier.pid,
+        carrier.started,
+        facts.user,
+        facts.uid,
+        answer.verdict.job_id,
+        facts.source,
+        parse_options(request.args).nodename,
+        time.time(),
+    )
+
+
+def _attempt(act: Callable[[], None]) -> None:
+    """Something that the service would like to leave behind, but does without."""
+    with contextlib.suppress(OSError):
+        act()
+
+
+def _resident_bytes() -> int:
+    """statm's second field: resident pages."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _write(path: str, text: str) -> None:
+    """Whole or not at all: node_exporter reads at any time. Its folder may belong to somebody else than root."""
+    draft = f"{path}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with open(fd, "w") as file:
+        file.write(text)
+    os.replace(draft, path)

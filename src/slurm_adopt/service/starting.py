@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for a job that is just starting.
+
+slurmctld starts a batch script as soon as the first node of the job has run its prolog, so its first ssh may
+reach another node before that one is ready. To refuse it there breaks the job; sites help themselves with `sleep 60`.
+
+Rules of this file:
+1. The wait is bounded by `prolog_wait=` and by the login's deadline, less what an adoption takes.
+2. Nobody but a login whose user has a job in its prolog (or a step that is not running yet) waits at all.
+3. Other users' steps are asked at most four times a second.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..model import RUNNING, STARTING
+from ..system.prolog import find_prologs
+from ..system.spool_dir import pid_files
+from ..system.task import MS, sleep_until
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..system.slurm_conf import SlurmConf
+    from ..system.task import Task
+    from .gather import Found, StepSource
+
+#: What is kept of the deadline for the adoption that follows.
+ADOPT_NS = 500 * MS
+POLL_NS = 25 * MS
+#: The extern step appears within tens of ms after the prolog has ended; if it has not after this, the prolog failed.
+AFTER_NS = 1000 * MS
+ASK_NS = 250 * MS
+
+
+def find_starting(conf: SlurmConf, nodename: str, uid: int) -> tuple[int, ...]:
+    """The user's jobs in their prolog on this node."""
+    return find_prologs(pid_files(conf, nodename), conf.step_owners, uid)
+
+
+def await_start(
+    source: StepSource, conf: SlurmConf, nodename: str, uid: int, found: Found, wait_ns: int, deadline_ns: int
+) -> Task[Found]:
+    """The user's steps once one of them runs, or when waiting has no sense any more. `found` is closed."""
+    until_ns = min(time.monotonic_ns() + wait_ns, deadline_ns - ADOPT_NS)
+    prologs = find_starting(conf, nodename, uid)
+    seen_ns = asked_ns = time.monotonic_ns()
+    while time.monotonic_ns() < until_ns:
+        yield from sleep_until(min(until_ns, time.monotonic_ns() + POLL_NS))
+        before, prologs = prologs, find_starting(conf, nodename, uid)
+        now_ns = time.monotonic_ns()
+        if prologs and prologs == before and now_ns - asked_ns < ASK_NS and not _states(found):
+            seen_ns = now_ns
+            continue
+        found.close()
+        found = yield from source.query_own(conf, nodename, uid, deadline_ns)
+        asked_ns = time.monotonic_ns()
+        if RUNNING in _states(found):
+            break
+        if prologs or STARTING in _states(found):
+            seen_ns = asked_ns
+        elif asked_ns - seen_ns > AFTER_NS:
+            break
+    return found
+
+
+def _states(found: Found) -> set[str]:
+    return {step.state for step in found.steps()}

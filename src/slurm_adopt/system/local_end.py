@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A connection that comes from this very machine: the process at its other end, without asking anybody.
+
+Rules of this file:
+1. The kernel is asked for exactly this connection; a far end elsewhere simply is no socket here.
+2. Only processes of the user who logs in are looked at: another user's job would not count anyway.
+3. A user may have many processes with many descriptors. Looking through them takes turns with other logins and ends
+   at the deadline, so that it costs nobody but himself.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import time
+
+from ..record import record
+from ..wire.errors import RemoteProtocolError
+from ..wire.sock_diag import NETLINK_SOCK_DIAG, SocketOwner, decode_answer, encode_question, find_in_table
+from .procfs import read_cgroups, read_process
+from .task import DeadlineExceeded, Wait
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..wire.exchange import Connection
+    from .task import Task
+
+# /proc/net/tcp of a node with 100,000 connections; only read where sock_diag is not there
+MAX_TABLE = 16 << 20
+# about a millisecond of readlink()
+TURN = 256
+
+
+@record
+class LocalEnd:
+    """The process at the other end, and the text of its /proc/PID/cgroup."""
+
+    pid: int
+    cgroups: bytes
+
+
+def packed(address: str) -> bytes:
+    """4 or 16 bytes; an IPv4-mapped address as plain IPv4. `ValueError` for anything that is no address."""
+    address = address.partition("%")[0]
+    try:
+        raw = _socket.inet_pton(_socket.AF_INET6 if ":" in address else _socket.AF_INET, address)
+    except (OSError, UnicodeError):
+        raise ValueError(f"no address: {address[:60]!r}") from None
+    return raw[12:] if len(raw) == 16 and raw.startswith(b"\0" * 10 + b"\xff\xff") else raw
+
+
+def find_other_socket(connection: Connection) -> SocketOwner | None:
+    """The socket at the far end of the connection, if it is in this network namespace."""
+    far, near = packed(connection.peer_address), packed(connection.local_address)
+    ends = (far, connection.peer_port, near, connection.local_port)
+    if len(far) != len(near):
+        return None
+    try:
+        return _by_netlink(ends)
+    except (OSError, RemoteProtocolError):
+        # the kernel was built without inet_diag, or may not load it
+        return _by_table(ends)
+
+
+def _by_netlink(ends: tuple[bytes, int, bytes, int]) -> SocketOwner | None:
+    kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+    sock = _socket.socket(_socket.AF_NETLINK, kind, NETLINK_SOCK_DIAG)
+    try:
+        sock.sendto(encode_question(*ends), (0, 0))
+        # the kernel answers within sendto()
+        data, (sender, _) = sock.recvfrom(8192)
+        if sender != 0:
+            raise RemoteProtocolError("an answer that is not the kernel's")
+        return decode_answer(data, *ends)
+    finally:
+        sock.close()
+
+
+def _by_table(ends: tuple[bytes, int, bytes, int]) -> SocketOwner | None:
+    far, far_port, near, near_port = ends
+    tables = [("/proc/self/net/tcp6", far, near)]
+    if len(far) == 4:
+        mapped = b"\0" * 10 + b"\xff\xff"
+        tables = [("/proc/self/net/tcp", far, near), ("/proc/self/net/tcp6", mapped + far, mapped + near)]
+    for path, source, target in tables:
+        try:
+            with open(path, "rb") as file:
+                owner = find_in_table(file.read(MAX_TABLE), source, far_port, target, near_port)
+        except (OSError, RemoteProtocolError):
+            continue
+        if owner is not None:
+            return owner
+    return None
+
+
+def _user_pids(uid: int) -> Iterator[int]:
+    """The user's processes; those that hide from him (not dumpable) belong to root in /proc and come last."""
+    hidden = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                owner = os.stat(f"/proc/{name}").st_uid
+            except OSError:
+                continue
+            if owner == uid:
+                yield int(name)
+            elif owner == 0:
+                hidden.append(int(name))
+    for pid in hidden:
+        process = read_process(pid)
+        if process is not None and uid in (process.uid, process.real_uid):
+            yield pid
+
+
+def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[LocalEnd | None]:
+    """The user's process that holds the other end of the connection; None if it is elsewhere or another user's."""
+    owner = find_other_socket(connection)
+    if owner is None or not owner.inode:
+        return None
+    wanted = f"socket:[{owner.inode}]"
+    looked = 0
+    for pid in _user_pids(uid):
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            looked += 1
+            if looked % TURN == 0:
+                yield Wait((), time.monotonic_ns())
+                if time.monotonic_ns() > deadline_ns:
+                    raise DeadlineExceeded
+            try:
+                found = os.readlink(f"/proc/{pid}/fd/{name}") == wanted
+            except OSError:
+                continue
+            if found:
+                cgroups = read_cgroups(pid)
+                return None if cgroups is None else LocalEnd(pid, cgroups)
+    return None
+
+
+def is_here(connection: Connection) -> bool:
+    """Whether the connection comes from this network namespace, whoever holds its other end."""
+    return find_other_socket(connection) is not None

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose prologs are running on this node: the only trace of a job before its extern step exists.
+
+While slurmd runs Prolog, the spool directory holds nothing of the job: `job00007/` and the sockets appear
+together after it (seen on 20.11, 22.05, 24.11 and 26.05). What can be seen is the prolog itself, a child of slurmd
+with SLURM_SCRIPT_CONTEXT=prolog_slurmd and SLURM_JOB_UID in the environment that slurmd gave it (all four releases).
+
+Rules of this file:
+1. Only children of slurmd count, and slurmd is the process in its pid file that runs slurmd's program as SlurmdUser.
+   A user cannot start one of these; a set-uid program with such an environment would be nobody's child but his.
+2. It only ever makes a login wait. Nothing is granted by it.
+3. Where the kernel does not list children (CONFIG_PROC_CHILDREN) or there is no pid file, there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .procfs import read_file, read_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: slurmd has a dozen threads, and one more for each request it works on.
+THREAD_CAP = 256
+CHILD_CAP = 1024
+CONTEXT = b"SLURM_SCRIPT_CONTEXT=prolog_slurmd"
+
+
+def find_prologs(pid_files: Iterable[str], owners: tuple[int, ...], uid: int) -> tuple[int, ...]:
+    """The ids of the user's jobs whose prolog runs now, ascending."""
+    jobs: set[int] = set()
+    for pid_file in pid_files:
+        slurmd = read_slurmd_pid(pid_file, owners)
+        for child in _children(slurmd) if slurmd else ():
+            process = read_process(child)
+            if process is None or process.uid not in owners or process.real_uid not in owners:
+                continue
+            job_id = _job_in_prolog(read_file(f"/proc/{child}/environ") or b"", uid)
+            if job_id:
+                jobs.add(job_id)
+    return tuple(sorted(jobs))
+
+
+def read_slurmd_pid(pid_file: str, owners: tuple[int, ...]) -> int:
+    """The pid of the slurmd that wrote this file; 0 if it does not run (any more)."""
+    text = read_file(pid_file) or b""
+    pid = int(text) if text.strip().isdigit() and len(text) < 12 else 0
+    process = read_process(pid) if pid > 1 else None
+    if process is None or process.uid not in owners:
+        return 0
+    try:
+        program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return 0
+    # Debian's is called slurmd-wlm; one that was replaced by an upgrade is "slurmd (deleted)"
+    return pid if program.startswith("slurmd") else 0
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")[:THREAD_CAP]
+    except OSError:
+        return found
+    for thread in threads:
+        text = read_file(f"/proc/{pid}/task/{thread}/children") or b""
+        found += [int(word) for word in text.split()]
+    return found[:CHILD_CAP]
+
+
+def _job_in_prolog(environ: bytes, uid: int) -> int:
+    """The job of a prolog's environment, 0 if it is not a prolog or not for this user."""
+    variables = environ.split(b"\0")
+    if CONTEXT not in variables or b"SLURM_JOB_UID=%d" % uid not in variables:
+        return 0
+    for variable in variables:
+        name, _, value = variable.partition(b"=")
+        if name == b"SLURM_JOB_ID" and value.isdigit() and len(value) <= 10:
+            return int(value)
+    return 0

@@ -1,0 +1,501 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Caller ID against a slurmd that is not one: everything a node, or somebody in its place, could answer.
+
+The other side has the cluster's key where the test says so, so that each refusal below has exactly its own reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm_adopt.record import replace
+from slurm_adopt.system import callerid
+from slurm_adopt.system.callerid import CallerFault, Question, ask_node, find_caller
+from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys
+from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.task import DeadlineExceeded, run
+from slurm_adopt.wire.callerid import (
+    AUTH_MUNGE,
+    AUTH_SLURM,
+    RESPONSE_NETWORK_CALLERID,
+    RESPONSE_SLURM_RC,
+    CallerReply,
+    decode_message,
+    encode_message,
+)
+from slurm_adopt.wire.exchange import Connection
+from slurm_adopt.wire.rpc_hash import hash_payload
+from slurm_adopt.wire.slurm_conf import parse
+from slurm_adopt.wire.slurm_nodes import NodeRecord
+from slurm_adopt.wire.slurm_token import ANY_UID, Key, encode_token, verify_token
+
+KEY = Key(b"k" * 32)
+ME = os.geteuid()
+QUESTION = Question(bytes([192, 0, 2, 1]), 40000, bytes([192, 0, 2, 2]), 22)
+V42 = 42 << 8
+HOUR_S = 3600
+
+Scenario = Callable[[socket.socket, bytes], None]
+
+
+def soon(seconds: float = 10) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> SlurmConf:
+    path = tmp_path / "slurm.conf"
+    path.write_text("ClusterName=lab\nAuthType=auth/slurm\n")
+    path.chmod(0o644)
+    (tmp_path / "slurm.key").write_bytes(KEY.secret)
+    (tmp_path / "slurm.key").chmod(0o600)
+    return replace(read_slurm_conf((str(path),)), step_owners=(0, ME) if ME else (0,))
+
+
+class Slurmd:
+    """Answers each connection in a thread; `seen` are the requests."""
+
+    def __init__(self, scenario: Scenario, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+        self.scenario = scenario
+        self.wrap = wrap
+        self.seen: list[bytes] = []
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.node = NodeRecord("n1", "n1", "127.0.0.1", self.server.getsockname()[1])
+        self.threads: list[threading.Thread] = []
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.server.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            with self.wrap(sock) if self.wrap else sock as stream:
+                stream.settimeout(10)
+                data = b""
+                while len(data) < 4 or len(data) < struct.unpack(">I", data[:4])[0] + 4:
+                    piece = stream.recv(65536)
+                    if not piece:
+                        return
+                    data += piece
+                self.seen.append(data)
+                self.scenario(stream, data)
+        except OSError:
+            return  # the asker has gone
+
+    def close(self) -> None:
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        self.accepting.join(10)
+        for thread in self.threads:
+            thread.join(15)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Slurmd]]:
+    servers: list[Slurmd] = []
+
+    def start(*args: Any) -> Slurmd:
+        servers.append(Slurmd(*args))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def body_of(version: int, job_id: int = 7) -> bytes:
+    step = struct.pack(">QIII", 0, job_id, 0xFFFFFFFE, 0xFFFFFFFE) if version >= 44 << 8 else struct.pack(">I", job_id)
+    return step + struct.pack(">II", 0, 3) + b"n1\0"
+
+
+def reply(version: int, *, job_id: int = 7, **how: Any) -> bytes:
+    """A right answer; `how` changes one thing."""
+    body = body_of(version, job_id)
+    payload = how.get("payload", hash_payload(version, RESPONSE_NETWORK_CALLERID, body))
+    now = int(time.time()) + how.get("later_s", 0)
+    token = encode_token(
+        how.get("key", KEY), version, how.get("uid", 0), 0, how.get("ruid", ME), "lab", "n1", payload, now
+    )
+    plugin = how.get("plugin", AUTH_SLURM)
+    return encode_message(version, RESPONSE_NETWORK_CALLERID, body, plugin, token)
+
+
+def refusal(version: int, code: int) -> bytes:
+    rest = struct.pack(">HHHIHHHI", version, 0x40, RESPONSE_SLURM_RC, 4, 0, 0, 0, code)
+    return struct.pack(">I", len(rest)) + rest
+
+
+def say(answer: Callable[[bytes], bytes]) -> Scenario:
+    return lambda stream, request: stream.sendall(answer(request))
+
+
+def version_of(request: bytes) -> int:
+    return int(struct.unpack(">H", request[4:6])[0])
+
+
+def ask(conf: SlurmConf, slurmd: Slurmd, version: int = V42, seconds: float = 10) -> CallerReply:
+    return run(ask_node(conf, slurmd.node, QUESTION, version, soon(seconds)))
+
+
+def status_of(conf: SlurmConf, slurmd: Slurmd, version: int = V42) -> str:
+    with pytest.raises(CallerFault) as caught:
+        ask(conf, slurmd, version)
+    return caught.value.status
+
+
+@pytest.mark.parametrize("number", range(36, 46))
+def test_callerid__every_version(conf: SlurmConf, serve: Callable[..., Slurmd], number: int) -> None:
+    slurmd = serve(say(lambda request: reply(version_of(request))))
+    assert ask(conf, slurmd, number << 8) == CallerReply(7, 0, "n1")
+    message = decode_message(slurmd.seen[0])
+    assert (message.version, message.plugin) == (number << 8, AUTH_SLURM)
+    claims = verify_token(message.credential or "", (KEY,), 0, int(time.time()))
+    assert (claims.uid, claims.ruid) == (ME, conf.step_owners[-1])
+    assert claims.payload == hash_payload(message.version, message.msg_type, message.body)
+
+
+def test_callerid__no_job(conf: SlurmConf, serve: Callable[..., Slurmd]) -> None:
+    assert ask(conf, serve(say(lambda _: reply(V42, job_id=0xFFFFFFFE)))).job_id is None
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "rc", "rc with unknown version", "http"])
+def test_callerid__steps_down_with_a_new_credential(conf: SlurmConf, serve: Callable[..., Slurmd], how: str) -> None:
+    def answer(stream: socket.socket, request: bytes) -> None:
+        if version_of(request) <= 40 << 8:
+            stream.sendall(reply(version_of(request)))
+        elif how == "rc":
+            stream.sendall(refusal(43 << 8, 1007))
+        elif how == "rc with unknown version":
+            stream.sendall(refusal(0xFFFE, 1007))
+        elif how == "http":
+            stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        elif how == "reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    slurmd = serve(answer)
+    assert ask(conf, slurmd) == CallerReply(7, 0, "n1")
+    assert [version_of(request) >> 8 for request in slurmd.seen] == [42, 41, 40]
+
+
+@pytest.mark.parametrize(("version", "tries"), [(45 << 8, 4), (38 << 8, 3), (36 << 8, 1), (0, 1), (99 << 8, 4)])
+def test_callerid__gives_up_after_four_versions(
+    conf: SlurmConf, serve: Callable[..., Slurmd], version: int, tries: int
+) -> None:
+    slurmd = serve(lambda *_: None)
+    assert status_of(conf, slurmd, version) == "caller-refused"
+    assert len(slurmd.seen) == tries
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"key": Key(b"x" * 32)},
+        {"uid": 1001},
+        {"ruid": ANY_UID},
+        {"ruid": 1001},
+        {"later_s": -HOUR_S},
+        {"plugin": AUTH_MUNGE},
+        {"payload": b""},
+        {"payload": b"\2" + bytes(32)},
+        {"payload": b"\1\x13\xac"},
+    ],
+)
+def test_callerid__not_authentic(conf: SlurmConf, serve: Callable[..., Slurmd], how: dict[str, Any]) -> None:
+    assert status_of(conf, serve(say(lambda _: reply(V42, **how)))) == "caller-untrusted"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (refusal(V42, 5003), "caller-refused"),
+        (refusal(V42, 13000), "caller-refused"),
+        (refusal(V42, 0)[:-4] + bytes(3), "caller-malformed"),
+        (b"\x7f\xff\xff\xff", "caller-malformed"),
+        (bytes(64), "caller-malformed"),
+    ],
+)
+def test_callerid__not_an_answer(conf: SlurmConf, serve: Callable[..., Slurmd], data: bytes, status: str) -> None:
+    assert status_of(conf, serve(say(lambda _: data))) == status
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answer: answer + b"\0",
+        lambda answer: answer[:-1],
+        lambda answer: answer[:3],
+        lambda answer: answer[:4] + struct.pack(">H", 41 << 8) + answer[6:],
+    ],
+    ids=["junk", "cut", "no length", "another version"],
+)
+def test_callerid__a_right_answer_spoilt(
+    conf: SlurmConf, serve: Callable[..., Slurmd], change: Callable[[bytes], bytes]
+) -> None:
+    assert status_of(conf, serve(say(lambda _: change(reply(V42))))) == "caller-malformed"
+
+
+def test_callerid__our_own_request_sent_back(conf: SlurmConf, serve: Callable[..., Slurmd]) -> None:
+    assert status_of(conf, serve(say(lambda request: request))) == "caller-malformed"
+
+
+def test_callerid__an_answer_without_credential_is_none(conf: SlurmConf, serve: Callable[..., Slurmd]) -> None:
+    body = body_of(V42)
+    rest = struct.pack(">HHHIHHH", V42, 0x40, RESPONSE_NETWORK_CALLERID, len(body), 0, 0, 0) + body
+    assert status_of(conf, serve(say(lambda _: struct.pack(">I", len(rest)) + rest))) == "caller-malformed"
+
+
+def test_callerid__our_own_credential_sent_back(conf: SlurmConf, serve: Callable[..., Slurmd]) -> None:
+    """A credential of root's that we could decode, made a moment ago, in the hands of whoever listens there."""
+    for version in (36 << 8, V42):
+
+        def reflect(request: bytes) -> bytes:
+            message = decode_message(request)
+            body = body_of(message.version)
+            return encode_message(
+                message.version, RESPONSE_NETWORK_CALLERID, body, AUTH_SLURM, message.credential or ""
+            )
+
+        assert status_of(conf, serve(say(reflect)), version) == "caller-untrusted"
+
+
+def test_callerid__null_hash(conf: SlurmConf, serve: Callable[..., Slurmd]) -> None:
+    slurmd = serve(say(lambda _: reply(36 << 8, payload=b"")))
+    assert ask(conf, slurmd, 36 << 8).job_id == 7
+    strict = replace(conf, communication_parameters=("block_null_hash",))
+    assert status_of(strict, slurmd, 36 << 8) == "caller-untrusted"
+
+
+@pytest.mark.parametrize("how", ["silent", "drip", "half"])
+def test_callerid__costs_no_more_than_its_time(conf: SlurmConf, serve: Callable[..., Slurmd], how: str) -> None:
+    done = threading.Event()
+
+    def answer(stream: socket.socket, _: bytes) -> None:
+        data = reply(V42)
+        if how == "half":
+            stream.sendall(data[:20])
+        for byte in data if how == "drip" else b"":
+            stream.sendall(bytes([byte]))
+            if done.wait(0.05):
+                return
+        done.wait(5)
+
+    slurmd = serve(answer)
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        ask(conf, slurmd, seconds=0.4)
+    assert time.monotonic() - started < 2
+    done.set()
+
+
+def test_callerid__nobody_listens(conf: SlurmConf) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(CallerFault) as caught:
+        run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, soon()))
+    assert caught.value.status == "caller-unreachable"
+
+
+def test_callerid__no_key_here(conf: SlurmConf, serve: Callable[..., Slurmd], monkeypatch: pytest.MonkeyPatch) -> None:
+    slurmd = serve(say(lambda _: reply(V42)))
+    key = Path(conf.path).parent / "slurm.key"
+    key.chmod(0o604)
+    assert status_of(conf, slurmd) == "caller-no-credential"
+    key.unlink()
+    monkeypatch.setattr("slurm_adopt.system.rpc_auth.SACK_PLACES", ("/nonexistent/sack.socket",))
+    assert status_of(conf, slurmd) == "caller-no-credential"
+    assert status_of(replace(conf, auth_type="auth/none"), slurmd) == "caller-no-credential"
+    assert slurmd.seen == []
+
+
+def test_callerid__keys(conf: SlurmConf) -> None:
+    folder = Path(conf.path).parent
+    assert read_keys(conf) == (KEY,)
+    (folder / "slurm.jwks").write_text('{"keys":[{"alg":"HS256","kty":"oct","kid":"a","k":"AAAAAAAAAAAAAAAAAAAAAA"}]}')
+    (folder / "slurm.jwks").chmod(0o600)
+    assert read_keys(conf) == (Key(bytes(16), "a"),)
+    for text, mode in (("{}", 0o600), ("x", 0o600), ('{"keys":[]}', 0o640)):
+        (folder / "slurm.jwks").write_text(text)
+        (folder / "slurm.jwks").chmod(mode)
+        with pytest.raises(AuthFault):
+            read_keys(conf)
+    (folder / "slurm.jwks").unlink()
+    for secret in (b"short", b"x" * 70000):
+        (folder / "slurm.key").write_bytes(secret)
+        with pytest.raises(AuthFault):
+            read_keys(conf)
+
+
+def test_callerid__auth_info() -> None:
+    assert auth_settings("") == {"": ""}
+    assert auth_settings("/run/m.socket") == {"socket": "/run/m.socket"}
+    assert auth_settings("socket=/run/m,ttl=5")["ttl"] == "5"
+
+
+# --- the whole question ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Connection:
+    """A connection from 127.0.0.1 that the kernel does not know: as if it came from another machine."""
+    monkeypatch.setattr(callerid, "is_here", lambda _: False)
+    return Connection(3, 4, "127.0.0.1", 22, "127.0.0.1", 40000)
+
+
+def with_node(conf: SlurmConf, slurmd: Slurmd) -> SlurmConf:
+    return replace(conf, statements=parse(f"NodeName=n1 NodeAddr=127.0.0.1 Port={slurmd.node.port}").statements)
+
+
+def test_find_caller__outcomes(conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection) -> None:
+    def fact(slurmd: Slurmd | None, own: tuple[tuple[int, int], ...]) -> tuple[str, int]:
+        found = run(find_caller(with_node(conf, slurmd) if slurmd else conf, elsewhere, 1001, own, V42, soon()))
+        assert found.source == "127.0.0.1"
+        return found.status, found.job_id
+
+    good = serve(say(lambda _: reply(V42)))
+    none = serve(say(lambda _: reply(V42, job_id=0xFFFFFFFE)))
+    bad = serve(say(lambda _: reply(V42, uid=5)))
+    assert fact(good, ((6, 1), (7, 2))) == ("found", 7)
+    assert fact(good, ((6, 1),)) == ("caller-foreign", 0)
+    assert fact(none, ((6, 1),)) == ("unknown", 0)
+    assert fact(bad, ((7, 1),)) == ("caller-untrusted", 0)
+    assert fact(None, ((7, 1),)) == ("caller-not-a-node", 0)
+    assert run(find_caller(conf, None, 1001, (), V42, soon())).status == "unknown"
+
+
+def test_find_caller__keeps_its_budget(
+    conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+    slurmd = serve(lambda *_: bool(done.wait(5)))
+    monkeypatch.setattr(callerid, "BUDGET_NS", 300_000_000)
+    started = time.monotonic()
+    found = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(30)))
+    assert found.status == "caller-silent"
+    assert time.monotonic() - started < 2
+    done.set()
+
+
+def test_find_caller__several_slurmds_of_one_host(
+    conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection
+) -> None:
+    servers = [
+        serve(say(lambda _: reply(V42, job_id=0xFFFFFFFE))),
+        serve(say(lambda _: reply(V42))),
+        serve(lambda *_: None),
+    ]
+    lines = "\n".join(f"NodeName=n{n} NodeAddr=127.0.0.1 Port={one.node.port}" for n, one in enumerate(servers))
+    several = replace(conf, statements=parse(lines).statements)
+    assert run(find_caller(several, elsewhere, 1001, ((7, 1),), V42, soon())).job_id == 7
+
+
+# --- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem and slurmd.pem (with its key), and another CA of the same name."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("pki")
+
+    def call(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for name in ("ca", "other"):
+        call(
+            "req",
+            "-x509",
+            *curve,
+            "-subj",
+            "/CN=cluster",
+            "-days",
+            "2",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.pem",
+        )
+    call("req", *curve, "-subj", "/CN=slurmd", "-keyout", "slurmd.key", "-out", "slurmd.csr")
+    call("x509", "-req", "-in", "slurmd.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-out", "cert.pem")
+    (folder / "slurmd.pem").write_text((folder / "cert.pem").read_text() + (folder / "slurmd.key").read_text())
+    return folder
+
+
+def tls_conf(conf: SlurmConf, ca: Path) -> SlurmConf:
+    path = Path(conf.path).parent / "ca_cert.pem"
+    path.write_bytes(ca.read_bytes())
+    path.chmod(0o644)
+    return replace(conf, tls_type="tls/s2n")
+
+
+def tls_server(pki: Path) -> Callable[[socket.socket], socket.socket]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki / "slurmd.pem")
+    return lambda sock: context.wrap_socket(sock, server_side=True)
+
+
+def test_callerid__tls(conf: SlurmConf, serve: Callable[..., Slurmd], pki: Path) -> None:
+    slurmd = serve(say(lambda request: reply(version_of(request))), tls_server(pki))
+    secure = tls_conf(conf, pki / "ca.pem")
+    assert ask(secure, slurmd, 45 << 8) == CallerReply(7, 0, "n1")
+    assert len(slurmd.seen) == 1
+
+
+def test_callerid__tls_of_another_ca(conf: SlurmConf, serve: Callable[..., Slurmd], pki: Path) -> None:
+    slurmd = serve(say(lambda request: reply(version_of(request))), tls_server(pki))
+    assert status_of(tls_conf(conf, pki / "other.pem"), slurmd, 45 << 8) == "caller-untrusted"
+    assert slurmd.seen == []
+
+
+def test_callerid__tls_with_somebody_who_speaks_none(conf: SlurmConf, serve: Callable[..., Slurmd], pki: Path) -> None:
+    def plain(sock: socket.socket) -> socket.socket:
+        sock.recv(100)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        return sock
+
+    assert status_of(tls_conf(conf, pki / "ca.pem"), serve(say(lambda _: b""), plain), 45 << 8) == "caller-untrusted"
+
+
+def test_callerid__tls_is_not_spoken_to_older_versions(
+    conf: SlurmConf, serve: Callable[..., Slurmd], pki: Path
+) -> None:
+    slurmd = serve(say(lambda request: reply(version_of(request))))
+    assert ask(tls_conf(conf, pki / "ca.pem"), slurmd, 42 << 8).job_id == 7
+
+
+@pytest.mark.parametrize("spoil", ["missing", "open", "nonsense"])
+def test_callerid__tls_needs_a_good_ca_file(
+    conf: SlurmConf, serve: Callable[..., Slurmd], pki: Path, spoil: str
+) -> None:
+    slurmd = serve(say(lambda request: reply(version_of(request))), tls_server(pki))
+    secure = tls_conf(conf, pki / "ca.pem")
+    path = Path(conf.path).parent / "ca_cert.pem"
+    if spoil == "missing":
+        path.unlink()
+    elif spoil == "open":
+        path.chmod(0o646)
+    else:
+        path.write_text("nonsense")
+    assert status_of(secure, slurmd, 45 << 8) == "caller-untrusted"

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose address is it? Name services are replaced; the child that asks them is real."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm_adopt.record import replace
+from slurm_adopt.system import peer_node
+from slurm_adopt.system.peer_node import find_nodes_of_peer, names_in_hosts
+from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.task import run
+from slurm_adopt.wire.slurm_conf import parse
+
+NODES = """
+NodeName=DEFAULT Port=7000
+NodeName=n[1-3] NodeAddr=10.0.0.[1-3]
+NodeName=six NodeAddr=FD00:0:0::0007 Port=7001
+NodeName=named NodeAddr=gate.example.org
+NodeName=plain
+NodeName=dns
+NodeName=v[1-2] NodeHostname=multi NodeAddr=10.0.9.9 Port=[7001,7002]
+"""
+HOSTS = """\
+127.0.0.1 localhost
+10.0.1.1 gate.example.org gate # the front door
+10.0.1.2\tplain.cluster.example.org
+fd00::8 plain
+10.0.1.3 stranger
+10.0.0.2 n3
+nonsense n1
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmConf:
+    path = tmp_path / "slurm.conf"
+    path.write_text("")
+    path.chmod(0o644)
+    (tmp_path / "hosts").write_text(HOSTS)
+    monkeypatch.setattr(peer_node, "HOSTS", str(tmp_path / "hosts"))
+    monkeypatch.setattr(peer_node._socket, "getnameinfo", _reverse)
+    monkeypatch.setattr(peer_node._socket, "getaddrinfo", _forward)
+    return replace(read_slurm_conf((str(path),)), statements=parse(NODES).statements)
+
+
+def _reverse(address: tuple[str, int], flags: int) -> tuple[str, str]:
+    assert flags
+    names = {"10.0.2.1": "dns.example.org", "10.0.2.2": "dns.example.org", "10.0.2.3": "hangs", "10.0.2.4": "stranger"}
+    name = names.get(address[0])
+    if name == "hangs":
+        time.sleep(30)
+    if name is None:
+        raise OSError("no such name")
+    return name, "0"
+
+
+def _forward(name: str, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    if name != "dns":
+        raise OSError("no such name")
+    return [(2, 1, 6, "", ("10.0.2.1", 0))]
+
+
+def find(conf: SlurmConf, address: str) -> list[tuple[str, str, int]]:
+    nodes = run(find_nodes_of_peer(conf, address, time.monotonic_ns() + 10_000_000_000))
+    return [(node.name, node.address, node.port) for node in nodes]
+
+
+@pytest.mark.parametrize(
+    ("address", "nodes"),
+    [
+        ("10.0.0.1", [("n1", "10.0.0.1", 7000)]),
+        ("::ffff:10.0.0.3", [("n3", "10.0.0.3", 7000)]),
+        # NodeAddr as a number wins over what /etc/hosts calls the address
+        ("10.0.0.2", [("n2", "10.0.0.2", 7000)]),
+        ("10.0.0.4", []),
+        ("fd00::7", [("six", "fd00::7", 7001)]),
+        ("fd00::8", [("plain", "fd00::8", 7000)]),
+        ("fd00::9", []),
+        ("10.0.1.1", [("named", "10.0.1.1", 7000)]),
+        ("10.0.1.2", [("plain", "10.0.1.2", 7000)]),
+        ("10.0.1.3", []),
+        ("10.0.9.9", [("v1", "10.0.9.9", 7001), ("v2", "10.0.9.9", 7002)]),
+        ("10.0.2.1", [("dns", "10.0.2.1", 7000)]),
+        # whoever owns 10.0.2.2 has written `dns` into its reverse entry
+        ("10.0.2.2", []),
+        ("10.0.2.4", []),
+        ("127.0.0.1", []),
+        ("::1", []),
+    ],
+)
+def test_peer_node__whose_address(conf: SlurmConf, address: str, nodes: list[tuple[str, str, int]]) -> None:
+    assert find(conf, address) == nodes
+
+
+def test_peer_node__dns_that_hangs_is_given_up(conf: SlurmConf) -> None:
+    started = time.monotonic()
+    assert find(conf, "10.0.2.3") == []
+    assert time.monotonic() - started < 3
+
+
+def test_peer_node__no_address(conf: SlurmConf) -> None:
+    with pytest.raises(ValueError, match="no address"):
+        find(conf, "somewhere")
+
+
+def test_peer_node__hosts_is_missing(conf: SlurmConf, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names_in_hosts(bytes([10, 0, 1, 1])) == ["gate.example.org", "gate"]
+    monkeypatch.setattr(peer_node, "HOSTS", "/nonexistent")
+    assert names_in_hosts(bytes([10, 0, 1, 1])) == []
+    assert find(conf, "10.0.0.1") == [("n1", "10.0.0.1", 7000)]

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logins while a job starts, ends, is requeued, or slurmd comes and goes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lab.machine import LabError, wait_for
+from lab.node import Node
+from lab.product import use_product, use_strict_lines
+
+STRICT = "required pam_slurm_adopt.so profile=strict"
+PROLOG = "#!/bin/sh\n[ ! -e /etc/lab/prolog-fails ] || exit 1\nsleep $(cat /etc/lab/prolog-s 2>/dev/null || echo 0)\n"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
+    ids=lambda suite: suite or "host",
+)
+def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
+    with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}) as node:
+        node.write("/etc/lab/prolog", PROLOG, 0o755)
+        node.path("/lib/security/pam_slurm_adopt.so").unlink(missing_ok=True)  # Debian 11's libpam prefers it to ours
+        use_product(node)
+        yield node
+
+
+@pytest.fixture
+def node(machine: Node) -> Iterator[Node]:
+    use_strict_lines(machine)
+    yield machine
+    machine.run("rm -f /etc/lab/prolog-*")
+    machine.cancel_all()
+    assert not [process for process in machine.processes("alice") if "sshd" in process.command]
+
+
+def in_prolog(node: Node, user: str, seconds: float) -> int:
+    """A job of the user whose prolog is running, and goes on for about `seconds`."""
+    node.write("/etc/lab/prolog-s", str(seconds))
+    job = node.sbatch(user)
+    wait_for(lambda: any("/etc/lab/prolog" in p.command for p in node.processes(0)), "the prolog to run")
+    return job
+
+
+def log_of(node: Node, mark: int) -> dict[str, str]:
+    """The fields of our first log line after `mark`."""
+    lines = [line for line in node.log_since(mark) if "pam_slurm_adopt(" in line]
+    assert lines, "nothing was logged"
+    return dict(word.split("=", 1) for word in lines[0].split() if "=" in word)
+
+
+def test_races__login_during_a_short_prolog_waits_for_it(node: Node) -> None:
+    job = in_prolog(node, "alice", 1.2)
+    mark = node.log_mark()
+    done = node.ssh("alice", "echo $SLURM_JOB_ID; cat /proc/self/cgroup")
+    assert done.stdout.startswith(f"{job}\n"), done.stdout + done.stderr
+    assert f"job_{job}/step_extern" in done.stdout
+    fields = log_of(node, mark)
+    assert fields["reason"] == "adopted"
+    assert 200 <= int(fields["waited_ms"]) <= 2000
+
+
+@pytest.mark.parametrize(("wait", "least_s", "most_s"), [("", 1.9, 3.5), ("prolog_wait=0", 0, 1.2)])
+def test_races__a_long_prolog_is_named_as_the_reason(node: Node, wait: str, least_s: float, most_s: float) -> None:
+    in_prolog(node, "alice", 5)
+    use_strict_lines(node, f"{STRICT} {wait}")
+    mark = node.log_mark()
+    begun = time.monotonic()
+    done = node.ssh("alice")
+    assert done.returncode != 0
+    assert "your job on this node is still starting (prolog)" in done.stderr
+    assert least_s <= time.monotonic() - begun <= most_s
+    assert log_of(node, mark)["reason"] == "job-starting"
+
+
+def test_races__the_wait_leaves_time_to_answer(node: Node) -> None:
+    """`prolog_wait` beyond `timeout`: the user still gets the reason, not the module's time-out."""
+    in_prolog(node, "alice", 6)
+    use_strict_lines(node, f"{STRICT} prolog_wait=300 timeout=2")
+    mark = node.log_mark()
+    assert "still starting" in node.ssh("alice").stderr
+    fields = log_of(node, mark)
+    assert fields["reason"] == "job-starting"
+    assert int(fields["ms"]) < 2000
+
+
+def test_races__nobody_else_waits_for_a_prolog(node: Node) -> None:
+    """Not another user, and not one who dresses a process of his, or a set-uid one, as a prolog."""
+    in_prolog(node, "alice", 3)
+    disguise = {"SLURM_SCRIPT_CONTEXT": "prolog_slurmd", "SLURM_JOB_UID": "1502", "SLURM_JOB_ID": "7"}
+    with node.popen(["bash", "-c", "exec -a slurmd sleep 5"], user="bob", env=disguise) as plain:
+        with node.popen(["su", "root"], user="bob", env=disguise, stdin=subprocess.PIPE) as set_uid:
+            mark = node.log_mark()
+            assert node.ssh("bob").returncode != 0
+            fields = log_of(node, mark)
+            set_uid.kill()
+        plain.kill()
+    assert fields["reason"] == "no-job"
+    assert "waited_ms" not in fields
+    assert int(fields["ms"]) < 1000
+
+
+def test_races__a_prolog_that_fails_ends_the_wait(node: Node) -> None:
+    in_prolog(node, "alice", 0.6)
+    node.write("/etc/lab/prolog-fails", "")
+    node.write("/etc/lab/prolog", PROLOG + "[ ! -e /etc/lab/prolog-fails ] || exit 1\n", 0o755)
+    try:
+        mark = node.log_mark()
+        use_strict_lines(node, f"{STRICT} prolog_wait=10 timeout=20")
+        done = node.ssh("alice")
+        fields = log_of(node, mark)
+    finally:
+        node.write("/etc/lab/prolog", PROLOG, 0o755)
+        node.run("scancel -u alice; scontrol update nodename=lab state=resume", check=False)
+        node.wait_idle()
+    if done.returncode == 0:  # the shell had read the script before it was changed: then the job has started
+        assert fields["reason"] == "adopted"
+    else:
+        assert fields["reason"] == "no-job"
+        assert int(fields["waited_ms"]) < 5000
+
+
+def test_races__jobs_that_end_during_logins_take_them_along(node: Node) -> None:
+    """Whatever the moment: a login is refused, or it is in the job and ends with it."""
+    for delay_ms in (0, 60, 150):
+        job = node.submit("alice")
+        mark = node.log_mark()
+        clients = [node.ssh_popen("alice", "echo in; sleep 1000") for _ in range(4)]
+        time.sleep(0.15 + delay_ms / 1000)
+        node.cancel(job)
+        for client in clients:
+            client.communicate(timeout=20)
+            assert client.returncode != 0
+        wait_for(lambda: not node.processes("alice"), "every process of alice to be gone", 8)
+        reasons = {line.partition("reason=")[2].split()[0] for line in node.log_since(mark) if "reason=" in line}
+        assert reasons <= {"adopted", "session-verified", "session-readopted", "job-ending", "no-job"}, reasons
+
+
+def test_races__a_requeued_job_is_joined_again(node: Node) -> None:
+    job = node.submit("alice", requeue=True)
+    first = node.ssh_popen("alice", "echo in; sleep 1000")
+    assert first.stdout is not None
+    wait_for(lambda: "in\n" in iter(first.stdout.readline, ""), "the first login")
+    node.run(["scontrol", "requeue", str(job)])
+    first.communicate(timeout=20)
+    assert first.returncode != 0
+    wait_for(lambda: node.extern_socket(job) is None, "the first run to end")
+    assert node.ssh("alice").returncode != 0
+
+    def started_again() -> bool:
+        if node.extern_socket(job) is None:  # Slurm puts a requeued job off for two minutes, once it has completed
+            node.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=False)
+        return node.extern_socket(job) is not None
+
+    wait_for(started_again, "the second run", 60, 1)
+    done = node.ssh("alice", "cat /proc/self/cgroup")
+    assert f"job_{job}/step_extern" in done.stdout
+
+
+@pytest.mark.parametrize("how", ["killed", "paused", "restarted"])
+def test_races__logins_do_not_need_slurmd(node: Node, how: str) -> None:
+    job = node.submit("alice")
+    if how == "killed":
+        node.slurmd.kill()
+    elif how == "paused":
+        node.slurmd.pause()
+    else:
+        node.slurmd.restart()
+    try:
+        mark = node.log_mark()
+        assert f"job_{job}/step_extern" in node.ssh("alice", "cat /proc/self/cgroup").stdout
+        assert node.ssh("bob").returncode != 0
+        denied = [line for line in node.log_since(mark) if "user=bob" in line]
+        assert "reason=no-job" in denied[0]
+        assert "waited_ms" not in denied[0]
+    finally:
+        if how == "killed":
+            node.slurmd.start()
+        elif how == "paused":
+            node.slurmd.resume()
+    wait_for(lambda: node.job_state(job) == "RUNNING", "the job to be known again", 20)
+    assert f"job_{job}/step_extern" in node.ssh("alice", "cat /proc/self/cgroup").stdout
+
+
+def test_races__a_crashed_slurmstepd_grants_nothing(node: Node) -> None:
+    """Its socket stays behind; there is nothing behind it that could hold a login."""
+    job = node.submit("alice")
+    extern = [p.pid for p in node.processes(0) if p.command.startswith(f"slurmstepd: [{job}.extern")]
+    node.run(["kill", f"-{int(signal.SIGKILL)}", *map(str, extern)])
+    assert node.extern_socket(job) is not None
+    mark = node.log_mark()
+    assert node.ssh("alice").returncode != 0
+    assert log_of(node, mark)["reason"] == "no-job"
+    with pytest.raises(LabError):
+        wait_for(lambda: any("sshd" in p.command for p in node.processes("alice")), "nothing", 0.3)
+    node.run(["scancel", "-u", "alice"])
+    socket = node.extern_socket(job)
+    if socket is not None:
+        socket.unlink()
