@@ -160,15 +160,26 @@ ROOTS_JOB = (
     }),
 )  # fmt: skip
 
+HERE = (
+    "R-40: a login from the node itself needs no slurmd to be asked: ours looks for the source among its own processes"
+)
 SLURMD_DOWN = (
     Situation("slurmd down, no job", Call(user="alice"), NO_JOBS, {"action_no_jobs=ignore": IGNORED}, options=ACTIONS),
     Situation("slurmd down, one job", Call(user="bob"), adopted("only"), options=(*ACTIONS, "single_job_skip_rpc=0")),
     Situation(
         "slurmd down, several jobs",
-        Call(user="carol", caller="oldest"),
+        Call(user="carol", caller="outside"),
         adopted(ANY),
         {option: outcome for option, outcome in SEVERAL.items() if option in ACTIONS},
         NEWEST_DIFFERS,
+        options=ACTIONS,
+    ),
+    Situation(
+        "slurmd down, several jobs, from one of them",
+        Call(user="carol", caller="oldest"),
+        adopted(ANY),
+        {option: outcome for option, outcome in SEVERAL.items() if option in ACTIONS},
+        {"*": Differs(adopted("oldest"), HERE)},
         options=ACTIONS,
     ),
 )
@@ -300,4 +311,24 @@ ENDING = tuple(
         ),
     )
     for args in ("", "action_unknown=newest", "action_unknown=deny", "profile=strict")
+)  # fmt: skip
+
+LOST = "R-25: with caller ID the original loses its place in slurmstepd's answers, and joins no namespace"
+_SCOPE = ("", "join_container=true", "join_container=false", "action_adopt_failure=deny", "profile=strict")
+CONTAINERS = (
+    Situation("job container, no job", Call(user="alice"), NO_JOBS, options=_SCOPE),
+    Situation("job container, one job", Call(user="bob"), adopted("only", mount=True), {
+        "join_container=false": adopted("only"),
+    }, options=_SCOPE),
+    Situation("job container, several jobs, from one of them", Call(user="carol", caller="oldest"), adopted("oldest"), {}, {
+        "*": Differs(adopted("oldest", mount=True), LOST),
+        "join_container=false": None,
+    }, options=_SCOPE),
+    Situation("job container, several jobs", Call(user="carol"), adopted(ANY, mount=True), {
+        "join_container=false": adopted(ANY),
+    }, {
+        "*": Differs(adopted("newest", mount=True), NEWEST),
+        "join_container=false": Differs(adopted("newest"), NEWEST),
+    }, options=_SCOPE),
+    Situation("job container, root", Call(user="root"), IGNORED, options=_SCOPE),
 )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The situations one after the other, each set up once, all on one node."""
+"""The situations one after the other, each set up once, on two nodes."""
 
 from __future__ import annotations
 
@@ -142,15 +142,34 @@ GROUPS = (
     Group(ending, cases.ENDING, parallel=True),
     Group(adoption_fails, cases.FAILS, parallel=True),
 )
-CASES = tuple(case for group in GROUPS for case in group.cases)
+
+
+class ContainerNode(Node):
+    """A node with job_container/tmpfs: every job has a /tmp and /dev/shm of its own, in a mount namespace."""
+
+    def __init__(self) -> None:
+        super().__init__(slurm={"JobContainerType": "job_container/tmpfs"})
+
+    def prepare(self) -> None:
+        super().prepare()
+        for folder in ("/etc/slurm", "/etc/slurm-llnl"):
+            self.write(f"{folder}/job_container.conf", "AutoBasePath=true\nBasePath=/var/lib/job_container\n")
+
+
+NODES: tuple[tuple[Callable[[], Node], tuple[Group, ...]], ...] = (
+    (Node, GROUPS),
+    (ContainerNode, (Group(steady, _cases(*cases.CONTAINERS)),)),
+)
+CASES = tuple(case for _, groups in NODES for group in groups for case in group.cases)
 
 
 def measure_all() -> dict[str, Measured]:
     """What both modules do in every case, by the case's name."""
     measured: dict[str, Measured] = {}
-    with Rig(Node()) as rig:
-        for group in GROUPS:
-            with group.set_up(rig):
-                results = rig.measure([case.call for case in group.cases], group.parallel)
-            measured.update((case.name, result) for case, result in zip(group.cases, results))
+    for make_node, groups in NODES:
+        with Rig(make_node()) as rig:
+            for group in groups:
+                with group.set_up(rig):
+                    results = rig.measure([case.call for case in group.cases], group.parallel)
+                measured.update((case.name, result) for case, result in zip(group.cases, results))
     return measured

@@ -19,16 +19,9 @@ def measured() -> dict[str, Measured]:
 
 #: Values that the original does not have.
 OUR_VALUES = {"action_unknown=preferred"}
-#: What is still to be built.
-PENDING = {"several jobs, from one of them": "caller ID is not asked yet"}
 
 
-def _param(case: Case) -> object:
-    why = PENDING.get(case.situation)
-    return pytest.param(case, id=case.name, marks=[pytest.mark.xfail(reason=why, strict=False)] if why else [])
-
-
-@pytest.mark.parametrize("case", [_param(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_conformance__case(case: Case, measured: dict[str, Measured]) -> None:
     got = measured[case.name]
     assert case.explains_original(got.original), f"the original did not do what the table says: {got}"
