@@ -28,6 +28,7 @@ from .adopt import act_adopt, read_environment, read_missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
 from .starting import await_start, find_starting
+from .takeover import is_wanted, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ..system.stepd import Namespace
     from ..system.task import Task
     from ..wire.exchange import Connection, LoginReply, LoginRequest
-    from .gather import StepSource
+    from .gather import OwnStep, StepSource
 
 #: Tells the session phase, and the user, how the job was picked.
 CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
@@ -80,6 +81,7 @@ class Login:
         self.found = Found()
         self.processes: tuple[Process, ...] = ()
         self.env: tuple[tuple[str, str], ...] = ()
+        self.remark = ""
         self.namespaces: list[Namespace] = []
         peer = plain_address(self.connection.peer_address) if self.connection else request.rhost
         self.facts = Facts(
@@ -108,7 +110,9 @@ class Login:
         if self.options.greeting and verdict.chosen and self.facts.phase == "account":
             # the session phase tells it, in a process that knows nothing of this one but the PAM environment
             self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
-        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail, self.greeting(verdict))
+        reply = compose(
+            self.facts, self.options, verdict, self.env, kinds, detail or self.remark, self.greeting(verdict)
+        )
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
         return Answer(reply, fds, self, verdict)
@@ -198,11 +202,11 @@ def _gather(login: Login) -> Task[str]:
         return str(fault)
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
-    if login.options.action_unknown == "preferred" and len(found.own) > 1:
-        login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
         login.facts = replace(login.facts, prologs=prologs)
+    if login.options.action_unknown == "preferred" and len(found.own) > 1:
+        login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
 
 
@@ -268,6 +272,8 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...]) -> Task[
     step = login.found.of_job(job_id)
     assert step is not None
     login.env = yield from read_environment(step.connection, job_id, not login.options.disable_x11)
+    if is_wanted(login.options):
+        yield from _take_over(login, step, processes)
     if not login.options.join_container:
         return
     login.namespaces = yield from read_missing_namespaces(step.connection, login.caller_pid)
@@ -276,6 +282,17 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...]) -> Task[
         login.release_namespaces()
         if login.request.phase == "account" and not has_session_line(login.request.service):
             raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
+
+
+def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> Task[None]:
+    """The job's limits and variables."""
+    conf, identity, options = login.conf, step.connection.identity, login.options
+    assert conf is not None, "a step was found, so the configuration was read"
+    assert identity is not None
+    who = (step.path.job_id, login.request.uid, identity.pid, processes)
+    extra, login.remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
+    named = {name for name, _ in login.env}
+    login.env += tuple((name, value) for name, value in extra if name not in named)
 
 
 def _give_up(facts: Facts) -> Facts:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-#: The longest reply is XAUTHORITY's path; whoever sends more without being asked is not a slurmstepd.
-BUFFER_CAP = wire.PATH_CAP + 64
+#: The longest reply is the list of pids; whoever sends more without being asked is not a slurmstepd.
+BUFFER_CAP = 4 * wire.PIDS_CAP + 64
+READ_SIZE = 8192
 
 
 class StepFault(Exception):
@@ -123,7 +124,7 @@ class StepConnection:
         if len(self.buffer) > BUFFER_CAP:
             raise StepFault(STEP_MALFORMED, "an endless reply")
         try:
-            self.buffer += yield from sock.receive(self.socket, BUFFER_CAP, self.deadline_ns)
+            self.buffer += yield from sock.receive(self.socket, READ_SIZE, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd does not answer") from None
         except OSError as error:
@@ -181,6 +182,11 @@ def add_process(connection: StepConnection, pid: int) -> Task[None]:
 def query_pid_in_step(connection: StepConnection, pid: int) -> Task[bool]:
     """Whether the step's own book-keeping has the process."""
     return (yield from connection.ask(wire.encode_pid_request(wire.PID_IN_STEP, pid), wire.decode_bool))
+
+
+def query_pids(connection: StepConnection) -> Task[tuple[int, ...]]:
+    """The processes of the step, as slurmstepd reads them from its cgroup."""
+    return (yield from connection.ask(wire.encode_request(wire.PIDS), wire.decode_pids))
 
 
 def query_x11(connection: StepConnection) -> Task[wire.X11Display]:
