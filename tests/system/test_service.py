@@ -318,7 +318,7 @@ while True:
 """
 
 
-def test_service__socket_activation_idle_exit_and_back(activator: None, node: Node) -> None:  # noqa: ARG001
+def test_service__socket_activation_idle_exit_and_back(activator: None, node: Node) -> None:
     job = node.submit("alice")
     for round_number in (1, 2):
         assert login(node, "alice") == job
@@ -340,7 +340,7 @@ def _runs(node: Node) -> int:
         return 0
 
 
-def test_service__restart_under_socket_activation_loses_nobody(activator: None, node: Node) -> None:  # noqa: ARG001
+def test_service__restart_under_socket_activation_loses_nobody(activator: None, node: Node) -> None:
     """Who is not accepted by the old one waits in the socket for the new one: not one login needs the helper."""
     node.pam("sshd", account=[f"{STRICT} mode=service"], session=[STRICT])
     node.submit("alice")
