@@ -17,6 +17,7 @@ from ..system.loop import wait_flag
 from ..system.spool import SpoolFault
 from ..system.spool_dir import has_pattern, spool_dirs
 from ..system.stepd import StepFault
+from ..system.task import DeadlineExceeded
 from .conf_cache import ConfCache
 from .gather import GRACE_NS, Found, OwnStep, ask_steps
 from .step_index import STEP_FOREIGN, Entry, StepIndex
@@ -92,7 +93,10 @@ class Memory:
         for index in indexes:
             index.ask_due(at_once=True)
         while time.monotonic_ns() < until_ns:
-            yield from self._ask_own(indexes, uid, until_ns, found)
+            try:
+                yield from self._ask_own(indexes, uid, until_ns, found)
+            except DeadlineExceeded:
+                return  # no turn in time: the steps are known, but not asked
             waiting = [index for index in indexes if any(map(_is_open, index.open_questions(uid)))]
             if found.own or not waiting:
                 return
