@@ -124,7 +124,7 @@ def login(node: Node, user: str) -> int:
     return job
 
 
-def ask(node: Node, users: Sequence[str], at_once: int = 0) -> dict[str, list[bool]]:
+def ask(node: Node, users: Sequence[str]) -> dict[str, list[bool]]:
     """The account phase for all of these users at the same time: whether each was let in."""
     lines = [
         f"( pamtester -I rhost=10.0.0.9 sshd {user} acct_mgmt > /tmp/ask.{n} 2>&1 ) &" for n, user in enumerate(users)
@@ -267,15 +267,15 @@ def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) 
 
 
 def test_service__restarted_during_a_storm(service: Service, node: Node) -> None:
-    users = ["alice", "bob"] * 60
+    users = ["alice", "bob"] * 30
     node.submit("alice")
     with ThreadPoolExecutor(1) as pool:
         storm = pool.submit(ask, node, users)
         while not storm.done():
-            time.sleep(0.15)
+            time.sleep(0.4)
             assert service.stop() == 0
             service.start()
-        assert storm.result() == {"alice": [True] * 60, "bob": [False] * 60}
+        assert storm.result() == {"alice": [True] * 30, "bob": [False] * 30}
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def activator(node: Node) -> Iterator[None]:
     process.wait()
     node.run(["pkill", "-f", "^/usr/bin/python3 -IS /usr/bin/slurm-adopt serve"], check=False)
     wait_for(lambda: not Service(node).pid, "the service to end")
-    node.run(["rm", "-rf", "/run/slurm-adopt"])
+    node.run("rm -rf /run/slurm-adopt /run/lab/notify /run/lab/said /run/lab/runs")
 
 
 ACTIVATE = f"""
@@ -310,10 +310,13 @@ while True:
     if pid == 0:
         become()
     said = b""
-    while b"STOPPING=1" not in said:
-        said += notify.recv(100) + b" "
-        open("/run/lab/said", "wb").write(said)
-    os.waitpid(pid, 0)
+    while True:
+        ended = os.waitpid(pid, os.WNOHANG)[0]
+        if select.select([notify], [], [], 0.02)[0]:
+            said += notify.recv(100) + b" "
+            open("/run/lab/said", "wb").write(said)
+        elif ended:
+            break
     open("/run/lab/runs", "a").write("run\\n")
 """
 
@@ -346,15 +349,13 @@ def test_service__restart_under_socket_activation_loses_nobody(activator: None, 
     node.submit("alice")
     with ThreadPoolExecutor(1) as pool:
         storm = pool.submit(ask, node, ["alice", "bob"] * 50)
-        restarts = 0
         while not storm.done():
             pid = Service(node).pid
             if pid:
                 node.run(["kill", str(pid)], check=False)
-                restarts += 1
-            time.sleep(0.1)
+            time.sleep(0.3)
         assert storm.result() == {"alice": [True] * 50, "bob": [False] * 50}
-    assert restarts > 1
+    assert _runs(node) > 1
 
 
 # Storms and hung steps ------------------------------------------------------------------------------

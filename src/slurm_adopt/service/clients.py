@@ -77,9 +77,14 @@ class Clients:
         self._listeners.append(listener)
         self._watch(listener)
 
-    def stop(self) -> None:
-        """Take no more connections; those that were accepted are still answered."""
+    def stop(self, take_all: bool) -> None:
+        """Take no more connections; those that were accepted are still answered.
+
+        `take_all`: those that wait in the sockets as well, because no successor will.
+        """
         for listener in self._listeners:
+            if take_all:
+                self._accept(listener)
             self._loop.unwatch(listener.fileno())
         self._listeners.clear()
 

@@ -3,7 +3,8 @@
 
 Rules of this file:
 1. Under socket activation the listening socket is the service manager's: who was not accepted waits for the successor.
-   With a socket of our own, who was not accepted is told by the kernel, and the module starts the one-shot helper.
+   A socket of our own is emptied before it is closed; who comes too late is told by the kernel, and the module starts
+   the one-shot helper.
 2. A stop finishes what was accepted, each within its own deadline, and nothing else.
 3. Idle is: no login under way, no session open that is watched.
 4. The numbers and the open sessions outlive the process in /run/slurm-adopt; a crash costs some seconds of them.
@@ -108,7 +109,7 @@ class Service:
             return
         self._stopping = True
         self.supervisor.tell("STOPPING=1")
-        self.clients.stop()
+        self.clients.stop(take_all=bool(self.setup.listen))
         for listener in self._own:
             self.loop.unwatch(listener.socket.fileno())
             listener.close()
