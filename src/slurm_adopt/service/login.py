@@ -204,7 +204,7 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
-        login.facts = replace(login.facts, prologs=prologs)
+        login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
