@@ -41,7 +41,11 @@ def submit_with(node: Node, before: str, script: str = "sleep 1000", options: st
     """A job of alice, submitted from a shell that has run `before`."""
     command = f"{before}; sbatch --parsable --output=/dev/null {options} --wrap='{script}'"
     job = int(node.run(["bash", "-c", command], user="alice").stdout)
-    wait_for(lambda: any("slurm_script" in p.command for p in node.processes("alice")), "the script to run", 30)
+    wait_for(
+        lambda: any(p.command.endswith(("slurm_script", "sleep 1000")) for p in node.processes("alice")),
+        "the script to run",
+        30,
+    )
     return job
 
 
