@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 
 from ..record import replace
-from ..service.users import Limits, Users, listen, listeners_of_systemd
+from ..service.users import Limits, Users
+from ..system.listener import Listener, ListenFault
+from ..system.notify import take_listeners
 from .main import die
 from .user_client import SOCKET
 
@@ -26,15 +29,17 @@ def run(args: argparse.Namespace) -> int:
     """Serve."""
     if os.geteuid() != 0:
         die("serve-users needs root", "start it with systemctl start slurm-adopt-users.socket")
-    sockets = listeners_of_systemd()
+    sockets = take_listeners()
     idle_s = args.idle_exit if args.idle_exit is not None else IDLE_S if sockets else 0.0
     if not sockets:
         if not args.listen:
-            die("no socket to serve", f"say --listen {SOCKET}, or let systemd start it")
+            die("no socket to serve", f"start slurm-adopt-users.socket, or say --listen {SOCKET}")
+        if not args.listen.startswith("/"):
+            die(f"{args.listen} is not an absolute path")
         try:
-            sockets = [listen(args.listen)]
-        except OSError as error:
-            die(f"cannot listen on {args.listen}: {error.strerror}")
+            sockets = [Listener(args.listen, socket.SOCK_SEQPACKET, 0o666).socket]
+        except ListenFault as fault:
+            die(str(fault))
     os.chdir("/")
     Users(sockets[0], replace(Limits(), idle_s=idle_s)).serve()
     return 0

@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 from ..record import record
+from .export import is_export
 from .schema import BY_NAME, LOG_LEVELS, OPTIONS, OptionSpec, default_of
 
 TYPE_CHECKING = False
@@ -34,6 +35,8 @@ class Options:
     timeout_s: float
     prolog_wait_s: float
     caller_timeout_s: float
+    rlimits: str
+    export_env: str
     mode: str
     socket: str
     greeting: bool
@@ -80,6 +83,8 @@ def parse_options(args: Iterable[str]) -> Options:
         timeout_s=float(values["timeout"]),
         prolog_wait_s=float(values["prolog_wait"]),
         caller_timeout_s=float(values["caller_timeout"]),
+        rlimits=values["rlimits"],
+        export_env=values["export_env"],
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",
@@ -97,6 +102,8 @@ def _fits(spec: OptionSpec, value: str) -> bool:
         return _seconds_ok(value, 0, 300)
     if spec.name == "caller_timeout":
         return _seconds_ok(value, 0.1, 60)
+    if spec.name == "export_env":
+        return is_export(value)
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
     if spec.name == "nodename":

@@ -22,22 +22,23 @@ from ..system.carrier import choose_connection, find_login_processes, plain_addr
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
-from ..system.stepd import StepFault
+from ..system.stepd import StepFault, query_extras
 from ..system.task import MS, DeadlineExceeded
-from .adopt import act_adopt, read_environment, read_missing_namespaces
+from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
 from .starting import await_start, find_starting
+from .takeover import is_wanted, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..options.parse import Options
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
-    from ..system.stepd import Namespace
+    from ..system.stepd import Extras, Namespace
     from ..system.task import Task
     from ..wire.exchange import Connection, LoginReply, LoginRequest
-    from .gather import StepSource
+    from .gather import OwnStep, StepSource
 
 #: Tells the session phase, and the user, how the job was picked.
 CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
@@ -80,6 +81,7 @@ class Login:
         self.found = Found()
         self.processes: tuple[Process, ...] = ()
         self.env: tuple[tuple[str, str], ...] = ()
+        self.remark = ""
         self.namespaces: list[Namespace] = []
         peer = plain_address(self.connection.peer_address) if self.connection else request.rhost
         self.facts = Facts(
@@ -108,7 +110,9 @@ class Login:
         if self.options.greeting and verdict.chosen and self.facts.phase == "account":
             # the session phase tells it, in a process that knows nothing of this one but the PAM environment
             self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
-        reply = compose(self.facts, self.options, verdict, self.env, kinds, detail, self.greeting(verdict))
+        reply = compose(
+            self.facts, self.options, verdict, self.env, kinds, detail or self.remark, self.greeting(verdict)
+        )
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
         return Answer(reply, fds, self, verdict)
@@ -198,11 +202,11 @@ def _gather(login: Login) -> Task[str]:
         return str(fault)
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
-    if login.options.action_unknown == "preferred" and len(found.own) > 1:
-        login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
         login.facts = replace(login.facts, prologs=prologs)
+    if login.options.action_unknown == "preferred" and len(found.own) > 1:
+        login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
 
 
@@ -249,8 +253,8 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     connection = step.connection
     connection.deadline_ns = _attempt_deadline(login)
     try:
-        yield from act_adopt(connection, login.request.uid, processes)
-        yield from _collect(login, decision.job_id, processes)
+        extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
+        yield from _collect(login, decision.job_id, processes, extras)
     except StepFault as fault:
         login.release()
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
@@ -264,19 +268,35 @@ def _attempt_deadline(login: Login) -> int:
     return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
 
 
-def _collect(login: Login, job_id: int, processes: tuple[Process, ...]) -> Task[None]:
+def _wanted(login: Login) -> tuple[bool, bool]:
+    """Whether to ask the step for its X11 tunnel, and for its namespaces."""
+    return not login.options.disable_x11, login.options.join_container
+
+
+def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
     """What the session gets from the job it is in: variables and namespaces."""
+    login.namespaces = missing_namespaces(extras.namespaces, login.caller_pid)
+    login.env = environment_of(job_id, extras.x11)
     step = login.found.of_job(job_id)
     assert step is not None
-    login.env = yield from read_environment(step.connection, job_id, not login.options.disable_x11)
-    if not login.options.join_container:
-        return
-    login.namespaces = yield from read_missing_namespaces(step.connection, login.caller_pid)
+    if is_wanted(login.options):
+        yield from _take_over(login, step, processes)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
         login.release_namespaces()
         if login.request.phase == "account" and not has_session_line(login.request.service):
             raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
+
+
+def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> Task[None]:
+    """The job's limits and variables."""
+    conf, identity, options = login.conf, step.connection.identity, login.options
+    assert conf is not None, "a step was found, so the configuration was read"
+    assert identity is not None
+    who = (step.path.job_id, login.request.uid, identity.pid, processes)
+    extra, login.remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
+    named = {name for name, _ in login.env}
+    login.env += tuple((name, value) for name, value in extra if name not in named)
 
 
 def _give_up(facts: Facts) -> Facts:
@@ -297,7 +317,8 @@ def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
         assert step is not None, "the session was found in one of the user's own steps"
         step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
-            yield from _collect(login, verdict.job_id, login.find_processes())
+            extras = yield from query_extras(step.connection, *_wanted(login))
+            yield from _collect(login, verdict.job_id, login.find_processes(), extras)
         except StepFault as fault:
             login.release()
             attempt = Attempt(verdict.job_id, verdict.chosen, fault.reason, str(fault))

@@ -218,36 +218,3 @@ def _log(request: UserRequest | None, peer: sock.Peer, reply: UserReply, started
     ]
     syslog.openlog("slurm-adopt", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
     syslog.syslog(syslog.LOG_INFO if reply.result == "ok" else syslog.LOG_NOTICE, format_line(pairs))
-
-
-def listen(path: str) -> sock.Socket:
-    """A listening socket that everybody may connect to; `OSError`."""
-    listener = sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK)
-    folder = os.path.dirname(path)
-    os.makedirs(folder, 0o755, exist_ok=True)
-    found = os.stat(folder)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise PermissionError(1, "the folder must be root's and writable by nobody else", folder)
-    draft = f"{path}.{os.getpid()}"
-    mask = os.umask(0o111)
-    try:
-        listener.bind(draft)
-        listener.listen(64)
-        os.rename(draft, path)
-    finally:
-        os.umask(mask)
-    return listener
-
-
-def listeners_of_systemd() -> list[sock.Socket]:
-    """The sockets of socket activation (sd_listen_fds(3))."""
-    own = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
-    count = os.environ.pop("LISTEN_FDS", "0")
-    os.environ.pop("LISTEN_FDNAMES", None)
-    if not own or not count.isdigit():
-        return []
-    sockets = [sock.Socket(fileno=fd) for fd in range(3, 3 + int(count))]
-    for one in sockets:
-        os.set_inheritable(one.fileno(), False)
-        one.setblocking(False)
-    return sockets

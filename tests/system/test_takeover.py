@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session takes over from its job: resource limits (R-34) and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.machine import wait_for
+from lab.node import Node
+from lab.product import use_product, use_strict_lines
+
+STRICT = "required pam_slurm_adopt.so profile=strict"
+LIMITS = "pam_limits.so"
+#: What pam_limits gives to a login, and what to a job (its numbers are propagated from the submitting shell).
+PAM_NOFILE, JOB_NOFILE = 5000, 777
+LIMITS_CONF = f"alice - nofile {PAM_NOFILE}\nalice - memlock 64\nalice - core 0\n"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
+    ids=lambda suite: suite or "host",
+)
+def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
+    settings = {"LaunchParameters": "ulimit_pam_adopt"}
+    with Node(suite=request.param, slurm=settings) as node:
+        use_product(node)
+        node.write("/etc/security/limits.conf", LIMITS_CONF)
+        yield node
+
+
+@pytest.fixture
+def node(machine: Node) -> Iterator[Node]:
+    yield machine
+    machine.run("rm -rf /run/slurm-adopt/jobs")
+    machine.cancel_all()
+
+
+def submit_with(node: Node, before: str, script: str = "sleep 1000", options: str = "") -> int:
+    """A job of alice, submitted from a shell that has run `before`."""
+    command = f"{before}; sbatch --parsable --output=/dev/null {options} --wrap='{script}'"
+    job = int(node.run(["bash", "-c", command], user="alice").stdout)
+    wait_for(lambda: any("slurm_script" in p.command for p in node.processes("alice")), "the script to run", 30)
+    return job
+
+
+def limits_of_login(node: Node, **how: str) -> dict[str, str]:
+    """`ulimit -Ha` of a login, by the option's letter."""
+    said = node.ssh("alice", "for i in n l c v s t; do echo $i $(ulimit -H$i); done; echo f $(ulimit -Sn)", **how)
+    return dict(line.split() for line in said.stdout.splitlines() if line[:1] in "nlcvstf" and len(line.split()) == 2)
+
+
+def test_takeover__limits_are_those_of_pam_limits_by_default(node: Node) -> None:
+    submit_with(node, f"ulimit -n {JOB_NOFILE}")
+    use_strict_lines(node)
+    limits = limits_of_login(node)
+    assert (limits["n"], limits["l"], limits["c"]) == (str(PAM_NOFILE), "64", "0")
+
+
+def test_takeover__rlimits_job_gives_the_jobs_limits(node: Node) -> None:
+    submit_with(node, f"ulimit -Hc 4096; ulimit -Hn {JOB_NOFILE}; ulimit -Sn 700; ulimit -v 9000000")
+    use_strict_lines(node, f"{STRICT} rlimits=job")
+    script = node.run(["pgrep", "-f", "slurm_script"]).stdout.split()[0]
+    text = {line[:26].strip(): line[26:].split() for line in node.read(f"/proc/{script}/limits").splitlines()}
+    limits = limits_of_login(node)
+    assert limits["v"] == "9000000"
+    assert text["Max open files"][:2] == [limits["f"], limits["n"]]
+    assert limits["n"] != str(PAM_NOFILE)
+    assert limits["l"] != "64"
+    assert limits["c"] != "0"
+
+
+def test_takeover__a_login_does_not_count_as_the_job(node: Node) -> None:
+    """A first login with more than the job has, from pam_limits, raises nothing for the second."""
+    submit_with(node, f"ulimit -n {JOB_NOFILE}")
+    use_strict_lines(node)
+    first = node.ssh_popen("alice", "echo in; sleep 1000")
+    try:
+        assert first.stdout is not None
+        wait_for(lambda: "in\n" in iter(first.stdout.readline, ""), "the first login")
+        use_strict_lines(node, f"{STRICT} rlimits=job")
+        assert limits_of_login(node)["n"] == str(JOB_NOFILE)
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_takeover__a_job_without_steps_leaves_pam_limits(node: Node) -> None:
+    node.allocate("alice")
+    use_strict_lines(node, f"{STRICT} rlimits=job export_env=job")
+    assert limits_of_login(node)["n"] == str(PAM_NOFILE)
+
+
+def test_takeover__ulimit_pam_adopt_sets_rss(node: Node) -> None:
+    """R-34: Slurm's own RLIMIT_RSS for adopted processes, from 23.02 on; before, LaunchParameters does not know it."""
+    node.submit("alice", mem="300")
+    use_strict_lines(node)
+    rss = node.ssh("alice", "ulimit -Hm").stdout.split()[-1]
+    if node.slurm_release >= (23, 2):
+        assert rss == str(300 * 1024)
+    else:
+        assert rss == "unlimited"
+
+
+def variables_of_login(node: Node) -> dict[str, str]:
+    lines = node.ssh("alice", "env").stdout.splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+GPUS = "export CUDA_VISIBLE_DEVICES=0,3 LD_PRELOAD=/tmp/x.so MYSECRET=1"
+
+
+def test_takeover__only_the_jobs_id_by_default(node: Node) -> None:
+    job = submit_with(node, GPUS)
+    use_strict_lines(node)
+    variables = variables_of_login(node)
+    assert {name: value for name, value in variables.items() if name.startswith("SLURM")} == {"SLURM_JOB_ID": str(job)}
+    assert "CUDA_VISIBLE_DEVICES" not in variables
+
+
+def test_takeover__export_env_job_gives_what_holds_for_the_job(node: Node) -> None:
+    job = submit_with(node, GPUS, options="--job-name=blue")
+    use_strict_lines(node, f"{STRICT} export_env=job")
+    variables = variables_of_login(node)
+    assert variables["SLURM_JOB_ID"] == str(job)
+    assert variables["SLURM_JOB_NAME"] == "blue"
+    assert variables["SLURM_JOB_NODELIST"] == "lab"
+    assert variables["CUDA_VISIBLE_DEVICES"] == "0,3"
+    task = {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_TASK_PID", "SLURM_GTIDS", "SLURM_JOBID"}
+    assert not task & set(variables)
+    assert not {"LD_PRELOAD", "MYSECRET"} & set(variables)
+
+
+def test_takeover__export_env_of_a_list(node: Node) -> None:
+    submit_with(node, GPUS)
+    use_strict_lines(node, f"{STRICT} export_env=CUDA_VISIBLE_DEVICES,SLURM_JOB_PARTITION")
+    variables = variables_of_login(node)
+    assert variables["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert variables["SLURM_JOB_PARTITION"] == "main"
+    assert "SLURM_JOB_NAME" not in variables
+
+
+def test_takeover__an_endless_environment_does_not_cost_the_login(node: Node) -> None:
+    script = "for i in $(seq 60); do export SLURM_JOB_FILL$i=$(printf %0500d $i); done; exec sleep 1000"
+    job = submit_with(node, "true", script)
+    wait_for(lambda: any(p.command == "sleep 1000" for p in node.processes("alice")), "the script's variables")
+    use_strict_lines(node, f"{STRICT} export_env=job")
+    assert variables_of_login(node)["SLURM_JOB_ID"] == str(job)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "counts"), [("644", "root", True), ("664", "root", False), ("644", "alice", False)]
+)
+def test_takeover__the_prologs_file_counts_if_it_is_roots(node: Node, mode: str, owner: str, counts: bool) -> None:
+    job = submit_with(node, GPUS)
+    file = f"/run/slurm-adopt/jobs/{job}.env"
+    node.write(file, "CUDA_VISIBLE_DEVICES=7\nSLURM_JOB_GPUS=7\nLD_PRELOAD=/tmp/x.so\n")
+    node.run(f"chmod {mode} {file}; chown {owner} {file}")
+    use_strict_lines(node, f"{STRICT} export_env=job")
+    variables = variables_of_login(node)
+    assert variables["CUDA_VISIBLE_DEVICES"] == ("7" if counts else "0,3")
+    assert "LD_PRELOAD" not in variables
