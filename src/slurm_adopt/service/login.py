@@ -204,7 +204,7 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
-        login.facts = replace(login.facts, prologs=prologs)
+        login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
@@ -233,7 +233,7 @@ def _await_start(login: Login) -> Task[None]:
 
 
 def _ask_caller(login: Login) -> Task[CallerFact]:
-    """Network caller ID, with at most half of what is left: the adoption is still to come."""
+    """Network caller ID, with `caller_timeout=` and at most half of what is left: the adoption is still to come."""
     # most logins have one job and never ask: they do not pay for loading this
     from ..system.callerid import find_caller
 
@@ -241,7 +241,8 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
     version = max([step.version for step in login.facts.steps], default=0)
     now_ns = time.monotonic_ns()
-    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    budget_ns = int(login.options.caller_timeout_s * 1000) * MS
+    deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
     return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
 
