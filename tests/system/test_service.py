@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +31,10 @@ PASSED = "account management done"
 class Service:
     """`slurm-adopt serve` in a node."""
 
-    def __init__(self, node: Node, *more: str) -> None:
+    def __init__(self, node: Node, *more: str, before: Sequence[str] = ()) -> None:
+        """more: arguments. before: what runs it."""
         self.node = node
-        self.argv = ["/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", AUDIT_FILE]
+        self.argv = [*before, "/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", AUDIT_FILE]
         self.argv += ["--metrics-file", METRICS_FILE, *more]
         self.process: subprocess.Popen[str] | None = None
 
@@ -159,6 +161,24 @@ def test_service__logins_go_through_it(service: Service, node: Node) -> None:
     assert service.value("slurm_adopt_logins_total", verdict="deny", reason="no-job", **resident) == 1
     assert service.value("slurm_adopt_logins_total", phase="open_session", reason="session-verified") == 1
     assert service.value("slurm_adopt_login_seconds_count") == 3
+
+
+def test_service__with_no_more_rights_than_its_unit_gives(node: Node) -> None:
+    unit = (Path(__file__).parents[2] / "data/systemd/slurm-adopt.service.in").read_text()
+    line = next(line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    rights = "-all," + ",".join(f"+{word[4:].lower()}" for word in line.partition("=")[2].split())
+    node.pam("sshd", account=[f"{STRICT} mode=service rlimits=job"], session=[f"{STRICT} mode=service rlimits=job"])
+    service = Service(node, before=["setpriv", "--no-new-privs", f"--bounding-set={rights}", "--inh-caps=-all", "--"])
+    service.start()
+    try:
+        job = node.submit("alice", "ulimit -S -n 777; sleep 1000")
+        kbd = node.sshd("kbd", 2222, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes"])
+        assert login(node, "alice") == job
+        done = node.ssh("alice", "cat /proc/self/cgroup", auth="keyboard-interactive", port=kbd.port)
+        assert job_of(done.stdout) == job, done.stderr
+        assert node.ssh("alice", "ulimit -n").stdout.strip() == "777"
+    finally:
+        service.stop()
 
 
 def test_service__each_step_is_asked_once(service: Service, node: Node) -> None:
