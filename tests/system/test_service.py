@@ -251,8 +251,11 @@ def test_service__stopped_and_started_between_logins(service: Service, node: Nod
     assert login(node, "alice") == job
     service.start()
     assert login(node, "alice") == job
-    # the numbers go on; the login between the two was the helper's
-    assert service.value("slurm_adopt_logins_total", phase="account", verdict="allow") == 2
+    # the numbers go on, and the helper has left a note of the login between the two
+    counted = {"phase": "account", "verdict": "allow", "reason": "adopted"}
+    assert service.value("slurm_adopt_logins_total", path="resident", **counted) == 2
+    assert service.value("slurm_adopt_logins_total", path="one-shot", **counted) == 1
+    assert [event["path"] for event in service.audit("login")] == ["resident", "one-shot", "resident"]
 
 
 def test_service__a_restart_hands_over_the_socket(service: Service, node: Node) -> None:

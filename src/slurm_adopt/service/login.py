@@ -65,6 +65,7 @@ class Answer:
         self.verdict = verdict
         self.processes = login.processes
         self.caller_pid = login.caller_pid
+        self.nodename = login.options.nodename
 
 
 class Login:

@@ -18,7 +18,6 @@ import os
 import signal
 import time
 
-from ..options.parse import parse_options
 from ..record import record
 from ..system import sock
 from ..system.listener import Listener, prepare_folder
@@ -31,14 +30,15 @@ from .clients import Clients
 from .endings import Endings
 from .memory import Memory
 from .metrics import Metrics
+from .notes import decided_of, take_notes
 from .sessions import Session, Sessions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..wire.exchange import LoginRequest
     from .login import Answer
+    from .notes import Decided
 
 LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
@@ -94,6 +94,7 @@ class Service:
         self._take_signals()
         if self.audit.enabled:
             self.sessions.restore(SESSIONS_FILE)
+        self._take_notes()
         self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
         self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
         self.supervisor.tell("READY=1")
@@ -153,29 +154,39 @@ class Service:
 
     # After an answer -------------------------------------------------------------------------------
 
-    def _on_answer(self, request: LoginRequest, answer: Answer, seconds: float) -> None:
-        facts, verdict = answer.facts, answer.verdict
-        path = "resident" if facts.caller.status == "not-asked" else "caller-id"
-        self.metrics.count(
-            "slurm_adopt_logins_total", phase=facts.phase, verdict=verdict.action, reason=verdict.reason, path=path
-        )
-        self._numbers_changed()
-        if facts.phase == "close_session":
+    def _on_answer(self, answer: Answer, seconds: float) -> None:
+        self._enter(decided_of(answer, seconds), "resident")
+        if answer.facts.phase == "close_session":
             self.sessions.closed(answer.caller_pid)
+        self._numbers_changed()
+
+    def _enter(self, decided: Decided, path: str) -> None:
+        """Into the books: numbers, audit stream, open sessions."""
+        path = path if decided.caller == "not-asked" else "caller-id"
+        verdict, reason = decided.action, decided.reason
+        self.metrics.count("slurm_adopt_logins_total", phase=decided.phase, verdict=verdict, reason=reason, path=path)
+        if decided.phase == "close_session":
             return
-        self.metrics.observe("slurm_adopt_login_seconds", seconds, verdict=verdict.action, path=path)
+        self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
         if not self.audit.enabled:
             return
         # the session phase of a login that the account phase has put into its job says nothing new
-        if verdict.reason not in ("session-verified", "session-not-ours"):
-            self.audit.write(login_event(answer, seconds, path))
-        if verdict.action == "allow" and verdict.job_id and answer.processes:
-            self.sessions.opened(_session(request, answer))
+        if decided.reason not in ("session-verified", "session-not-ours"):
+            self.audit.write(login_event(decided, path))
+        if decided.action == "allow" and decided.job and decided.pid:
+            self.sessions.opened(_session(decided))
+
+    def _take_notes(self) -> None:
+        """The logins that one-shot helpers have decided meanwhile."""
+        with contextlib.suppress(OSError):
+            for decided in take_notes():
+                self._enter(decided, "one-shot")
 
     # Numbers ---------------------------------------------------------------------------------------
 
     def render(self) -> str:
         """The numbers as they are now."""
+        self._take_notes()
         metrics, admission = self.metrics, self.clients.admission
         metrics.put("slurm_adopt_logins_running", admission.running)
         metrics.put("slurm_adopt_logins_waiting", admission.waiting)
@@ -203,18 +214,9 @@ class Service:
             return
 
 
-def _session(request: LoginRequest, answer: Answer) -> Session:
-    carrier, facts = answer.processes[0], answer.facts
-    return Session(
-        carrier.pid,
-        carrier.started,
-        facts.user,
-        facts.uid,
-        answer.verdict.job_id,
-        facts.source,
-        parse_options(request.args).nodename,
-        time.time(),
-    )
+def _session(decided: Decided) -> Session:
+    who = (decided.pid, decided.started, decided.user, decided.uid)
+    return Session(*who, decided.job, decided.source, decided.nodename, decided.when)
 
 
 def _attempt(act: Callable[[], None]) -> None:
