@@ -19,6 +19,7 @@ from .. import __version__
 
 #: name: (module, one line of help, heading)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "status": ("status", "the ssh logins on this node, the job each is in, and what is in none", "logins"),
     "serve": ("serve", "answer the PAM modules of this node as a resident service", "service"),
     "metrics": ("metrics", "the service's numbers, in Prometheus' text format", "service"),
     "history": ("history", "who logged in, into which job, and how it ended", "service"),
