@@ -36,6 +36,7 @@ class Options:
     prolog_wait_s: float
     rlimits: str
     export_env: str
+    runtime_dir: str
     mode: str
     socket: str
     greeting: bool
@@ -83,6 +84,7 @@ def parse_options(args: Iterable[str]) -> Options:
         prolog_wait_s=float(values["prolog_wait"]),
         rlimits=values["rlimits"],
         export_env=values["export_env"],
+        runtime_dir=values["runtime_dir"],
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",
