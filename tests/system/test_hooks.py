@@ -113,6 +113,25 @@ def test_hooks__a_foreign_directory_is_not_announced(node: Node) -> None:
     node.run(f"chown alice {DIRECTORY}; chmod 700 {DIRECTORY}")
 
 
+HIDE = """
+for top in /sys/fs/cgroup/freezer/slurm*/uid_*/job_$SLURM_JOB_ID/step_extern; do
+    (mkdir $top/mine && echo 0 > $top/mine/cgroup.procs && exec setsid sleep 4242) >/dev/null 2>&1 </dev/null &
+done
+sleep 0.3; pgrep -x -f 'sleep 4242'
+"""
+
+
+def test_hooks__what_hides_below_its_step_ends_with_the_job(node: Node) -> None:
+    """R-3 on cgroup v1, where the step's folder is the user's: Slurm alone leaves such a process behind."""
+    if node.tree.version != 1:
+        pytest.skip("cgroup v2: the folders are root's")
+    job = node.submit("alice")
+    pid = int(node.ssh("alice", HIDE).stdout.split()[-1])
+    assert node.cgroups_of(pid)["freezer"].endswith(f"job_{job}/step_extern/mine")
+    node.cancel(job)
+    wait_for(lambda: not node.processes("alice"), "the process in hiding to be gone", 10)
+
+
 @pytest.mark.parametrize("job", ["", "../../etc/x", "7;id", "7 8"])
 def test_hooks__odd_numbers_do_nothing(node: Node, job: str) -> None:
     for hook in ("prolog", "epilog"):
