@@ -244,7 +244,8 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
     deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
-    return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
+    uid, memory = login.request.uid, login.source.callers
+    return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
 
 
 def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:

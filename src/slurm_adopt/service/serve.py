@@ -154,6 +154,8 @@ class Service:
 
     def _on_answer(self, request: LoginRequest, answer: Answer, seconds: float) -> None:
         facts, verdict = answer.facts, answer.verdict
+        if facts.caller.status != "not-asked":
+            self.metrics.count("slurm_adopt_callers_total", status=facts.caller.status)
         path = "resident" if facts.caller.status == "not-asked" else "caller-id"
         self.metrics.count(
             "slurm_adopt_logins_total", phase=facts.phase, verdict=verdict.action, reason=verdict.reason, path=path
