@@ -162,7 +162,9 @@ class Service:
 
     def _enter(self, decided: Decided, path: str) -> None:
         """Into the books: numbers, audit stream, open sessions."""
-        path = path if decided.caller == "not-asked" else "caller-id"
+        if decided.caller != "not-asked":
+            path = "caller-id"
+            self.metrics.count("slurm_adopt_callers_total", status=decided.caller)
         verdict, reason = decided.action, decided.reason
         self.metrics.count("slurm_adopt_logins_total", phase=decided.phase, verdict=verdict, reason=reason, path=path)
         if decided.phase == "close_session":
