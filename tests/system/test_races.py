@@ -26,7 +26,6 @@ PROLOG = "#!/bin/sh\n[ ! -e /etc/lab/prolog-fails ] || exit 1\nsleep $(cat /etc/
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}) as node:
         node.write("/etc/lab/prolog", PROLOG, 0o755)
-        node.path("/lib/security/pam_slurm_adopt.so").unlink(missing_ok=True)  # Debian 11's libpam prefers it to ours
         use_product(node)
         yield node
 

@@ -104,6 +104,31 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "caller_timeout",
+        (),
+        "How long a login of a user with several jobs may wait for its source node to say which one it comes from; "
+        "never more than half of what is left of `timeout`.",
+        form="seconds from 0.1 to 60",
+        default="1",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "rlimits",
+        ("keep", "job"),
+        "`job`: the session gets the resource limits that Slurm gave the job, instead of pam_limits' (session phase).",
+        stricter="keep",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "export_env",
+        (),
+        "Variables of the job for the session: `id` is SLURM_JOB_ID alone, `job` adds what holds for the whole job "
+        "on this node (SLURM_JOB_*, visible GPUs) and nothing of a single task; or a list of names.",
+        form="id, job, or names of variables with commas",
+        default="id",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "mode",
         ("auto", "service", "oneshot"),
         "Ask the resident service if it is there, only it, or always start the one-shot helper.",

@@ -27,14 +27,28 @@ OLDEST_VERSION = 36 << 8
 #: 25.11: namespaces are asked with opcode 28; opcode 26 may stay unanswered for ever.
 VERSION_25_11 = 44 << 8
 EXTERN_STEP = 0xFFFFFFFC
+BATCH_STEP = 0xFFFFFFFB
 #: slurmstepd knows a pid as a C int.
 PID_MAX = 0x7FFFFFFF
+#: "list pids": more processes than a step is asked about here
+PIDS_CAP = 65536
 #: XAUTHORITY is a path.
 PATH_CAP = 4096
 #: mount, pid, user, and room for kinds a later release may add
 NAMESPACE_CAP = 7
 
-SLUID, STATE, PID_IN_STEP, DAEMON_PID, UID, ADD_PID, X11, NAMESPACE, NAMESPACES = 1, 5, 8, 9, 20, 22, 23, 26, 28
+SLUID, STATE, PID_IN_STEP, DAEMON_PID, PIDS, UID, ADD_PID, X11, NAMESPACE, NAMESPACES = (
+    1,
+    5,
+    8,
+    9,
+    15,
+    20,
+    22,
+    23,
+    26,
+    28,
+)
 
 #: Kinds of namespaces by the kernel's CLONE_NEW* number, as opcode 28 names them.
 NAMESPACE_KINDS = {
@@ -116,12 +130,24 @@ def decode_uid(cursor: Cursor) -> int:
     return cursor.unpack("=I")
 
 
+def decode_descriptor_byte(cursor: Cursor) -> bytes:
+    """The one byte that carries a descriptor; its value means nothing."""
+    return cursor.take(1)
+
+
 def decode_bool(cursor: Cursor) -> bool:
     """A C bool."""
     value = cursor.unpack("=B")
     if value > 1:
         raise RemoteProtocolError(f"{value} is no bool")
     return bool(value)
+
+
+def decode_pids(cursor: Cursor) -> tuple[int, ...]:
+    """The processes of a step; on cgroup v2 slurmstepd's own is among them."""
+    count = cursor.unpack("=I")
+    raw = cursor.take_capped(4 * count, 4 * PIDS_CAP, "pids")
+    return struct.unpack(f"={count}I", raw)
 
 
 def decode_sluid(cursor: Cursor) -> int:

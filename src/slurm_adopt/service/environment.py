@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The job's variables for a session (`export_env=`).
+
+Rules of this file:
+1. Two sources: the file that the shipped prolog hook has written (root's), then the environment that slurmstepd gave
+   the processes of the job. The latter a user could have shaped; it is his own job and his own session.
+2. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..options.export import matches
+from ..system.procfs import read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Written by data/hooks/prolog.
+JOBS_DIRECTORY = "/run/slurm-adopt/jobs"
+#: The reply packet has 4096 bytes and 64 fields, and other things to say.
+COUNT_CAP, VALUE_CAP, TOTAL_CAP = 24, 512, 2048
+FILE_CAP = 16 * 1024
+#: Environments that are looked at: the batch script's has everything, a step's first task nearly.
+PROCESS_CAP = 4
+
+
+def collect_variables(patterns: tuple[str, ...], job_id: int, pids: Iterable[int]) -> tuple[tuple[str, str], ...]:
+    """The job's variables of these names, each once, by name."""
+    found: dict[str, str] = {}
+    texts = [_read_job_file(job_id).replace(b"\n", b"\0")]
+    texts += [read_file(f"/proc/{pid}/environ") or b"" for pid in list(pids)[:PROCESS_CAP]]
+    for text in texts:
+        for name, value in _decode(text):
+            if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):
+                found[name] = value
+    return _fitting(found)
+
+
+def _decode(text: bytes) -> Iterable[tuple[str, str]]:
+    for entry in text.split(b"\0"):
+        raw, mark, value = entry.partition(b"=")
+        name = raw.decode("ascii", "replace")
+        if mark and name.isidentifier() and value.isascii() and len(value) <= VALUE_CAP:
+            word = value.decode("ascii")
+            if word.isprintable():
+                yield name, word
+
+
+def _fitting(found: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    kept: list[tuple[str, str]] = []
+    left = TOTAL_CAP
+    # visible GPUs and the like before the many SLURM_ ones
+    for name in sorted(found, key=lambda name: (name.startswith("SLURM"), name)):
+        size = len(name) + len(found[name]) + 8
+        if size <= left and len(kept) < COUNT_CAP:
+            kept.append((name, found[name]))
+            left -= size
+    return tuple(kept)
+
+
+def _read_job_file(job_id: int) -> bytes:
+    """The prolog hook's file, if it is root's and nobody else can have written it."""
+    try:
+        fd = os.open(f"{JOBS_DIRECTORY}/{job_id}.env", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != 0 or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return b""
+        return os.read(fd, FILE_CAP)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session takes over from its job beyond membership, if the site asks for it: limits and variables.
+
+Rules of this file:
+1. With the default options nothing here runs or is loaded.
+2. It adds to a login that is in its job already; it never refuses one.
+"""
+
+from __future__ import annotations
+
+from ..options.export import export_patterns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..options.parse import Options
+    from ..system.procfs import Process
+    from ..system.slurm_conf import SlurmConf
+    from ..system.task import Task
+
+    Variables = tuple[tuple[str, str], ...]
+
+
+def is_wanted(options: Options) -> bool:
+    """Whether the options ask for anything of this."""
+    return options.rlimits == "job" or options.export_env != "id"
+
+
+def take_over(
+    conf: SlurmConf,
+    options: Options,
+    phase: str,
+    job_id: int,
+    uid: int,
+    extern_pid: int,
+    processes: tuple[Process, ...],
+    deadline_ns: int,
+) -> Task[tuple[Variables, str]]:
+    """Apply the job's limits to the login's processes, and return its variables; and a remark for the log."""
+    from .environment import collect_variables
+    from .job_steps import find_job_processes
+    from .limits import apply_limits, read_limits
+
+    pids = yield from find_job_processes(conf, options.nodename, job_id, uid, extern_pid, deadline_ns)
+    remark = ""
+    # pam_limits runs in the session stack: what is set before it, it replaces
+    if options.rlimits == "job" and phase == "open_session":
+        remark = apply_limits(read_limits(pids), processes)
+    patterns = export_patterns(options.export_env)
+    return (collect_variables(patterns, job_id, pids) if patterns else ()), remark
