@@ -31,6 +31,7 @@ from .endings import Endings
 from .memory import Memory
 from .metrics import Metrics
 from .sessions import Session, Sessions
+from .warn import Warner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,13 +51,14 @@ WARM_UP_NS = 10_000 * MS
 
 @record
 class Setup:
-    """What the command line says. `idle_exit_s` 0: never."""
+    """What the command line says. `idle_exit_s` 0: never; `warn_before_s` empty: nobody is warned."""
 
     listen: str = ""
     idle_exit_s: float = 0
     metrics_file: str = ""
     audit_journal: bool = True
     audit_file: str = ""
+    warn_before_s: tuple[int, ...] = ()
 
 
 class Service:
@@ -72,6 +74,8 @@ class Service:
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
         self.endings = Endings(self.loop, self.memory, self.audit)
         self.sessions = Sessions(self.loop, self.endings.ended)
+        self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
+        self._watches = self.audit.enabled or self.warner is not None
         self.supervisor = Supervisor()
         self._own: list[Listener] = []
         self._stopping = False
@@ -91,8 +95,10 @@ class Service:
     def run(self) -> None:
         """Serve until stopped or idle."""
         self._take_signals()
-        if self.audit.enabled:
+        if self._watches:
             self.sessions.restore(SESSIONS_FILE)
+        if self.warner is not None:
+            self.loop.spawn(self.warner.watch())
         self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
         self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
         self.supervisor.tell("READY=1")
@@ -116,7 +122,7 @@ class Service:
 
     def _end(self) -> None:
         self.endings.flush()
-        if self.audit.enabled:
+        if self._watches:
             _attempt(lambda: self.sessions.save(SESSIONS_FILE))
         self._write_numbers()
 
@@ -163,12 +169,10 @@ class Service:
             self.sessions.closed(answer.caller_pid)
             return
         self.metrics.observe("slurm_adopt_login_seconds", seconds, verdict=verdict.action, path=path)
-        if not self.audit.enabled:
-            return
         # the session phase of a login that the account phase has put into its job says nothing new
-        if verdict.reason not in ("session-verified", "session-not-ours"):
+        if self.audit.enabled and verdict.reason not in ("session-verified", "session-not-ours"):
             self.audit.write(login_event(answer, seconds, path))
-        if verdict.action == "allow" and verdict.job_id and answer.processes:
+        if self._watches and verdict.action == "allow" and verdict.job_id and answer.processes:
             self.sessions.opened(_session(request, answer))
 
     # Numbers ---------------------------------------------------------------------------------------
