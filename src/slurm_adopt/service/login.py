@@ -22,9 +22,9 @@ from ..system.carrier import choose_connection, find_login_processes, plain_addr
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
-from ..system.stepd import StepFault
+from ..system.stepd import StepFault, query_extras
 from ..system.task import MS, DeadlineExceeded
-from .adopt import act_adopt, read_environment, read_missing_namespaces
+from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
 from .starting import await_start, find_starting
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..options.parse import Options
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
-    from ..system.stepd import Namespace
+    from ..system.stepd import Extras, Namespace
     from ..system.task import Task
     from ..wire.exchange import Connection, LoginReply, LoginRequest
     from .gather import OwnStep, StepSource
@@ -204,7 +204,7 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
-        login.facts = replace(login.facts, prologs=prologs)
+        login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
@@ -233,7 +233,7 @@ def _await_start(login: Login) -> Task[None]:
 
 
 def _ask_caller(login: Login) -> Task[CallerFact]:
-    """Network caller ID, with at most half of what is left: the adoption is still to come."""
+    """Network caller ID, with `caller_timeout=` and at most half of what is left: the adoption is still to come."""
     # most logins have one job and never ask: they do not pay for loading this
     from ..system.callerid import find_caller
 
@@ -241,7 +241,8 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
     version = max([step.version for step in login.facts.steps], default=0)
     now_ns = time.monotonic_ns()
-    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    budget_ns = int(login.options.caller_timeout_s * 1000) * MS
+    deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
     return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
 
@@ -252,8 +253,8 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     connection = step.connection
     connection.deadline_ns = _attempt_deadline(login)
     try:
-        yield from act_adopt(connection, login.request.uid, processes)
-        yield from _collect(login, decision.job_id, processes)
+        extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
+        yield from _collect(login, decision.job_id, processes, extras)
     except StepFault as fault:
         login.release()
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
@@ -267,16 +268,19 @@ def _attempt_deadline(login: Login) -> int:
     return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
 
 
-def _collect(login: Login, job_id: int, processes: tuple[Process, ...]) -> Task[None]:
+def _wanted(login: Login) -> tuple[bool, bool]:
+    """Whether to ask the step for its X11 tunnel, and for its namespaces."""
+    return not login.options.disable_x11, login.options.join_container
+
+
+def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
     """What the session gets from the job it is in: variables and namespaces."""
+    login.namespaces = missing_namespaces(extras.namespaces, login.caller_pid)
+    login.env = environment_of(job_id, extras.x11)
     step = login.found.of_job(job_id)
     assert step is not None
-    login.env = yield from read_environment(step.connection, job_id, not login.options.disable_x11)
     if is_wanted(login.options):
         yield from _take_over(login, step, processes)
-    if not login.options.join_container:
-        return
-    login.namespaces = yield from read_missing_namespaces(step.connection, login.caller_pid)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
         login.release_namespaces()
@@ -313,7 +317,8 @@ def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
         assert step is not None, "the session was found in one of the user's own steps"
         step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
-            yield from _collect(login, verdict.job_id, login.find_processes())
+            extras = yield from query_extras(step.connection, *_wanted(login))
+            yield from _collect(login, verdict.job_id, login.find_processes(), extras)
         except StepFault as fault:
             login.release()
             attempt = Attempt(verdict.job_id, verdict.chosen, fault.reason, str(fault))

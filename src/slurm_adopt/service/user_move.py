@@ -19,9 +19,9 @@ from ..model import RUNNING
 from ..record import record, replace
 from ..system.login_tree import find_login_sshd, find_members, read_row, read_rows
 from ..system.procfs import read_cgroups
-from ..system.stepd import StepFault, add_process, query_pid_in_step
+from ..system.stepd import StepFault, add_process, query_extras, query_pid_in_step
 from ..wire.cgroup_path import same_step
-from .adopt import read_missing_namespaces
+from .adopt import missing_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def move_login(pid: int, job_id: int, found: Found, deadline_ns: int) -> Task[Mo
     if top is None:
         return Moved("user-not-a-login")
     try:
-        namespaces = yield from read_missing_namespaces(target.connection, top.pid)
+        extras = yield from query_extras(target.connection, x11=False, namespaces=True)
+        namespaces = missing_namespaces(extras.namespaces, top.pid)
     except StepFault as fault:
         return Moved("user-move-failed", detail=str(fault))
     if namespaces:
