@@ -38,10 +38,11 @@ class Terminal:
     """A login at a terminal, and what it shows."""
 
     def __init__(self, node: Node, user: str = "alice") -> None:
-        self.client = node.ssh_popen(user, "sleep 1000", tty=True)
+        self.client = node.ssh_popen(user, "echo ready; sleep 1000", tty=True)
         assert self.client.stdout is not None
         self.fd = self.client.stdout.fileno()
         self.text = ""
+        assert self.shows("ready", 20), self.text
 
     def shows(self, text: str, timeout_s: float) -> bool:
         """Whether the text comes in time."""
