@@ -116,7 +116,9 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
         return _no_adoption(facts, options)
     if any(step.job_id == facts.account_job and step.state != ENDING for step in facts.steps):
         return Adopt(facts.account_job, ACCOUNT)
-    return Verdict(options.action_no_jobs, "steps-unresponsive" if facts.unanswered else "job-ending")
+    reason = "steps-unresponsive" if facts.unanswered else "job-ending"
+    # action_no_jobs=ignore is for users without a job; SLURM_JOB_ID may also have come from ~/.pam_environment (pam_env)
+    return Verdict("deny" if newest_first(facts) else options.action_no_jobs, reason)
 
 
 def _adopted(facts: Facts) -> Verdict | None:

@@ -181,6 +181,12 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ),
     ("the account's job is gone", "", facts(ONE, phase="open_session", account_job=5), Verdict("deny", "job-ending")),
     (
+        "the account's job is gone, the user has others: no way out of all jobs",
+        "action_no_jobs=ignore",
+        facts(ONE, phase="open_session", account_job=5),
+        Verdict("deny", "job-ending"),
+    ),
+    (
         "session of somebody without a job (R-13, R-14)",
         "",
         facts(phase="open_session"),
