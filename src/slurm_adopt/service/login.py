@@ -98,7 +98,7 @@ class Login:
     def find_processes(self) -> tuple[Process, ...]:
         """The processes to adopt; looked for once, and only for a login that may be admitted."""
         if not self.processes:
-            self.processes = find_login_processes(self.caller_pid, self.request.connections)
+            self.processes = find_login_processes(self.caller_pid, self.connection)
         if not self.processes:
             raise CallerGone(f"process {self.caller_pid} has ended")
         return self.processes
