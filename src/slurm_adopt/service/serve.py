@@ -216,7 +216,7 @@ class Service:
 
 def _session(decided: Decided) -> Session:
     who = (decided.pid, decided.started, decided.user, decided.uid)
-    return Session(*who, decided.job, decided.source, decided.nodename, decided.when)
+    return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
 
 
 def _attempt(act: Callable[[], None]) -> None:
