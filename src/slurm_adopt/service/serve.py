@@ -33,6 +33,7 @@ from .memory import Memory
 from .metrics import Metrics
 from .notes import decided_of, take_notes
 from .sessions import Session, Sessions
+from .warn import Warner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ WARM_UP_NS = 10_000 * MS
 
 @record
 class Setup:
-    """What the command line says. `idle_exit_s` 0: never."""
+    """What the command line says. `idle_exit_s` 0: never; `warn_before_s` empty: nobody is warned."""
 
     listen: str = ""
     idle_exit_s: float = 0
     metrics_file: str = ""
     audit_journal: bool = True
     audit_file: str = ""
+    warn_before_s: tuple[int, ...] = ()
 
 
 class Service:
@@ -75,6 +77,8 @@ class Service:
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
         self.endings = Endings(self.loop, self.memory, self.audit)
         self.sessions = Sessions(self.loop, self.endings.ended)
+        self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
+        self._watches = self.audit.enabled or self.warner is not None
         self.supervisor = Supervisor()
         self._own: list[Listener] = []
         self._stopping = False
@@ -95,9 +99,11 @@ class Service:
         """Serve until stopped or idle."""
         self._take_signals()
         _raise_descriptors()
-        if self.audit.enabled:
+        if self._watches:
             self.sessions.restore(SESSIONS_FILE)
         self._take_notes()
+        if self.warner is not None:
+            self.loop.spawn(self.warner.watch())
         self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
         self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
         self.supervisor.tell("READY=1")
@@ -121,7 +127,7 @@ class Service:
 
     def _end(self) -> None:
         self.endings.flush()
-        if self.audit.enabled:
+        if self._watches:
             _attempt(lambda: self.sessions.save(SESSIONS_FILE))
         self._write_numbers()
 
@@ -165,18 +171,18 @@ class Service:
 
     def _enter(self, decided: Decided, path: str) -> None:
         """Into the books: numbers, audit stream, open sessions."""
-        path = path if decided.caller == "not-asked" else "caller-id"
+        if decided.caller != "not-asked":
+            path = "caller-id"
+            self.metrics.count("slurm_adopt_callers_total", status=decided.caller)
         verdict, reason = decided.action, decided.reason
         self.metrics.count("slurm_adopt_logins_total", phase=decided.phase, verdict=verdict, reason=reason, path=path)
         if decided.phase == "close_session":
             return
         self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
-        if not self.audit.enabled:
-            return
         # the session phase of a login that the account phase has put into its job says nothing new
-        if decided.reason not in ("session-verified", "session-not-ours"):
+        if self.audit.enabled and decided.reason not in ("session-verified", "session-not-ours"):
             self.audit.write(login_event(decided, path))
-        if decided.action == "allow" and decided.job and decided.pid:
+        if self._watches and decided.action == "allow" and decided.job and decided.pid:
             self.sessions.opened(_session(decided))
 
     def _take_notes(self) -> None:
