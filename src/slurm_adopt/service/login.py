@@ -66,6 +66,7 @@ class Answer:
         self.processes = login.processes
         self.caller_pid = login.caller_pid
         self.nodename = login.options.nodename
+        self.auth = login.request.auth
 
 
 class Login:
