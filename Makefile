@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PYTHONPATH := src:tools:.
 
-.PHONY: all setup test test-releases lint demo demo-cluster conformance bench install clean
+.PHONY: all setup test test-releases test-vm matrix lint demo demo-cluster conformance bench install clean
 
 all: $(BUILD)/build.ninja
 	@meson compile -C $(BUILD)
@@ -48,6 +48,15 @@ demo-cluster: setup
 ## make conformance: our module and Debian's C module side by side
 conformance: setup
 	@$(PY) -m tests.conformance
+
+## make test-vm: a virtual machine with systemd, cgroup v2 and SELinux (some ten minutes where KVM does not work)
+test-vm: setup
+	@$(PY) -m pytest tests/vm -m vm
+	@$(PY) -m pytest tests/vm_selinux -m vm
+
+## make matrix: every kind of login, with the original module and with ours, on the node and the virtual machine
+matrix: setup
+	@$(PY) -m lab.matrix_targets
 
 ## make bench: time against the C module
 bench: setup $(VENV)/bench-ready

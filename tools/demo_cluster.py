@@ -71,8 +71,9 @@ class Story:
         bobs = cluster.allocate("bob", ["node1", "node2"])
         key = cluster.ctl.read("/home/alice/.ssh/id_ed25519")
         cluster["node1"].write("/home/bob/alice_key", key, 0o600, "bob")
-        stage.command("bob@login $", "ssh node1 'ssh -i alice_key alice@node2'")
-        inner = f"ssh -o BatchMode=yes -o IdentitiesOnly=yes -i alice_key alice@node2 '{WHERE}'"
+        to = f"alice@{cluster.address('node2')}"
+        stage.command("bob@login $", f"ssh node1 'ssh -i alice_key {to}'")
+        inner = f"ssh -o BatchMode=yes -o IdentitiesOnly=yes -i alice_key {to} '{WHERE}'"
         done = cluster.login.ssh("bob", inner, client="bob", host="node1")
         host, _, job = where(done.stdout)
         stage.output(f"{host}: cgroup of job {job}" if host else done.stderr)

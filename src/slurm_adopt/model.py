@@ -45,11 +45,15 @@ class StepFact:
 
 @record
 class CallerFact:
-    """What network caller ID found: `status` is `not-asked`, `found`, `unknown` or a reason code; `job_id` if found."""
+    """What network caller ID found: `status` is `not-asked`, `found`, `unknown` or a reason code; `job_id` if found.
+
+    `detail` says why, in words for the log.
+    """
 
     status: str = "not-asked"
     job_id: int = 0
     source: str = ""
+    detail: str = ""
 
 
 @record
@@ -123,12 +127,16 @@ class Verdict:
 
 @record
 class Reason:
-    """One reason code: what it means, what the user is told on refusal, and how loud the log is."""
+    """One reason code: what it means, what the user is told on refusal, and how loud the log is.
+
+    `security`: somebody may have tried to get what is not his; the log and the audit stream mark it as such.
+    """
 
     code: str
     meaning: str
     user_text: str = ""
     level: str = "info"
+    security: bool = False
 
 
 def _table(*reasons: Reason) -> dict[str, Reason]:
@@ -247,9 +255,12 @@ REASONS = _table(
     Reason(STEP_CLOSED, "slurmstepd closed the connection half-way."),
     Reason(STEP_MALFORMED, "slurmstepd's answer was malformed."),
     Reason(
-        STEP_UNTRUSTED, "The socket is not root's, or its process is not the slurmstepd it says it is.", level="err"
+        STEP_UNTRUSTED,
+        "The socket is not root's, or its process is not the slurmstepd it says it is.",
+        level="err",
+        security=True,
     ),
-    Reason("step-foreign", "The step belongs to another user.", level="err"),
+    Reason("step-foreign", "The step belongs to another user.", level="err", security=True),
     Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),
     Reason("process-changed", "The process to adopt ended or was replaced while it was adopted.", level="err"),
@@ -268,14 +279,46 @@ REASONS = _table(
     Reason("user-unknown", "PAM has no user name, or the name is not known to this node.", level="err"),
     Reason("request-too-large", "The request does not fit a packet.", level="err"),
     Reason("join-failed", "The kernel refused to join the job's namespaces.", level="err"),
+    # --- what users ask for (slurm-adopt jobs, use, move) ---
+    Reason("user-jobs", "A user's jobs on this node were listed."),
+    Reason(
+        "user-no-such-job",
+        "The job is not one of this user's on this node.",
+        "you have no such job on this node (slurm-adopt jobs lists them)",
+    ),
+    Reason("user-job-not-running", "The job is starting or ending.", "that job is just starting or ending"),
+    Reason("user-preference-set", "A user has chosen a job for the next logins."),
+    Reason("user-preference-cleared", "A user has taken a preference back.", "logins go where they went before"),
+    Reason("user-preference-failed", "The preference could not be stored or removed.", level="err"),
+    Reason("user-moved", "A login, with all it has spawned, is in another job of its user; the kernel confirms it."),
+    Reason(
+        "user-not-a-login",
+        "The process that asks is in no ssh login that was put into a job here.",
+        "this is not an ssh login in one of your jobs: there is nothing to move",
+    ),
+    Reason(
+        "user-move-namespaces",
+        "The job has namespaces of its own, and only a new login can enter them.",
+        "that job has a /tmp or other namespaces of its own, which only a new login can enter",
+    ),
+    Reason(
+        "user-move-incomplete",
+        "Part of a login is in the other job, part is not.",
+        "not everything of this login could be moved",
+        "warning",
+    ),
+    Reason("user-move-failed", "The login could not be moved.", f"this login could not be moved. {ADMIN}", "err"),
+    Reason("user-busy", "The user asks too often, or too many ask at once.", "too many requests; please wait a moment"),
+    Reason("user-bad-request", "The request was malformed or did not come.", "the request was malformed"),
+    Reason("user-timeout", "The request could not be answered in time.", "there was no answer in time", "warning"),
     # --- caller ID ---
-    Reason("caller-foreign", "Caller ID named a job that is not the user's.", level="warning"),
+    Reason("caller-foreign", "Caller ID named a job that is not the user's.", level="warning", security=True),
     Reason("caller-not-a-node", "The connection comes from an address that is no configured node's."),
     Reason("caller-unreachable", "slurmd of the source node could not be reached."),
     Reason("caller-silent", "slurmd of the source node did not answer in time."),
     Reason("caller-refused", "slurmd of the source node refused the question, or closed the connection."),
-    Reason("caller-malformed", "The answer from the source node was malformed.", level="warning"),
-    Reason("caller-untrusted", "The answer from the source node is not authentic.", level="warning"),
+    Reason("caller-malformed", "The answer from the source node was malformed.", level="warning", security=True),
+    Reason("caller-untrusted", "The answer from the source node is not authentic.", level="warning", security=True),
     Reason(
         "caller-no-credential", "munged, or auth/slurm's key or socket, did not work on this node.", level="warning"
     ),

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field, replace
 from .outcome import ALLOWED, ANY, IGNORED, Outcome, adopted, denied
 from .situations import Call
 
-LEVELS = ("quiet", "fatal", "error", "info", "verbose", "debug", "debug2", "debug3", "debug4", "debug5", "0", "6", "9")
+LEVELS = tuple(
+    f"log_level={value}"
+    for value in ("fatal", "error", "info", "verbose", "debug", "debug2", "debug3", "debug4", "0", "6", "9")
+)
 #: "": the defaults.
 OPTIONS = (
     "",
@@ -24,7 +27,7 @@ OPTIONS = (
     *(f"action_generic_failure={value}" for value in ("ignore", "allow", "deny")),
     *(f"disable_x11={value}" for value in ("0", "1")),
     *(f"join_container={value}" for value in ("true", "false")),
-    *(f"log_level={value}" for value in LEVELS),
+    *(f"log_level={value}" for value in ("quiet", "debug5")),
     *(f"nodename={value}" for value in ("lab", "elsewhere")),
     *(f"service={value}" for value in ("sshd", "*", "cron")),
     *(f"ignore_root={value}" for value in ("1", "0")),
@@ -123,7 +126,7 @@ SEVERAL = {
 
 STEADY = (
     Situation("no job", Call(user="alice"), NO_JOBS, {"action_no_jobs=ignore": IGNORED, "service=cron": IGNORED}),
-    Situation("one job", Call(user="bob"), adopted("only"), ELSEWHERE),
+    Situation("one job", Call(user="bob"), adopted("only"), ELSEWHERE, options=(*OPTIONS, *LEVELS)),
     Situation("one job, no connection", Call(user="bob", caller=""), adopted("only"), ELSEWHERE),
     Situation("one job, from a job of carol's", Call(user="bob", caller="oldest"), adopted("only"), {
         **ELSEWHERE,
@@ -157,15 +160,26 @@ ROOTS_JOB = (
     }),
 )  # fmt: skip
 
+HERE = (
+    "R-40: a login from the node itself needs no slurmd to be asked: ours looks for the source among its own processes"
+)
 SLURMD_DOWN = (
     Situation("slurmd down, no job", Call(user="alice"), NO_JOBS, {"action_no_jobs=ignore": IGNORED}, options=ACTIONS),
     Situation("slurmd down, one job", Call(user="bob"), adopted("only"), options=(*ACTIONS, "single_job_skip_rpc=0")),
     Situation(
         "slurmd down, several jobs",
-        Call(user="carol", caller="oldest"),
+        Call(user="carol", caller="outside"),
         adopted(ANY),
         {option: outcome for option, outcome in SEVERAL.items() if option in ACTIONS},
         NEWEST_DIFFERS,
+        options=ACTIONS,
+    ),
+    Situation(
+        "slurmd down, several jobs, from one of them",
+        Call(user="carol", caller="oldest"),
+        adopted(ANY),
+        {option: outcome for option, outcome in SEVERAL.items() if option in ACTIONS},
+        {"*": Differs(adopted("oldest"), HERE)},
         options=ACTIONS,
     ),
 )
@@ -275,7 +289,7 @@ ENDING_WHY = "R-3: the original does not look at a job's state: it moves the log
 ENDED = denied("ending")
 _KILLED = (adopted("ending", killed=True), Outcome("killed"))
 ENDING = tuple(
-    Case("job is ending", Call(args, "erin", linger_s=2.5), original, Differs(ours, ENDING_WHY), (*more, *_KILLED))
+    Case("job is ending", Call(args, "erin", linger_s=6), original, Differs(ours, ENDING_WHY), (*more, *_KILLED))
     for args, original, ours, more in (
         ("", Outcome("success", job="ending", killed=True), ENDED, ()),
         ("action_no_jobs=ignore", Outcome("success", job="ending", killed=True), IGNORED, ()),
@@ -285,15 +299,36 @@ ENDING = tuple(
 ) + tuple(
     Case(
         "one job is ending, one runs",
-        Call(args, "dora", linger_s=2.5),
+        Call(args, "dora", linger_s=6),
         adopted("running"),
         Differs(adopted("running"), f"{ENDING_WHY}, or takes the other one: it does not know"),
         (
             *((UNDETERMINED,) if args == "action_unknown=deny" else ()),
+            ALLOWED,
             Outcome("success", job="ending too", killed=True),
             adopted("ending too", killed=True),
             Outcome("killed"),
         ),
     )
     for args in ("", "action_unknown=newest", "action_unknown=deny", "profile=strict")
+)  # fmt: skip
+
+LOST = "R-25: with caller ID the original loses its place in slurmstepd's answers, and joins no namespace"
+_SCOPE = ("", "join_container=true", "join_container=false", "action_adopt_failure=deny", "profile=strict")
+CONTAINERS = (
+    Situation("job container, no job", Call(user="alice"), NO_JOBS, options=_SCOPE),
+    Situation("job container, one job", Call(user="bob"), adopted("only", mount=True), {
+        "join_container=false": adopted("only"),
+    }, options=_SCOPE),
+    Situation("job container, several jobs, from one of them", Call(user="carol", caller="oldest"), adopted("oldest"), {}, {
+        "*": Differs(adopted("oldest", mount=True), LOST),
+        "join_container=false": None,
+    }, options=_SCOPE),
+    Situation("job container, several jobs", Call(user="carol"), adopted(ANY, mount=True), {
+        "join_container=false": adopted(ANY),
+    }, {
+        "*": Differs(adopted("newest", mount=True), NEWEST),
+        "join_container=false": Differs(adopted("newest"), NEWEST),
+    }, options=_SCOPE),
+    Situation("job container, root", Call(user="root"), IGNORED, options=_SCOPE),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 
 Reads one JSON object per line: {"calls": [CALL, ...], "parallel": bool}, answers with one line, a list of results.
 CALL: confdir, service, user, phases, caller ("" none, "outside", or a job id), rhost, env, linger_s (how long to see whether
-the kernel or Slurm kills the child afterwards), stays (the child is left running, and SIGTERM alone does not end it). Listens on 10.77.0.1:7001: a job that connects and sends its id is a source
+the kernel or Slurm kills the child afterwards). Listens on 10.77.0.1:7001: a job that connects and sends its id is a source
 that caller ID can find. Python 3.9 and later, standard library only; root.
 """
 
@@ -22,7 +22,7 @@ import time
 
 ADDRESS = ("10.77.0.1", 7001)
 #: No call takes longer: the original waits 10 s for a slurmd that stays silent.
-CALL_TIMEOUT_S = 20
+CALL_TIMEOUT_S = 60
 PAM_USER_UNKNOWN, PAM_RHOST, PAM_TTY = 10, 4, 3
 PHASES = {"account": "pam_acct_mgmt", "open_session": "pam_open_session", "close_session": "pam_close_session"}
 
@@ -120,9 +120,6 @@ def be_child(call: dict, connection: socket.socket | None, answer_fd: int, name:
     result["mount_joined"] = os.stat("/proc/self/ns/mnt").st_ino != before
     with open("/proc/thread-self/cgroup") as file:
         result["cgroup"] = file.read()
-    if call.get("stays"):
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
     os.write(answer_fd, json.dumps(result).encode())
     time.sleep(call.get("linger_s", 0))
     os._exit(0)
@@ -162,10 +159,8 @@ class Running:
             if not piece:
                 break
             data += piece
-            if self.call.get("stays"):
-                break
         os.close(self.read_fd)
-        status = 0 if self.call.get("stays") and data else os.waitpid(self.pid, 0)[1]
+        status = os.waitpid(self.pid, 0)[1]
         result = json.loads(data) if data else {"code": None, "env": {}, "messages": [], "cgroup": "", "elapsed_s": -1}
         result["name"] = self.name
         result["hung"] = hung
@@ -203,7 +198,7 @@ class Callers:
             name = asked.recv(64).decode()
             if not name:
                 os._exit(0)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while name not in by_name:
                 listener.settimeout(max(0.1, deadline - time.monotonic()))
                 connection, _ = listener.accept()

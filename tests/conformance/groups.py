@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The situations one after the other, each set up once, all on one node."""
+"""The situations one after the other, each set up once, on two nodes."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,7 +15,7 @@ from lab.node import Node
 
 from . import cases
 from .cases import Case, Situation, expand
-from .situations import ORIGINAL, Call, Measured, Rig, moved_away, start_jobs
+from .situations import Measured, Rig, moved_away, start_jobs
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,55 @@ def conf_missing(rig: Rig) -> Iterator[None]:
         yield
 
 
-def ending(rig: Rig) -> contextlib.AbstractContextManager[object]:
-    """Two jobs are cancelled while a login in each of them ignores SIGTERM.
+#: Puts processes into a step's cgroup until it is told to stop.
+FEEDER = """
+trap '' TERM HUP
+file=$(find /sys/fs/cgroup -path "*/job_$1/step_extern*" -name cgroup.procs | grep -E 'freezer|/user/task_' | head -1)
+while [ ! -e /run/lab/enough ]; do setsid sleep 60 & echo $! > $file; echo; sleep .1; done
+"""
+ENDING_STATE = 3
 
-    slurmstepd has killed it by then, but looks again only after a second: until then its socket is there and the step
-    says that it is ending (seen on 20.11 to 26.05). Any job that is left with sessions open ends like that.
+
+def step_state(rig: Rig, job: int) -> int:
+    """What the extern step says of itself; 0 if it says nothing."""
+    path = rig.node.extern_socket(job)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(str(path))
+            connection.sendall(struct.pack("=ii", 45 << 8, 5))
+            return int(struct.unpack("=ii", connection.recv(8, socket.MSG_WAITALL))[1])
+        except (OSError, struct.error):
+            return 0
+
+
+@contextlib.contextmanager
+def ending(rig: Rig) -> Iterator[None]:
+    """Two jobs are cancelled while something starts in them that ignores SIGTERM, and again and again.
+
+    slurmstepd kills all of it, and looks again after a second, then after two, and so on: meanwhile its socket is there and
+    the step says that it is ending (seen on 22.05). Any job that is left with sessions open ends like that, if faster.
     """
     node = rig.node
     for uid, user in ((1504, "erin"), (1505, "dora")):
         node.run(["useradd", "-m", "-u", str(uid), "-s", "/bin/bash", user])
+    feeders = []
     for user, job in (("erin", "ending"), ("dora", "ending too")):
         rig.jobs[job] = node.submit(user)
-        (done,) = rig.drive([(ORIGINAL, Call(user=user, linger_s=600, stays=True))])
-        assert done["code"] == 0, done
+        argv = ["bash", "-c", FEEDER, "feeder", str(rig.jobs[job])]
+        feeders.append(node.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        assert feeders[-1].stdout is not None
+        assert feeders[-1].stdout.readline() == "\n"
     rig.jobs["running"] = node.submit("dora")
     node.run(["scancel", str(rig.jobs["ending"]), str(rig.jobs["ending too"])])
-    return contextlib.nullcontext()
+    for job in ("ending", "ending too"):
+        wait_for(lambda job=job: step_state(rig, rig.jobs[job]) >= ENDING_STATE, f"{job} to end")
+    try:
+        yield
+    finally:
+        node.write("/run/lab/enough", "")
+        for feeder in feeders:
+            feeder.communicate()
 
 
 def adoption_fails(rig: Rig) -> contextlib.AbstractContextManager[object]:
@@ -106,16 +142,34 @@ GROUPS = (
     Group(ending, cases.ENDING, parallel=True),
     Group(adoption_fails, cases.FAILS, parallel=True),
 )
-CASES = tuple(case for group in GROUPS for case in group.cases)
+
+
+class ContainerNode(Node):
+    """A node with job_container/tmpfs: every job has a /tmp and /dev/shm of its own, in a mount namespace."""
+
+    def __init__(self) -> None:
+        super().__init__(slurm={"JobContainerType": "job_container/tmpfs"})
+
+    def prepare(self) -> None:
+        super().prepare()
+        for folder in ("/etc/slurm", "/etc/slurm-llnl"):
+            self.write(f"{folder}/job_container.conf", "AutoBasePath=true\nBasePath=/var/lib/job_container\n")
+
+
+NODES: tuple[tuple[Callable[[], Node], tuple[Group, ...]], ...] = (
+    (Node, GROUPS),
+    (ContainerNode, (Group(steady, _cases(*cases.CONTAINERS)),)),
+)
+CASES = tuple(case for _, groups in NODES for group in groups for case in group.cases)
 
 
 def measure_all() -> dict[str, Measured]:
     """What both modules do in every case, by the case's name."""
     measured: dict[str, Measured] = {}
-    with Rig(Node()) as rig:
-        for group in GROUPS:
-            with group.set_up(rig):
-                results = rig.measure([case.call for case in group.cases], group.parallel)
-            measured.update((case.name, result) for case, result in zip(group.cases, results))
-        wait_for(lambda: not rig.node.extern_socket(rig.jobs["ending"]), "the ending job to end")
+    for make_node, groups in NODES:
+        with Rig(make_node()) as rig:
+            for group in groups:
+                with group.set_up(rig):
+                    results = rig.measure([case.call for case in group.cases], group.parallel)
+                measured.update((case.name, result) for case, result in zip(group.cases, results))
     return measured

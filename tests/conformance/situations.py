@@ -35,7 +35,6 @@ class Call:
     phases: tuple[str, ...] = ("account",)
     env: tuple[tuple[str, str], ...] = ()
     linger_s: float = 0
-    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,6 @@ class Rig:
                 "rhost": "10.77.0.1" if call.caller else "",
                 "env": dict(call.env),
                 "linger_s": call.linger_s,
-                "stays": call.stays,
             }
             for which, call in requests
         ]

@@ -238,7 +238,7 @@ def build(workshop: Path) -> Path:
     """With sanitizers, the driver, and the hostile helper where the module looks for its helper."""
     place = compile_module(workshop / "sanitized", f"-Db_sanitize={SANITIZERS}")
     warn = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", f"-fsanitize={SANITIZERS}")
-    run("cc", *warn, "-o", place / "driver", HERE / "driver.c", "-lpam")
+    run("cc", *warn, "-rdynamic", "-o", place / "driver", HERE / "driver.c", "-lpam")
     run("cc", "-shared", "-fPIC", "-o", place / "fell_through.so", HERE / "fell_through.c")
     (place / "hostile").mkdir()
     shutil.copy(HERE / "peer.py", place / "hostile/helper")

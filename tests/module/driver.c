@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <security/pam_appl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
@@ -132,6 +134,25 @@ static void set_child_signal(const char *how)
     }
 }
 
+static bool slow_connect;
+
+/* Stands before libc's for the module as well: with -w a peer that closes has done so before anything is sent. */
+int connect(int fd, const struct sockaddr *address, socklen_t len)
+{
+    int result = (int)syscall(SYS_connect, fd, address, len);
+
+    if (slow_connect)
+        usleep(200000);
+    return result;
+}
+
+/* Tells whether a descriptor that the module received would survive an execve() of another thread. */
+int setns(int fd, int kind)
+{
+    fprintf(out, "joining\t%s\n", fcntl(fd, F_GETFD) & FD_CLOEXEC ? "close-on-exec" : "inherited");
+    return (int)syscall(SYS_setns, fd, kind);
+}
+
 static int connect_to(unsigned short port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -209,7 +230,7 @@ int main(int argc, char **argv)
     size_t env_count = 0;
 
     out = fdopen(fcntl(1, F_DUPFD_CLOEXEC, 200), "w");
-    while ((option = getopt(argc, argv, "r:t:f:e:s:o:p:n:u:c")) != -1) {
+    while ((option = getopt(argc, argv, "r:t:f:e:s:o:p:n:u:cw")) != -1) {
         switch (option) {
         case 'r': rhost = optarg; break;
         case 't': tty = optarg; break;
@@ -220,6 +241,7 @@ int main(int argc, char **argv)
         case 'p': port = atoi(optarg); break;
         case 'n': repeat = atoi(optarg); break;
         case 'u': uid = atoi(optarg); break;
+        case 'w': slow_connect = true; break;
         case 'c': run.close_std = true; break;
         default: return 2;
         }

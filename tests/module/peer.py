@@ -57,6 +57,7 @@ BYTES = {
     "nul": b"\0",
     "oversize": fill(4097, 60),
     "huge": fill(60000, 60),
+    "good-and-more": fill(4096, 64) + b"more",
     "truncated": OK[:-1],
     "duplicate": OK + packet("REASON=adopted"),
     "duplicate-unknown": OK + packet("A=1", "A=1"),

@@ -80,6 +80,7 @@ def test_carry_out__join(room: Room) -> None:
     """The namespaces are joined, and no others; their descriptors are closed."""
     ran = room.call("mode=oneshot", scenario="join", function="open_session")
     assert (ran.code, ran.env, ran.infos, ran.changed) == (SUCCESS, {"IN": "container"}, ["in"], [])
+    assert ran.words["joining"] == ["close-on-exec"]
     before, after = ran.namespaces["before"], ran.namespaces["after"]
     assert {kind for kind in before if before[kind] != after[kind]} == {"uts", "ipc"}
     assert "joined ms=" in ran.log[0][1]

@@ -21,7 +21,7 @@ SHORT, SLACK_MS = 0.3, 250
 ERR = 10 * 8 + 3  # authpriv.err
 
 MALFORMED = """
-    garbage nul oversize huge truncated duplicate duplicate-unknown bad-result no-result no-reason bad-reason no-version
+    garbage nul oversize huge good-and-more truncated duplicate duplicate-unknown bad-result no-result no-reason bad-reason no-version
     late-version version-2 fields-65 bad-level no-equals lower-key long-key env-gap env-name env-empty-name
     join-without-fd drip fd-unasked denied-with-fd fd-too-few fd-too-many fd-flood fd-nine join-unknown join-no-failed
 """.split()
@@ -153,6 +153,14 @@ def test_hostile__no_service(room: Room) -> None:
     check_failed(room.call("mode=service", driver=("-r", "192.0.2.7")), UNREACHABLE, IGNORE)
     ran = room.call(scenario="session-err")
     assert (ran.code, ran.log) == (SESSION_ERR, [])
+
+
+def test_hostile__closed_before_the_request(room: Room) -> None:
+    """Sending to a peer that has closed raises no SIGPIPE, which would end a host program that does not expect it."""
+    with room.serving("closes"):
+        ran = room.call("mode=service", driver=("-w", "-r", "192.0.2.7"))
+        assert ran.elapsed_ms >= 200
+        check_failed(ran, UNREACHABLE, IGNORE)
 
 
 def test_hostile__both_silent(room: Room) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials of a real munged of our own, with a key and a socket of its own."""
+"""Credentials of a real munged with a key and a socket of its own: the host's, or that of the nodes' private root."""
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import os
 import shutil
 import socket
@@ -14,21 +14,28 @@ from pathlib import Path
 
 import pytest
 
+from lab.root import ensure_root
 from slurm_adopt.system.munge import ANY_UID, LIBRARY, Credential, MungeFault, decode_credential, encode_credential
 from slurm_adopt.system.task import DeadlineExceeded, run
 
-MUNGED = shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
-
-def _has_library() -> bool:
+@pytest.fixture(scope="module")
+def program() -> tuple[str, str]:
+    """munged, and the folder of its library."""
     try:
         ctypes.CDLL(LIBRARY)
+        found = shutil.which("munged", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found:
+            return found, ""
     except OSError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not (MUNGED and _has_library()), reason="munge is not installed")
+        pass
+    if os.geteuid() != 0:
+        pytest.skip("munge is not installed, and the private root needs root")
+    root = ensure_root()
+    library = next(root.glob(f"usr/lib/*/{LIBRARY}"))
+    # from now on the library of this name is the loaded one
+    ctypes.CDLL(str(library))
+    return str(root / "usr/sbin/munged"), str(library.parent)
 
 
 def soon(seconds: float = 10) -> int:
@@ -36,17 +43,17 @@ def soon(seconds: float = 10) -> int:
 
 
 @pytest.fixture(scope="module")
-def munged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def munged(program: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("munge")
     key = folder / "key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
     path = folder / "socket"
-    assert MUNGED
     process = subprocess.Popen(
-        [MUNGED, "--foreground", "--force", "--num-threads=1", f"--key-file={key}", f"--socket={path}",
+        [program[0], "--foreground", "--force", "--num-threads=1", f"--key-file={key}", f"--socket={path}",
          f"--pid-file={folder}/pid", f"--log-file={folder}/log", f"--seed-file={folder}/seed"],
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "LD_LIBRARY_PATH": program[1]},
     )  # fmt: skip
     try:
         end = time.monotonic() + 10
@@ -108,6 +115,7 @@ def test_munge__tampered_or_unreachable(munged: str, tmp_path: Path) -> None:
     assert reason_of(encode_credential(b"x", 0, 0, str(tmp_path / "none"), soon())) == "munge-unreachable"
 
 
+@pytest.mark.usefixtures("program")
 def test_munge__one_that_hangs_is_given_up(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -68,12 +69,9 @@ def test_newest__a_requeued_job_is_new_again(node: Node) -> None:
     other = node.submit("alice")
     before = extern_started(node, again)
     assert job_of_login(node) == other
-    node.run(["scontrol", "requeue", str(again)])
-    wait_for(lambda: node.job_state(again) == "PENDING", "the job to be queued again", 20)
-    wait_for(lambda: node.extern_socket(again) is None, "its old extern step to end", 20)
+    requeue(node, again)
     assert job_of_login(node) == other
-    node.run(["scontrol", "update", f"JobId={again}", "StartTime=now"])
-    wait_for(lambda: node.job_state(again) == "RUNNING" and node.extern_socket(again), "the job to run again", 30)
+    run_again(node, again)
     assert extern_started(node, again) > before
     assert job_of_login(node) == again
 

@@ -31,6 +31,7 @@ HOSTS = """\
 fd00::8 plain
 10.0.1.3 stranger
 10.0.0.2 n3
+fd00::2 n2.example.org
 nonsense n1
 """
 
@@ -77,9 +78,11 @@ def find(conf: SlurmConf, address: str) -> list[tuple[str, str, int]]:
         # NodeAddr as a number wins over what /etc/hosts calls the address
         ("10.0.0.2", [("n2", "10.0.0.2", 7000)]),
         ("10.0.0.4", []),
-        ("fd00::7", [("six", "fd00::7", 7001)]),
+        ("fd00::7", [("six", "FD00:0:0::0007", 7001)]),
         ("fd00::8", [("plain", "fd00::8", 7000)]),
         ("fd00::9", []),
+        # over another network: slurmd is asked where slurm.conf says
+        ("fd00::2", [("n2", "10.0.0.2", 7000)]),
         ("10.0.1.1", [("named", "10.0.1.1", 7000)]),
         ("10.0.1.2", [("plain", "10.0.1.2", 7000)]),
         ("10.0.1.3", []),

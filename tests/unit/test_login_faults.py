@@ -65,7 +65,7 @@ def me() -> Process:
 
 def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
     with pytest.raises(StepFault) as fault:
-        run(act_adopt(connection(1, 1, uid=1502), 1501, (me(),)))
+        run(act_adopt(connection(1, 1, uid=1502), 1501, (me(),), x11=True, namespaces=True))
     assert fault.value.reason == "step-foreign"
 
 

@@ -65,3 +65,12 @@ def test_options__no_line_is_fatal_or_silent(args: list[str]) -> None:
     options = parse_options(args)
     known = {spec.name for spec in OPTIONS}
     assert len(options.problems) >= sum(1 for arg in args if arg.partition("=")[0] not in known)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.1", 0.1), ("60", 60), ("0.25", 0.25), ("0.09", 1), ("60.1", 1), ("", 1)]
+)
+def test_options__caller_timeout(text: str, value: float) -> None:
+    options = parse_options([f"caller_timeout={text}"])
+    assert options.caller_timeout_s == value
+    assert bool(options.problems) == (value == 1)

@@ -15,8 +15,9 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 _V1_CONTROLLERS = {"freezer", "cpuset", "devices", "cpuacct", "cpu", "memory"}
 """Those that some release of Slurm uses. Others (pids, blkio, ...) stay with whatever started the rig."""
@@ -89,6 +90,14 @@ class CgroupTree:
     @classmethod
     def on_this_host(cls, name: str) -> CgroupTree:
         return cls(name, tuple(host_hierarchies()))
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CgroupTree:
+        """From to_json(): where the cgroups are depends on who asked first (see host_hierarchies)."""
+        return cls(value["name"], tuple(Hierarchy(**hierarchy) for hierarchy in value["hierarchies"]))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
     @property
     def version(self) -> int:

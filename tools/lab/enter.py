@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.cgroups import CgroupTree
 from lab.machine import LabError, Machine
 from lab.sshd import ssh_argv
 
@@ -20,6 +21,7 @@ class Running:
     hostname: str
     init_pid: int
     supervisor_pid: int
+    tree: CgroupTree
 
 
 def running_machines() -> list[Running]:
@@ -32,9 +34,10 @@ def running_machines() -> list[Running]:
                 continue
             spec = json.loads(argv[argv.index("lab.supervisor") + 1])
             init = int((entry / "task" / entry.name / "children").read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            continue  # ended meanwhile, or not up yet
-        found.append(Running(spec["name"], spec["hostname"], init, int(entry.name)))
+            tree = CgroupTree.from_json(spec["cgroups"])
+        except (OSError, ValueError, IndexError, KeyError):
+            continue  # ended meanwhile, not up yet, or of another version
+        found.append(Running(spec["name"], spec["hostname"], init, int(entry.name), tree))
     return sorted(found, key=lambda machine: machine.supervisor_pid)
 
 
@@ -45,7 +48,7 @@ def attach(name: str | None) -> Machine:
         raise LabError("no such machine is up: `make demo KEEP=1` leaves one")
     machine = Machine(candidates[-1].hostname)
     machine.name = candidates[-1].name
-    machine.tree = machine.tree.__class__(machine.name, machine.tree.hierarchies)
+    machine.tree = candidates[-1].tree
     machine.init_pid = candidates[-1].init_pid
     return machine
 

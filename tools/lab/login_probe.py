@@ -7,7 +7,8 @@
    its own, 127.0.1.N), its processes by who holds that socket and by descent, the job by /proc/PID/cgroup.
 3. Whatever it has opened is gone when it ends.
 
-stdin: {"user", "uid", "password", "job", "ports": {method: port}, "logins": [[method, kind], ...], "grace_s"}
+stdin: {"user", "uid", "password", "job", "ports": {method: port}, "logins": [[method, kind], ...], "grace_s",
+"parallel"}
 stdout: [{"method", "kind", "opened", "said", "user": [PROCESS], "sshd": [PROCESS], "left": [PROCESS],
 "forwards_after": bool}, ...]; PROCESS: {"pid", "started", "uid", "name", "cgroup"}.
 """
@@ -28,8 +29,7 @@ from pathlib import Path
 from typing import Any
 
 OPEN_TIMEOUT_S = 90
-"""Under emulation one login takes seconds, and several start at once."""
-PARALLEL = 4
+"""Under emulation one login takes seconds."""
 _OPTIONS = (
     "StrictHostKeyChecking=no",
     "UserKnownHostsFile=/dev/null",
@@ -216,11 +216,11 @@ def all_processes() -> list[dict[str, Any]]:
     return [process for pid in pids if (process := read_process(pid))]
 
 
-def open_all(logins: list[Login]) -> None:
+def open_all(logins: list[Login], parallel: int) -> None:
     waiting = list(logins)
     pending: list[Login] = []
     while waiting or pending:
-        while waiting and len(pending) < PARALLEL:
+        while waiting and len(pending) < parallel:
             pending.append(waiting.pop(0))
             pending[-1].start()
         for login in list(pending):
@@ -252,7 +252,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         logins = [Login(spec, number, method, kind, folder) for number, (method, kind) in enumerate(spec["logins"])]
         try:
-            open_all(logins)
+            open_all(logins, spec["parallel"])
             cancel(spec["job"], 60)
             time.sleep(spec["grace_s"])
             for login in logins:

@@ -11,6 +11,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from lab.root import ensure_root
 
 DEFAULT_TIMEOUT_S = 60.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MARKER = "lab-log-marker-"
 # Joins the machine's cgroups, then its namespaces. Joining comes first: its files are the host's.
 _ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
 
@@ -93,6 +95,7 @@ class Machine:
                 "hostname": self.hostname,
                 "addresses": self.addresses,
                 "caller": os.getpid(),
+                "cgroups": self.tree.to_json(),
             }
         )
         self._said = _output()
@@ -280,16 +283,26 @@ class Machine:
 
     def log(self) -> list[str]:
         """What was sent to /dev/log since the start: "<PRI>Mon DD HH:MM:SS program[pid]: text"."""
-        return self.read("/run/lab/log").splitlines()
+        return self.log_since(0)
 
     def log_mark(self) -> int:
         """For log_since(): everything up to now."""
+        self._log_settles()
         return self.path("/run/lab/log").stat().st_size
 
     def log_since(self, mark: int) -> list[str]:
+        self._log_settles()
         with self.path("/run/lab/log").open(errors="replace") as file:
             file.seek(mark)
-            return file.read().splitlines()
+            return [line for line in file.read().splitlines() if _MARKER not in line]
+
+    def _log_settles(self) -> None:
+        """Until everything sent so far is in the file: messages keep their order, so a last one of ours tells."""
+        marker = f"<191>{_MARKER}{secrets.token_hex(4)}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            log.connect(str(self.path("/dev/log")))
+            log.send(marker.encode())
+        wait_for(lambda: marker in self.read("/run/lab/log"), "the log")
 
     def cgroups_of(self, pid: int) -> dict[str, str]:
         """{"freezer": "/slurm/uid_1501/job_7/step_extern", ..., "systemd": "/", "unified": "/"} of a pid inside.

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,12 +51,22 @@ class Target(Protocol):
     def modules(self) -> Mapping[str, str]:
         """What to put on the PAM line, by module: {"original": PATH, "ours": "pam_slurm_adopt.so"}."""
 
+    @property
+    def parallel(self) -> int:
+        """How many logins it can take at once without running into anybody's time limit."""
+
+    @property
+    def pam_options(self) -> str:
+        """Further options for our module's lines: under emulation five seconds are not enough."""
+
     def run(
         self, argv: Sequence[str] | str, *, input: str | None = None, check: bool = True, timeout: float = 60.0
     ) -> subprocess.CompletedProcess[str]: ...
     def write(self, inside: str, text: str) -> None: ...
     def submit(self, user: str) -> int: ...
     def start_sshd(self, name: str, config: str) -> None: ...
+    def log_mark(self) -> Any: ...
+    def log_since(self, mark: Any) -> list[str]: ...
     def configure_pam(self, account: Sequence[str], session: Sequence[str], systemd: bool) -> None: ...
 
 
@@ -104,7 +114,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one login. All but `said` is empty if it was not `opened`."""
+    """What became of one login. If it was not `opened`, `said` is what the client and the log say."""
 
     method: str
     kind: str
@@ -153,7 +163,9 @@ def setups(target: Target) -> list[Setup]:
 def apply(target: Target, setup: Setup) -> None:
     """Write the PAM files, as the manual of each module says: last in each stack, failures denied."""
     options = (
-        "action_adopt_failure=deny action_generic_failure=deny" if setup.module == "original" else "profile=strict"
+        "action_adopt_failure=deny action_generic_failure=deny"
+        if setup.module == "original"
+        else f"profile=strict {target.pam_options}".rstrip()
     )
     line = f"required {target.modules[setup.module]} {options}"
     target.configure_pam([line], [line] if setup.session_line else [], setup.systemd)
@@ -176,9 +188,15 @@ def play(target: Target, logins: Sequence[tuple[str, str]]) -> list[Outcome]:
         "ports": PORTS,
         "logins": logins,
         "grace_s": GRACE_S,
+        "parallel": target.parallel,
     }
+    mark = target.log_mark()
     text = target.run(["python3", _PROBE], input=json.dumps(spec), timeout=120.0 + 30.0 * len(logins)).stdout
-    return [_outcome(job, report) for report in json.loads(text)]
+    outcomes = [_outcome(job, report) for report in json.loads(text)]
+    if not all(outcome.opened for outcome in outcomes):
+        log = [line for line in target.log_since(mark) if "slurm_adopt" in line or "PAM" in line]
+        outcomes = [o if o.opened else replace(o, said="\n".join([o.said, *log[-40:]])) for o in outcomes]
+    return outcomes
 
 
 def _outcome(job: int, report: Mapping[str, Any]) -> Outcome:

@@ -26,6 +26,8 @@ class NodeTarget(Node):
     """The isolated node as a target: no systemd; on most hosts cgroup v1."""
 
     has_systemd = False
+    parallel = 4
+    pam_options = ""
 
     def __init__(self, suite: str | None = None) -> None:
         super().__init__(suite)
@@ -59,9 +61,11 @@ class VmTarget(Vm):
     """The virtual machine as a target: systemd, cgroup v2."""
 
     has_systemd = True
+    parallel = 2
+    pam_options = "timeout=60"
 
-    def __init__(self, suite: str = "trixie") -> None:
-        super().__init__(suite)
+    def __init__(self, suite: str = "trixie", *, selinux: bool = False) -> None:
+        super().__init__(suite, selinux=selinux)
         self.modules: dict[str, str] = {}
 
     def up(self) -> None:

@@ -100,6 +100,7 @@ class Node(Machine):
         self.keys = make_accounts(self, self.keys)
         self.write("/etc/hosts", self._hosts())
         self.write("/etc/hostname", f"{self.hostname}\n")
+        self.write("/etc/resolv.conf", "")  # mmdebstrap leaves the host's there
         self.path("/etc/munge").mkdir(exist_ok=True)
         self.path("/etc/munge/munge.key").unlink(missing_ok=True)
         self.path("/etc/munge/munge.key").write_bytes(self.munge_key)
@@ -113,6 +114,7 @@ class Node(Machine):
             f"cp -p /lib/security/pam_slurm_adopt.so {self.original_module} 2>/dev/null || "
             f"cp -p /lib/*/security/pam_slurm_adopt.so {self.original_module}"
         )
+        self.run(["truncate", "-s", "0", "/run/lab/log"])  # of what useradd said
 
     @property
     def slurm_release(self) -> tuple[int, int]:

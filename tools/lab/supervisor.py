@@ -94,7 +94,7 @@ def main() -> int:
     stop_read, stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(stop_write)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    tree = CgroupTree.on_this_host(spec["name"])
+    tree = CgroupTree.from_json(spec["cgroups"])
     pid = 0
     try:
         tree.create()

@@ -178,6 +178,12 @@ class Vm:
             gone = f'{steps} && test -z "$(squeue -h -j {job} 2>/dev/null)"'
             wait_for(lambda: self.run(gone, check=False).returncode == 0, f"job {job} to end", timeout, 0.5)
 
+    def cancel_all(self) -> None:
+        """Cancel every job and wait, and end what logins have left."""
+        for job in self.run(["squeue", "-h", "-o", "%A"]).stdout.split():
+            self.cancel(int(job))
+        self.run("pkill -KILL -u alice,bob,carol", check=False)
+
     # Logins ----------------------------------------------------------------------------------------
 
     def start_sshd(self, name: str, config: str) -> None:
@@ -227,15 +233,15 @@ class Vm:
 
     # What happens inside ---------------------------------------------------------------------------
 
-    def journal_mark(self) -> str:
-        """For journal(): everything up to now."""
+    def log_mark(self) -> str:
+        """For log_since(): everything up to now."""
         shown = self.run(["journalctl", "-q", "-n1", "--show-cursor", "-o", "cat"]).stdout
         return shown.rpartition("-- cursor: ")[2].strip()
 
-    def journal(self, since: str | None = None) -> list[str]:
-        """Lines "identifier: message" of the journal since a mark."""
+    def log_since(self, mark: str | None = None) -> list[str]:
+        """Lines "identifier: message" of the journal since a mark; None: since the boot."""
         argv = ["journalctl", "-q", "--no-pager", "-o", "json", "--output-fields=SYSLOG_IDENTIFIER,MESSAGE"]
-        text = self.run([*argv, *([f"--after-cursor={since}"] if since else [])]).stdout
+        text = self.run([*argv, *([f"--after-cursor={mark}"] if mark else [])]).stdout
         entries = [json.loads(line) for line in text.splitlines()]
         return [f"{entry.get('SYSLOG_IDENTIFIER', '')}: {entry.get('MESSAGE', '')}" for entry in entries]
 

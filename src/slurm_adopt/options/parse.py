@@ -34,6 +34,7 @@ class Options:
     single_job_skip_rpc: bool
     timeout_s: float
     prolog_wait_s: float
+    caller_timeout_s: float
     rlimits: str
     export_env: str
     runtime_dir: str
@@ -82,6 +83,7 @@ def parse_options(args: Iterable[str]) -> Options:
         single_job_skip_rpc=values["single_job_skip_rpc"] == "1",
         timeout_s=float(values["timeout"]),
         prolog_wait_s=float(values["prolog_wait"]),
+        caller_timeout_s=float(values["caller_timeout"]),
         rlimits=values["rlimits"],
         export_env=values["export_env"],
         runtime_dir=values["runtime_dir"],
@@ -97,9 +99,11 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     if spec.values:
         return value in spec.values
     if spec.name == "timeout":
-        return _seconds_ok(value, 0.1)
+        return _seconds_ok(value, 0.1, 300)
     if spec.name == "prolog_wait":
-        return _seconds_ok(value, 0)
+        return _seconds_ok(value, 0, 300)
+    if spec.name == "caller_timeout":
+        return _seconds_ok(value, 0.1, 60)
     if spec.name == "export_env":
         return is_export(value)
     if spec.name == "socket":
@@ -109,12 +113,12 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     return 0 < len(value) <= 64
 
 
-def _seconds_ok(value: str, least: float) -> bool:
+def _seconds_ok(value: str, least: float, most: float) -> bool:
     whole, mark, part = value.partition(".")
     digits = whole.isascii() and whole.isdigit() and len(whole) <= 3
     if mark:
         digits = digits and part.isascii() and part.isdigit() and len(part) <= 3
-    return digits and least <= float(value) <= 300
+    return digits and least <= float(value) <= most
 
 
 def _level(value: str) -> int:

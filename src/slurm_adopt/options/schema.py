@@ -104,6 +104,15 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "caller_timeout",
+        (),
+        "How long a login of a user with several jobs may wait for its source node to say which one it comes from; "
+        "never more than half of what is left of `timeout`.",
+        form="seconds from 0.1 to 60",
+        default="1",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "rlimits",
         ("keep", "job"),
         "`job`: the session gets the resource limits that Slurm gave the job, instead of pam_limits' (session phase).",

@@ -10,28 +10,30 @@ Rules of this file:
 from __future__ import annotations
 
 import os
+import time
 
 from ..model import ENDING, STEP_ENDING
 from ..system.procfs import read_cgroups, read_started
+from ..system.sock import close_all
 from ..system.stepd import (
     Namespace,
     StepFault,
-    add_process,
-    query_namespaces,
+    add_processes,
     query_pid_in_step,
     query_state,
-    query_x11,
 )
+from ..system.task import MS
 from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..system.procfs import Process
-    from ..system.stepd import StepConnection
+    from ..system.stepd import Extras, StepConnection
     from ..system.task import Task
+    from ..wire.stepd import X11Display
 
+#: A state that was asked so long ago is asked again: caller ID may have taken a second meanwhile.
+FRESH_NS = 100 * MS
 #: The file below /proc/PID/ns that shows whether a process has joined a namespace of this kind.
 NAMESPACE_FILES = {
     "user": "user",
@@ -44,17 +46,26 @@ NAMESPACE_FILES = {
 }
 
 
-def act_adopt(connection: StepConnection, uid: int, processes: Iterable[Process]) -> Task[None]:
-    """Put the processes into the step; `StepFault` unless the kernel confirms every one of them."""
+def act_adopt(
+    connection: StepConnection, uid: int, processes: tuple[Process, ...], x11: bool, namespaces: bool
+) -> Task[Extras]:
+    """Put the processes into the step; `StepFault` unless the kernel confirms every one of them.
+
+    Returns what the session gets from the job; the caller owns the descriptors.
+    """
     identity = connection.identity
     if identity is None or identity.uid != uid:
         raise StepFault("step-foreign", "the step belongs to another user")
-    if (yield from query_state(connection)) == ENDING:
+    if time.monotonic_ns() - connection.asked_ns > FRESH_NS and (yield from query_state(connection)) == ENDING:
         raise StepFault(STEP_ENDING, "the step is ending")
-    for process in processes:
-        yield from add_process(connection, process.pid)
-    for process in processes:
-        yield from confirm(connection, process)
+    extras = yield from add_processes(connection, tuple(process.pid for process in processes), x11, namespaces)
+    try:
+        for process in processes:
+            yield from confirm(connection, process)
+    except BaseException:
+        close_all([namespace.fd for namespace in extras.namespaces])
+        raise
+    return extras
 
 
 def confirm(connection: StepConnection, process: Process) -> Task[None]:
@@ -75,22 +86,20 @@ def confirm(connection: StepConnection, process: Process) -> Task[None]:
     raise StepFault("adopt-unconfirmed", f"process {process.pid}: {membership.reason}")
 
 
-def read_environment(connection: StepConnection, job_id: int, with_x11: bool) -> Task[tuple[tuple[str, str], ...]]:
+def environment_of(job_id: int, x11: X11Display) -> tuple[tuple[str, str], ...]:
     """The variables of a session in this job."""
     env = [("SLURM_JOB_ID", str(job_id))]
-    if with_x11:
-        x11 = yield from query_x11(connection)
-        if x11.display:
-            env.append(("DISPLAY", f"localhost:{x11.display}.0"))
-            if x11.xauthority:
-                env.append(("XAUTHORITY", x11.xauthority))
+    if x11.display:
+        env.append(("DISPLAY", f"localhost:{x11.display}.0"))
+        if x11.xauthority:
+            env.append(("XAUTHORITY", x11.xauthority))
     return tuple(env)
 
 
-def read_missing_namespaces(connection: StepConnection, pid: int) -> Task[list[Namespace]]:
-    """The job's namespaces that the process is not in yet. The caller owns the descriptors."""
+def missing_namespaces(namespaces: list[Namespace], pid: int) -> list[Namespace]:
+    """Those of the job's namespaces that the process is not in yet, in the order to join them; the rest is closed."""
     missing = []
-    for namespace in (yield from query_namespaces(connection)):
+    for namespace in namespaces:
         if _is_in(pid, namespace):
             os.close(namespace.fd)
         else:

@@ -2,7 +2,8 @@
 """The audit stream: one line of JSON for each login, and for each end of a session.
 
     {"event": "login", "time": ..., "user": ..., "uid": ..., "from": ..., "service": ..., "phase": ..., "verdict": ...,
-     "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "failed": [...]}
+     "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "caller": ...,
+     "security": ..., "failed": [...]}
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
      "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved"}
 
@@ -24,6 +25,7 @@ from ..system.journal import LogSender
 from ..system.procfs import read_cgroups
 from ..wire.cgroup_path import decode_cgroups, extern_step
 from ..wire.errors import RemoteProtocolError
+from .reply import security_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +86,11 @@ def login_event(answer: Answer, seconds: float, path: str) -> dict[str, Any]:
     }
     if verdict.job_id and verdict.action == "allow" and answer.processes:
         event["where"] = where_of(answer.processes[0].pid)
+    if facts.caller.status != "not-asked":
+        event["caller"] = facts.caller.status
+    security = security_event(facts)
+    if security:
+        event["security"] = security
     failures = [f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure]
     if failures:
         event["failed"] = failures

@@ -2,8 +2,8 @@
 """Why a session ended: by itself, or with its job.
 
 Rules of this file:
-1. When Slurm ends a job it kills the processes first and the step's slurmstepd goes last: the step is looked at a
-   moment later. Gone or ending then means that the session ended with its job.
+1. When Slurm ends a job it kills the processes first and the step's slurmstepd goes last: after a kill the step is
+   looked at a moment later. Gone or ending then means that the session ended with its job.
 2. Every ending is written, at the latest when the service stops.
 """
 
@@ -15,7 +15,7 @@ from ..model import ENDING
 from ..system.loop import Running
 from ..system.task import MS, sleep_until
 from .audit import stamp
-from .sessions import UNOBSERVED
+from .sessions import PROCESS_ENDED, UNOBSERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Endings:
         if why == UNOBSERVED:
             self._write(session, why, now)
             return
-        running = self._loop.spawn(self._has_job_ended(session), self._looked)
+        running = self._loop.spawn(self._has_job_ended(session, why), self._looked)
         self.waiting[running] = (session, why, now)
 
     def flush(self) -> None:
@@ -58,8 +58,9 @@ class Endings:
         session, why, when = self.waiting.pop(running)
         self._write(session, JOB_ENDED if outcome is True else why, when)
 
-    def _has_job_ended(self, session: Session) -> Task[bool]:
-        yield from sleep_until(time.monotonic_ns() + LOOK_AFTER_NS)
+    def _has_job_ended(self, session: Session, why: str) -> Task[bool]:
+        if why == PROCESS_ENDED:
+            yield from sleep_until(time.monotonic_ns() + LOOK_AFTER_NS)
         deadline_ns = time.monotonic_ns() + LOOK_NS
         conf = yield from self._source.read_conf(deadline_ns)
         found = yield from self._source.query_own(conf, session.nodename, session.uid, deadline_ns)

@@ -14,7 +14,6 @@ import time
 
 from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
 from ..record import record
-from ..system.preferences import read_preference
 from ..system.procfs import read_cgroups
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
@@ -25,7 +24,7 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from ..system.procfs import Process
@@ -67,6 +66,8 @@ class Found:
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
         self.unanswered: list[str] = []
+        #: what else ends with the login
+        self.on_close: Callable[[], None] = lambda: None
 
     def steps(self) -> tuple[StepFact, ...]:
         return tuple(step.fact for step in self.own)
@@ -77,6 +78,7 @@ class Found:
     def close(self) -> None:
         for step in self.own:
             step.connection.close()
+        self.on_close()
 
 
 class Scan:
@@ -176,6 +178,8 @@ def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) ->
 
 def find_preferred(uid: int, found: Found) -> int:
     """The job that the user has chosen, if its extern step is still the one of that time; else 0."""
+    from ..system.preferences import read_preference  # here, because few sites want it and every login would pay
+
     preference = read_preference(uid)
     step = found.of_job(preference.job_id) if preference is not None else None
     if preference is None or step is None:

@@ -19,15 +19,13 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.job_end import find_job_end
 from ..system.pam_config import has_session_line
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
-from ..system.stepd import StepFault
+from ..system.stepd import StepFault, query_extras
 from ..system.task import MS, DeadlineExceeded
-from .adopt import act_adopt, read_environment, read_missing_namespaces
+from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
-from .greeting import greeting
 from .reply import compose
 from .starting import await_start, find_starting
 from .takeover import is_wanted, take_over
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from ..options.parse import Options
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
-    from ..system.stepd import Namespace
+    from ..system.stepd import Extras, Namespace
     from ..system.task import Task
     from ..wire.exchange import Connection, LoginReply, LoginRequest
     from .gather import OwnStep, StepSource
@@ -48,6 +46,13 @@ CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 RESERVE_NS = 50 * MS
 #: More failed adoptions than this are not bad luck any more.
 ATTEMPT_CAP = 4
+#: PAM lines that were parsed already, for the resident service.
+KNOWN_LINES: dict[tuple[str, ...], Options] = {}
+KNOWN_LINES_CAP = 64
+
+
+class CallerGone(Exception):
+    """Nobody is there any more to be adopted."""
 
 
 class Answer:
@@ -68,7 +73,7 @@ class Login:
     def __init__(self, request: LoginRequest, caller_pid: int, source: StepSource) -> None:
         self.request = request
         self.source = source
-        self.options: Options = parse_options(request.args)
+        self.options = options_of(request.args)
         self.caller_pid = caller_pid
         self.deadline_ns = request.deadline_ns - RESERVE_NS
         self.connection: Connection | None = choose_connection(request.connections, request.rhost)
@@ -89,6 +94,14 @@ class Login:
             account_chosen=request.chosen if request.chosen in CHOICES else "",
         )
 
+    def find_processes(self) -> tuple[Process, ...]:
+        """The processes to adopt; looked for once, and only for a login that may be admitted."""
+        if not self.processes:
+            self.processes = find_login_processes(self.caller_pid, self.request.connections)
+        if not self.processes:
+            raise CallerGone(f"process {self.caller_pid} has ended")
+        return self.processes
+
     def answer(self, verdict: Verdict, detail: str = "") -> Answer:
         """The reply for a verdict; what the verdict does not need is given up."""
         if verdict.action != "allow" or not verdict.job_id:
@@ -108,6 +121,9 @@ class Login:
         """The line for the user, if the site wants one and this is the phase in which it is said."""
         if not self.options.greeting or self.facts.phase != "open_session":
             return ""
+        from ..system.job_end import find_job_end  # here, because few sites want it and every login would pay
+        from .greeting import greeting
+
         step = self.found.of_job(verdict.job_id)
         identity = step.connection.identity if step is not None else None
         end_s = find_job_end(verdict.job_id, identity.pid, identity.started, self.facts.uid) if identity else 0
@@ -123,6 +139,15 @@ class Login:
         for namespace in self.namespaces:
             os.close(namespace.fd)
         self.namespaces = []
+
+
+def options_of(args: tuple[str, ...]) -> Options:
+    """The options of a PAM line; a node has one or two of them."""
+    if args not in KNOWN_LINES:
+        if len(KNOWN_LINES) >= KNOWN_LINES_CAP:
+            KNOWN_LINES.clear()
+        KNOWN_LINES[args] = parse_options(args)
+    return KNOWN_LINES[args]
 
 
 def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | None = None) -> Task[Answer]:
@@ -149,12 +174,9 @@ def _failure(login: Login, reason: str, detail: str) -> Answer:
 def _decide(login: Login) -> Task[Answer]:
     if login.request.phase == "close_session":
         return login.answer(Verdict("ignore", "session-closed"))
-    processes = login.processes = find_login_processes(login.caller_pid, login.request.connections)
-    if not processes:
-        return _failure(login, "internal-error", f"the caller, process {login.caller_pid}, is gone")
     detail = yield from _gather(login)
-    if login.facts.phase == "open_session":
-        login.facts = replace(login.facts, member_of=find_membership(processes, login.found))
+    if login.facts.phase == "open_session" and login.found.own:
+        login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), login.found))
     while True:
         decision = decide(login.facts, login.options)
         if isinstance(decision, AskCaller):
@@ -162,12 +184,12 @@ def _decide(login: Login) -> Task[Answer]:
         elif isinstance(decision, AwaitStart):
             yield from _await_start(login)
         elif isinstance(decision, Adopt):
-            attempt = yield from _attempt(login, decision, processes)
+            attempt = yield from _attempt(login, decision, login.find_processes())
             login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
             if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
                 login.facts = _give_up(login.facts)
         else:
-            return (yield from _finish(login, decision, processes, detail))
+            return (yield from _finish(login, decision, detail))
 
 
 def _gather(login: Login) -> Task[str]:
@@ -182,7 +204,7 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
-        login.facts = replace(login.facts, prologs=prologs)
+        login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""
@@ -211,7 +233,7 @@ def _await_start(login: Login) -> Task[None]:
 
 
 def _ask_caller(login: Login) -> Task[CallerFact]:
-    """Network caller ID, with at most half of what is left: the adoption is still to come."""
+    """Network caller ID, with `caller_timeout=` and at most half of what is left: the adoption is still to come."""
     # most logins have one job and never ask: they do not pay for loading this
     from ..system.callerid import find_caller
 
@@ -219,7 +241,8 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
     version = max([step.version for step in login.facts.steps], default=0)
     now_ns = time.monotonic_ns()
-    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    budget_ns = int(login.options.caller_timeout_s * 1000) * MS
+    deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
     return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
 
@@ -230,8 +253,8 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     connection = step.connection
     connection.deadline_ns = _attempt_deadline(login)
     try:
-        yield from act_adopt(connection, login.request.uid, processes)
-        yield from _collect(login, decision.job_id, processes)
+        extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
+        yield from _collect(login, decision.job_id, processes, extras)
     except StepFault as fault:
         login.release()
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
@@ -245,16 +268,19 @@ def _attempt_deadline(login: Login) -> int:
     return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
 
 
-def _collect(login: Login, job_id: int, processes: tuple[Process, ...]) -> Task[None]:
+def _wanted(login: Login) -> tuple[bool, bool]:
+    """Whether to ask the step for its X11 tunnel, and for its namespaces."""
+    return not login.options.disable_x11, login.options.join_container
+
+
+def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
     """What the session gets from the job it is in: variables and namespaces."""
+    login.namespaces = missing_namespaces(extras.namespaces, login.caller_pid)
+    login.env = environment_of(job_id, extras.x11)
     step = login.found.of_job(job_id)
     assert step is not None
-    login.env = yield from read_environment(step.connection, job_id, not login.options.disable_x11)
     if is_wanted(login.options):
         yield from _take_over(login, step, processes)
-    if not login.options.join_container:
-        return
-    login.namespaces = yield from read_missing_namespaces(step.connection, login.caller_pid)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
         login.release_namespaces()
@@ -285,13 +311,14 @@ def _give_up(facts: Facts) -> Facts:
     return replace(facts, attempts=facts.attempts + rest)
 
 
-def _finish(login: Login, verdict: Verdict, processes: tuple[Process, ...], detail: str) -> Task[Answer]:
+def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
     if verdict.reason == "session-verified":
         step = login.found.of_job(verdict.job_id)
         assert step is not None, "the session was found in one of the user's own steps"
         step.connection.deadline_ns = login.deadline_ns  # until now it was the grace of the search
         try:
-            yield from _collect(login, verdict.job_id, processes)
+            extras = yield from query_extras(step.connection, *_wanted(login))
+            yield from _collect(login, verdict.job_id, login.find_processes(), extras)
         except StepFault as fault:
             login.release()
             attempt = Attempt(verdict.job_id, verdict.chosen, fault.reason, str(fault))

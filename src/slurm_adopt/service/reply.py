@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: The same words as the original's, which sites document and users know.
 DENIED = "Access denied by pam_slurm_adopt: "
+DETAIL_CAP = 200
 #: SlurmdDebug numbers from which a syslog priority is wanted.
 WANTED_FROM = {"err": 1, "warning": 2, "notice": 3, "info": 3, "debug": 5}
 
@@ -46,7 +47,7 @@ def compose(
     info: str = "",
 ) -> LoginReply:
     """The reply for a verdict."""
-    level = "err" if options.problems else REASONS[verdict.reason].level
+    level = _level(facts, options, verdict)
     join_failed = "success" if options.action_adopt_failure == "allow" else result_of("deny", facts.phase)
     return LoginReply(
         result=result_of(verdict.action, facts.phase),
@@ -60,6 +61,19 @@ def compose(
         join_failed=join_failed if joins else "",
         join_error=refusal("adopt-failed") if joins and join_failed != "success" else "",
     )
+
+
+def _level(facts: Facts, options: Options, verdict: Verdict) -> str:
+    """The loudest of what happened: an admitted login may still come with a warning about its source."""
+    codes = [verdict.reason, facts.caller.status]
+    levels = [REASONS[code].level for code in codes if code in REASONS]
+    return "err" if options.problems else min(levels, key=lambda level: WANTED_FROM[level])
+
+
+def security_event(facts: Facts) -> str:
+    """The reason code of what looks like an attempt to get something that is not the user's; empty if nothing does."""
+    codes = [facts.caller.status, *facts.unanswered, *[attempt.failure for attempt in facts.attempts]]
+    return next((code for code in codes if code in REASONS and REASONS[code].security), "")
 
 
 def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> str:
@@ -79,11 +93,14 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
     ]
     if facts.caller.status != "not-asked":
         pairs.append(("caller", facts.caller.status))
+    pairs.append(("security", security_event(facts)))
     for code in sorted(set(facts.unanswered)):
         pairs.append(("unanswered", f"{code}:{facts.unanswered.count(code)}"))
     if facts.waited_ms >= 0:
         pairs.append(("waited_ms", facts.waited_ms))
     pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]
-    detail = detail or "; ".join(attempt.detail for attempt in failures if attempt.detail)
+    # what another node has sent may stand in it
+    why = [facts.caller.detail[:DETAIL_CAP], *[attempt.detail for attempt in failures]]
+    detail = detail or "; ".join(text for text in why if text)
     pairs += [("detail", detail), ("options", "; ".join(options.problems))]
     return format_line(pairs)

@@ -5,7 +5,7 @@ Rules of this file:
 1. From this machine: the kernel knows, nobody is asked. From elsewhere: only the slurmd of a configured node is asked.
 2. An answer is believed only with a good credential of root's or SlurmdUser's that is bound to it. Refusals prove
    nothing and only end the question.
-3. It never costs more than its own budget, whatever the other side does: drop packets, accept and stay silent, drip.
+3. It never costs more than its deadline, whatever the other side does: drop packets, accept and stay silent, drip.
 4. There is no negotiation in the protocol. The question goes out in the version of this node's own slurmstepd, then, on
    a closed connection or a refusal that may mean the version, in lower ones, each with a new credential.
 5. It never raises for what others do: the outcome is a status. The job is a claim about a number; that it is the user's
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import time
 
 from ..model import CallerFact
 from ..record import record
@@ -29,7 +28,7 @@ from .peer_node import find_nodes_of_peer
 from .procfs import read_cgroups
 from .rpc_auth import AuthFault, check_credential, make_credential
 from .sock import connect_tcp
-from .task import MS, DeadlineExceeded, all_of
+from .task import DeadlineExceeded, all_of
 from .tls import TlsFault, open_stream
 
 TYPE_CHECKING = False
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from .task import Task
     from .tls import Stream
 
-# a slurmd answers in 8 to 46 ms (41 jobs); a login must not wait long for a node that is gone
-BUDGET_NS = 1000 * MS
 # a slurmd takes its own release's version and three older ones; four tries meet every supported pair
 MAX_TRIES = 4
 # the first release whose slurmd's port speaks TLS (25.05)
@@ -98,21 +95,20 @@ def find_caller(
     if connection is None:
         return CallerFact("unknown")
     source = connection.peer_address
-    until_ns = min(deadline_ns, time.monotonic_ns() + BUDGET_NS)
     try:
         question = question_of(connection)
         if is_here(connection):
-            job_id = yield from _find_here(connection, uid, own, until_ns)
+            job_id = yield from _find_here(connection, uid, own, deadline_ns)
         else:
-            job_id = yield from _find_elsewhere(conf, question, source, version, until_ns)
+            job_id = yield from _find_elsewhere(conf, question, source, version, deadline_ns)
     except CallerFault as fault:
-        return CallerFact(fault.status, 0, source)
+        return CallerFact(fault.status, 0, source, str(fault))
     except DeadlineExceeded:
-        return CallerFact("caller-silent", 0, source)
+        return CallerFact("caller-silent", 0, source, "no answer in time")
     except ValueError:
         return CallerFact("unknown", 0, source)
     if job_id and job_id not in [job for job, _ in own]:
-        return CallerFact("caller-foreign", 0, source)
+        return CallerFact("caller-foreign", 0, source, f"job {job_id} has no extern step of uid {uid} here")
     return CallerFact("found" if job_id else "unknown", job_id or 0, source)
 
 

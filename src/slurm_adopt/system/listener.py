@@ -2,7 +2,7 @@
 """The sockets that the service makes itself.
 
 Rules of this file:
-1. Root's alone: the folder may be written by root only, the socket is 0600 from birth.
+1. The folder may be written by root only; the socket has its mode, 0600 unless it is for users, from birth.
 2. It appears under its name complete and listening, and replaces what was there: nobody meets a half-made one.
 3. Only the very file that was made here is removed at the end; a successor's stays.
 """
@@ -38,12 +38,12 @@ def prepare_folder(path: str) -> None:
 class Listener:
     """A listening unix socket at `path`, of the kind `SOCK_SEQPACKET` or `SOCK_STREAM`."""
 
-    def __init__(self, path: str, kind: int) -> None:
+    def __init__(self, path: str, kind: int, mode: int = 0o600) -> None:
         prepare_folder(path)
         self.path = path
         self.socket = Socket(_socket.AF_UNIX, kind | _socket.SOCK_NONBLOCK)
         draft = f"{path}.{os.getpid()}"
-        mask = os.umask(0o177)
+        mask = os.umask(0o777 & ~mode)
         try:
             _remove(draft)
             self.socket.bind(draft)

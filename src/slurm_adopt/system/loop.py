@@ -104,6 +104,7 @@ class Loop:
         if running.ended:
             return
         running.ended = True
+        running.on_end = None
         self._release(running)
         running.task.close()
 
@@ -180,8 +181,10 @@ class Loop:
             self._suspend(running, wait)
             return
         running.ended = True
-        if running.on_end is not None:
-            running.on_end(running, outcome)
+        # timers may name an ended task for a while; what its callback holds is given up now
+        on_end, running.on_end = running.on_end, None
+        if on_end is not None:
+            on_end(running, outcome)
 
     def _suspend(self, running: Running, wait: Wait) -> None:
         running.wait = wait

@@ -39,16 +39,17 @@ DNS_NS = 300 * MS
 
 
 def find_nodes_of_peer(conf: SlurmConf, peer_address: str, deadline_ns: int) -> Task[list[NodeRecord]]:
-    """The nodes at this address, with `address` as a number; empty if it is no node's.
+    """The nodes that have this address, each with `address` as a number; empty if it is no node's.
 
-    `ValueError` if it is no address.
+    A NodeAddr that is a number stays: there slurmd listens, also if the connection came over another network or IPv6.
+    `ValueError` if `peer_address` is no address.
     """
     wanted = packed(peer_address)
     text = _text(wanted)
     found = _by_number(conf, wanted, text) or _by_names(conf, names_in_hosts(wanted))
     if not found and not wanted.startswith((b"\x7f", bytes(15))):
         found = yield from _by_dns(conf, text, deadline_ns)
-    return [replace(node, address=text) for node in found[:MAX_NODES]]
+    return [node if _number(node.address) else replace(node, address=text) for node in found[:MAX_NODES]]
 
 
 def _text(address: bytes) -> str:

@@ -82,6 +82,7 @@ class SlurmConf:
     auth_info: str
     hash_plugin: str
     prolog_flags: tuple[str, ...]
+    prolog: str
     proctrack_type: str
     task_plugin: tuple[str, ...]
     launch_parameters: tuple[str, ...]
@@ -248,6 +249,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
         auth_info=values.get("authinfo", ""),
         hash_plugin=values.get("hashplugin", "hash/k12").lower(),
         prolog_flags=_list(values.get("prologflags", "")),
+        prolog=values.get("prolog", ""),
         proctrack_type=values.get("proctracktype", "proctrack/cgroup").lower(),
         task_plugin=_list(values.get("taskplugin", "")),
         launch_parameters=_list(values.get("launchparameters", "")),

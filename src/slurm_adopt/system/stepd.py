@@ -14,6 +14,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import time
 
 from ..model import STEP_CLOSED, STEP_ENDING, STEP_GONE, STEP_MALFORMED, STEP_SILENT, STEP_UNTRUSTED
 from ..record import record
@@ -64,6 +65,14 @@ class Namespace:
     fd: int
 
 
+@record
+class Extras:
+    """What a session in the job gets besides: the X11 tunnel (display 0: none), the namespaces to join."""
+
+    x11: wire.X11Display
+    namespaces: list[Namespace]
+
+
 class StepConnection:
     """An open connection to a slurmstepd. Use `connect_step` to get one, `close()` to give it up."""
 
@@ -71,11 +80,17 @@ class StepConnection:
         self.socket = socket
         self.deadline_ns = deadline_ns
         self.buffer = b""
+        #: received and not asked for yet, in the order of the bytes they came with
+        self.descriptors: list[int] = []
         self.identity: Identity | None = None
+        #: when `identity.state` was asked
+        self.asked_ns = time.monotonic_ns()
 
     def close(self) -> None:
         """Give the connection up."""
         self.socket.close()
+        sock.close_all(self.descriptors)
+        self.descriptors = []
 
     def send(self, data: bytes) -> Task[None]:
         """One write, so that an opcode and its arguments arrive together."""
@@ -107,28 +122,27 @@ class StepConnection:
 
     def read_descriptor(self) -> Task[int]:
         """The one descriptor that comes with the next byte. The caller owns it."""
-        if self.buffer:
-            raise StepFault(STEP_MALFORMED, "bytes where a descriptor should come")
-        try:
-            data, fds, flags = yield from sock.receive_with_fds(self.socket, 1, self.deadline_ns)
-        except DeadlineExceeded:
-            raise StepFault(STEP_SILENT, "a namespace's descriptor never came") from None
-        except OSError as error:
-            raise _fault(error) from None
-        if len(fds) != 1 or len(data) != 1 or flags & _socket.MSG_CTRUNC:
-            sock.close_all(fds)
-            raise StepFault(STEP_CLOSED if not data else STEP_MALFORMED, f"{len(fds)} descriptors instead of one")
-        return fds[0]
+        yield from self.read(wire.decode_descriptor_byte)
+        # recvmsg() ends with the message that brings descriptors: if the byte is here, so is its descriptor
+        if not self.descriptors:
+            raise StepFault(STEP_MALFORMED, "a namespace came without its descriptor")
+        return self.descriptors.pop(0)
 
     def _fill(self) -> Task[None]:
-        if len(self.buffer) > BUFFER_CAP:
+        if len(self.buffer) > BUFFER_CAP or len(self.descriptors) > wire.NAMESPACE_CAP:
             raise StepFault(STEP_MALFORMED, "an endless reply")
         try:
-            self.buffer += yield from sock.receive(self.socket, READ_SIZE, self.deadline_ns)
+            data, fds, flags = yield from sock.receive_with_fds(self.socket, READ_SIZE, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd does not answer") from None
         except OSError as error:
             raise _fault(error) from None
+        self.descriptors += fds
+        if flags & _socket.MSG_CTRUNC:
+            raise StepFault(STEP_MALFORMED, "more descriptors than a step has namespaces")
+        if not data:
+            raise StepFault(STEP_CLOSED, "slurmstepd closed the connection")
+        self.buffer += data
 
 
 def connect_step(path: str, owners: tuple[int, ...], deadline_ns: int) -> Task[StepConnection]:
@@ -166,17 +180,47 @@ def query_state(connection: StepConnection) -> Task[str]:
     return wire.state_name(state)
 
 
+def add_processes(connection: StepConnection, pids: tuple[int, ...], x11: bool, namespaces: bool) -> Task[Extras]:
+    """Ask the step to take the processes in, and for what goes with it, in one round trip.
+
+    That it says yes proves nothing yet. The caller owns the descriptors.
+    """
+    requests = [wire.encode_pid_request(wire.ADD_PID, pid) for pid in pids]
+    yield from connection.send(b"".join(requests) + _extra_requests(connection, x11, namespaces))
+    for _ in pids:
+        try:
+            code = yield from connection.read(wire.decode_int)
+        except StepFault as fault:
+            if fault.reason == STEP_CLOSED:
+                # 24.11.6+, 25.05.1+: a step that is cancelled or later closes without a reply
+                raise StepFault(STEP_ENDING, "slurmstepd closed instead of adding: the step is ending") from None
+            raise
+        if code != 0:
+            raise StepFault("adopt-refused", f"slurmstepd answered {code}")
+    return (yield from _read_extras(connection, x11, namespaces))
+
+
 def add_process(connection: StepConnection, pid: int) -> Task[None]:
-    """Ask the step to take the process in. That it says yes proves nothing yet."""
-    try:
-        code = yield from connection.ask(wire.encode_pid_request(wire.ADD_PID, pid), wire.decode_int)
-    except StepFault as fault:
-        if fault.reason == STEP_CLOSED:
-            # 24.11.6+, 25.05.1+: a step that is cancelled or later closes without a reply
-            raise StepFault(STEP_ENDING, "slurmstepd closed instead of adding: the step is ending") from None
-        raise
-    if code != 0:
-        raise StepFault("adopt-refused", f"slurmstepd answered {code}")
+    """Ask the step to take one process in, and nothing else."""
+    yield from add_processes(connection, (pid,), x11=False, namespaces=False)
+
+
+def query_extras(connection: StepConnection, x11: bool, namespaces: bool) -> Task[Extras]:
+    """The job's X11 tunnel and namespaces, in one round trip. The caller owns the descriptors."""
+    yield from connection.send(_extra_requests(connection, x11, namespaces))
+    return (yield from _read_extras(connection, x11, namespaces))
+
+
+def _extra_requests(connection: StepConnection, x11: bool, namespaces: bool) -> bytes:
+    # namespaces last: a slurmstepd before 20.11.5 closes on that question
+    return (wire.encode_request(wire.X11) if x11 else b"") + (
+        wire.encode_request(_namespace_opcode(connection)) if namespaces else b""
+    )
+
+
+def _read_extras(connection: StepConnection, x11: bool, namespaces: bool) -> Task[Extras]:
+    display = (yield from connection.read(wire.decode_x11)) if x11 else wire.X11Display(0, "")
+    return Extras(display, (yield from _read_namespaces(connection)) if namespaces else [])
 
 
 def query_pid_in_step(connection: StepConnection, pid: int) -> Task[bool]:
@@ -189,19 +233,18 @@ def query_pids(connection: StepConnection) -> Task[tuple[int, ...]]:
     return (yield from connection.ask(wire.encode_request(wire.PIDS), wire.decode_pids))
 
 
-def query_x11(connection: StepConnection) -> Task[wire.X11Display]:
-    """The job's X11 tunnel."""
-    return (yield from connection.ask(wire.encode_request(wire.X11), wire.decode_x11))
+def _namespace_opcode(connection: StepConnection) -> int:
+    assert connection.identity is not None
+    return wire.NAMESPACES if connection.identity.version >= wire.VERSION_25_11 else wire.NAMESPACE
 
 
-def query_namespaces(connection: StepConnection) -> Task[list[Namespace]]:
-    """The job's namespaces, in the order to join them; empty if it has none. The caller owns the descriptors."""
+def _read_namespaces(connection: StepConnection) -> Task[list[Namespace]]:
+    """The job's namespaces; empty if it has none."""
     assert connection.identity is not None
     if connection.identity.version >= wire.VERSION_25_11:
-        return (yield from _query_typed_namespaces(connection))
+        return (yield from _read_typed_namespaces(connection))
     try:
-        yield from connection.send(wire.encode_request(wire.NAMESPACE))
-        count = yield from _read_int_alone(connection)
+        count = yield from connection.read(wire.decode_int)
     except StepFault as fault:
         # opcode 26 is unknown before 20.11.5: such a slurmstepd closes
         if fault.reason == STEP_CLOSED and connection.identity.version == wire.OLDEST_VERSION:
@@ -211,20 +254,17 @@ def query_namespaces(connection: StepConnection) -> Task[list[Namespace]]:
         return []
     if count < 0:
         raise StepFault("namespace-failed", "slurmstepd could not open the job's mount namespace")
-    fd = yield from connection.read_descriptor()
-    return [Namespace("mount", fd)]
+    return [Namespace("mount", (yield from connection.read_descriptor()))]
 
 
-def _query_typed_namespaces(connection: StepConnection) -> Task[list[Namespace]]:
-    yield from connection.send(wire.encode_request(wire.NAMESPACES))
-    count = yield from _read_int_alone(connection)
+def _read_typed_namespaces(connection: StepConnection) -> Task[list[Namespace]]:
+    count = yield from connection.read(wire.decode_int)
     if not 0 <= count <= wire.NAMESPACE_CAP:
         raise StepFault("namespace-failed", f"slurmstepd answered {count} namespaces")
     found: list[Namespace] = []
     try:
         for _ in range(count):
-            number = yield from _read_int_alone(connection)
-            kind = wire.namespace_kind(number)
+            kind = wire.namespace_kind((yield from connection.read(wire.decode_int)))
             found.append(Namespace(kind, (yield from connection.read_descriptor())))
     except BaseException as error:
         sock.close_all([namespace.fd for namespace in found])
@@ -232,19 +272,6 @@ def _query_typed_namespaces(connection: StepConnection) -> Task[list[Namespace]]
             raise StepFault("namespace-failed", str(error)) from None
         raise
     return found
-
-
-def _read_int_alone(connection: StepConnection) -> Task[int]:
-    """Exactly one int: a read-ahead would swallow the byte that carries a descriptor, and lose it."""
-    while len(connection.buffer) < 4:
-        try:
-            more = yield from sock.receive(connection.socket, 4 - len(connection.buffer), connection.deadline_ns)
-        except DeadlineExceeded:
-            raise StepFault(STEP_SILENT, "slurmstepd stopped in the middle of its namespaces") from None
-        except OSError as error:
-            raise _fault(error) from None
-        connection.buffer += more
-    return (yield from connection.read(wire.decode_int))
 
 
 def _fault(error: OSError) -> StepFault:

@@ -11,29 +11,19 @@ from __future__ import annotations
 
 from ..record import record
 from .errors import LocalProtocolError, RemoteProtocolError
+from .fields import FIELD_CAP, TEXT_CAP, decode_fields, encode_fields, family_of, number_of, one_line, text_of
+from .fields import PACKET_CAP as PACKET_CAP
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-#: One packet must fit the module's only buffer.
-PACKET_CAP = 4096
-FIELD_CAP = 64
-KEY_CAP = 24
 ARG_CAP = 32
 CONNECTION_CAP = 8
 USER_CAP = 256
 SERVICE_CAP = 64
-#: What the module shows a person is one line of a terminal or three, never a page.
-TEXT_CAP = 512
 LOG_CAP = 1024
 
-VERSION = b"1"
 PHASES = ("account", "open_session", "close_session")
 RESULTS = ("success", "ignore", "perm_denied", "session_err", "retry")
 LEVELS = ("err", "warning", "notice", "info", "debug")
 NAMESPACES = ("user", "pid", "mount", "ipc", "uts", "net", "cgroup")
-KEY_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
 @record
@@ -124,24 +114,24 @@ def encode_request(request: LoginRequest) -> bytes:
     for index, conn in enumerate(request.connections):
         words = (conn.fd, conn.family, conn.local_address, conn.local_port, conn.peer_address, conn.peer_port)
         fields.append((f"CONN{index}", " ".join(map(str, words))))
-    return _encode_fields(fields)
+    return encode_fields(fields)
 
 
 def decode_request(packet: bytes) -> LoginRequest:
     """A request packet as a validated record."""
-    fields = _decode_fields(packet)
+    fields = decode_fields(packet)
     return LoginRequest(
-        phase=_text(fields, "PHASE"),
-        deadline_ns=_number(_text(fields, "DEADLINE")),
-        service=_text(fields, "SERVICE"),
-        user=_text(fields, "USER"),
-        uid=_number(_text(fields, "UID")),
-        rhost=_text(fields, "RHOST", ""),
-        tty=_text(fields, "TTY", ""),
-        job=_text(fields, "JOB", ""),
-        args=_family(fields, "ARG", ARG_CAP),
-        connections=tuple(_connection(text) for text in _family(fields, "CONN", CONNECTION_CAP)),
-        chosen=_text(fields, "CHOSEN", ""),
+        phase=text_of(fields, "PHASE"),
+        deadline_ns=number_of(text_of(fields, "DEADLINE")),
+        service=text_of(fields, "SERVICE"),
+        user=text_of(fields, "USER"),
+        uid=number_of(text_of(fields, "UID")),
+        rhost=text_of(fields, "RHOST", ""),
+        tty=text_of(fields, "TTY", ""),
+        job=text_of(fields, "JOB", ""),
+        args=family_of(fields, "ARG", ARG_CAP),
+        connections=tuple(_connection(text) for text in family_of(fields, "CONN", CONNECTION_CAP)),
+        chosen=text_of(fields, "CHOSEN", ""),
     )
 
 
@@ -159,98 +149,33 @@ def encode_reply(reply: LoginReply) -> bytes:
     fields += [(f"JOIN{index}", kind) for index, kind in enumerate(reply.joins)]
     if reply.joins:
         fields += [("JOIN_FAILED", reply.join_failed), ("JOIN_ERROR", one_line(reply.join_error, TEXT_CAP))]
-    return _encode_fields(fields)
+    return encode_fields(fields)
 
 
 def decode_reply(packet: bytes) -> LoginReply:
     """A reply packet as a validated record (for tests and tools; the module has its own parser)."""
-    fields = _decode_fields(packet)
+    fields = decode_fields(packet)
     env = []
-    for item in _family(fields, "ENV", FIELD_CAP):
+    for item in family_of(fields, "ENV", FIELD_CAP):
         name, mark, value = item.partition("=")
         if not name or not mark:
             raise RemoteProtocolError(f"not NAME=VALUE: {item!r}")
         env.append((name, value))
     try:
         return LoginReply(
-            result=_text(fields, "RESULT"),
-            reason=_text(fields, "REASON"),
-            level=_text(fields, "LEVEL", "info"),
-            log=_text(fields, "LOG", ""),
-            error=_text(fields, "ERROR", ""),
-            info=_text(fields, "INFO", ""),
+            result=text_of(fields, "RESULT"),
+            reason=text_of(fields, "REASON"),
+            level=text_of(fields, "LEVEL", "info"),
+            log=text_of(fields, "LOG", ""),
+            error=text_of(fields, "ERROR", ""),
+            info=text_of(fields, "INFO", ""),
             env=tuple(env),
-            joins=_family(fields, "JOIN", len(NAMESPACES)),
-            join_failed=_text(fields, "JOIN_FAILED", ""),
-            join_error=_text(fields, "JOIN_ERROR", ""),
+            joins=family_of(fields, "JOIN", len(NAMESPACES)),
+            join_failed=text_of(fields, "JOIN_FAILED", ""),
+            join_error=text_of(fields, "JOIN_ERROR", ""),
         )
     except LocalProtocolError as error:
         raise RemoteProtocolError(str(error)) from None
-
-
-def one_line(text: str, cap: int) -> str:
-    """`text` as one printable line of at most `cap` bytes: no control or undecodable character survives."""
-    line = "".join(char if char.isprintable() else "?" for char in text)
-    return line.encode("utf-8", "replace")[:cap].decode("utf-8", "ignore")
-
-
-def _encode_fields(fields: Iterable[tuple[str, str]]) -> bytes:
-    parts = [b"V=" + VERSION]
-    for key, value in fields:
-        if value == "":
-            continue
-        raw = value.encode("utf-8", "surrogateescape")
-        if b"\0" in raw:
-            raise LocalProtocolError(f"{key} holds a NUL byte")
-        parts.append(key.encode("ascii") + b"=" + raw)
-    packet = b"\0".join(parts) + b"\0"
-    if len(packet) > PACKET_CAP or len(parts) > FIELD_CAP:
-        raise LocalProtocolError(f"{len(packet)} bytes in {len(parts)} fields do not fit a packet")
-    return packet
-
-
-def _decode_fields(packet: bytes) -> dict[str, str]:
-    if not packet or len(packet) > PACKET_CAP or packet[-1] != 0:
-        raise RemoteProtocolError("packet is empty, too long, or does not end with NUL")
-    parts = packet[:-1].split(b"\0")
-    if len(parts) > FIELD_CAP or parts[0] != b"V=" + VERSION:
-        raise RemoteProtocolError("too many fields, or not version 1")
-    fields: dict[str, str] = {}
-    for part in parts:
-        key, mark, value = part.partition(b"=")
-        if not mark or not 0 < len(key) <= KEY_CAP or not KEY_BYTES.issuperset(key) or not 65 <= key[0] <= 90:
-            raise RemoteProtocolError(f"not a field: {part[:40]!r}")
-        name = key.decode("ascii")
-        if name in fields:
-            raise RemoteProtocolError(f"{name} comes twice")
-        fields[name] = value.decode("utf-8", "surrogateescape")
-    return fields
-
-
-def _text(fields: dict[str, str], key: str, default: str | None = None) -> str:
-    value = fields.get(key, default)
-    if value is None:
-        raise RemoteProtocolError(f"{key} is missing")
-    return value
-
-
-def _number(text: str) -> int:
-    # int() takes "+5", " 5" and "1_0" as well; the wire does not
-    if not text.isascii() or not text.isdigit() or len(text) > 20:
-        raise RemoteProtocolError(f"not a decimal number: {text[:40]!r}")
-    return int(text)
-
-
-def _family(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
-    values: list[str] = []
-    while f"{prefix}{len(values)}" in fields:
-        values.append(fields[f"{prefix}{len(values)}"])
-        if len(values) > cap:
-            raise RemoteProtocolError(f"more than {cap} {prefix} fields")
-    present = sum(1 for key in fields if key.startswith(prefix) and key[len(prefix) :].isdigit())
-    if present != len(values):
-        raise RemoteProtocolError(f"{prefix} fields have a gap")
-    return tuple(values)
 
 
 def _connection(text: str) -> Connection:
@@ -259,5 +184,5 @@ def _connection(text: str) -> Connection:
         raise RemoteProtocolError(f"not a connection: {text[:80]!r}")
     fd, family, local_address, local_port, peer_address, peer_port = words
     return Connection(
-        _number(fd), _number(family), local_address, _number(local_port), peer_address, _number(peer_port)
+        number_of(fd), number_of(family), local_address, number_of(local_port), peer_address, number_of(peer_port)
     )

@@ -130,6 +130,11 @@ def decode_uid(cursor: Cursor) -> int:
     return cursor.unpack("=I")
 
 
+def decode_descriptor_byte(cursor: Cursor) -> bytes:
+    """The one byte that carries a descriptor; its value means nothing."""
+    return cursor.take(1)
+
+
 def decode_bool(cursor: Cursor) -> bool:
     """A C bool."""
     value = cursor.unpack("=B")

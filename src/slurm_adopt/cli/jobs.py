@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slurm-adopt jobs`: which of one's jobs are on this node, and which one this session is in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+from ..service.gather import Scan
+from ..service.greeting import duration
+from ..service.user_requests import deadline_after, list_jobs, site_options
+from ..system.slurm_conf import ConfFault
+from ..system.spool import SpoolFault
+from ..system.task import DeadlineExceeded
+from ..system.task import run as run_task
+from ..wire.user_exchange import UserJob, UserReply, UserRequest
+from .main import die
+from .user_client import SOCKET, ServiceAbsentError, ask_ok
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..system.task import Task
+
+HELP = "list your own jobs on this node"
+LOOK_S = 5.0
+NOTES = {"here": "this session", "preferred": "your choice", "newest": "newest"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("--json", action="store_true", help="for programs: an object with a list `jobs`")
+    parser.add_argument("--socket", default=SOCKET, metavar="PATH", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the jobs."""
+    try:
+        reply = ask_ok(UserRequest("jobs"), args.socket)
+    except ServiceAbsentError:
+        reply = look()
+    if args.json:
+        print(json.dumps({"jobs": [as_object(job) for job in reply.jobs], "more": reply.more, "note": reply.text}))
+        return 0
+    if not reply.jobs:
+        print("You have no job on this node.")
+    else:
+        print("\n".join(table(reply.jobs, time.time())))
+    if reply.more:
+        print(f"... and {reply.more} more")
+    if reply.text:
+        print(reply.text)
+    return 0
+
+
+def look() -> UserReply:
+    """Without the service: slurmstepd tells everybody what is needed, but for the preference, which only root reads."""
+    try:
+        return run_task(_look())
+    except (ConfFault, SpoolFault) as fault:
+        die(f"{fault}", fault.reason)
+    except DeadlineExceeded:
+        die("Slurm did not answer in time on this node")
+
+
+def _look() -> Task[UserReply]:
+    deadline_ns = deadline_after(LOOK_S)
+    conf = yield from Scan().read_conf(deadline_ns)
+    found = yield from Scan().query_own(conf, site_options().nodename, os.geteuid(), deadline_ns)
+    try:
+        return list_jobs(os.getpid(), os.geteuid(), found)
+    finally:
+        found.close()
+
+
+def as_object(job: UserJob) -> dict[str, object]:
+    """A job for --json: times are seconds since 1970, `ends` is null if it is not known."""
+    return {
+        "job": job.job_id,
+        "state": job.state,
+        "started": job.started_s,
+        "ends": job.end_s or None,
+        "newest": "newest" in job.flags,
+        "preferred": "preferred" in job.flags,
+        "here": "here" in job.flags,
+    }
+
+
+def table(jobs: tuple[UserJob, ...], now_s: float) -> list[str]:
+    """Lines with a heading, columns side by side."""
+    rows = [("JOB", "STATE", "STARTED", "ENDS IN", "")]
+    for job in jobs:
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started_s))
+        left = duration(job.end_s - now_s) if job.end_s else "-"
+        notes = ", ".join(NOTES[flag] for flag in NOTES if flag in job.flags)
+        rows.append((str(job.job_id), job.state, started, left, notes))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slurm-adopt move`: puts the running login into another job."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..wire.user_exchange import UserRequest
+from .job_argument import job_number
+from .user_client import SOCKET, ask, refuse
+
+HELP = "move this ssh login, with all it has spawned, into another of your jobs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("job", metavar="JOBID", type=job_number, help="one of `slurm-adopt jobs`")
+    parser.add_argument("--socket", default=SOCKET, metavar="PATH", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Move the login."""
+    reply = ask(UserRequest("move", args.job), args.socket)
+    if reply.result != "ok":
+        refuse(reply)
+    print(reply.text)
+    if reply.moved:
+        print(f"Programs that run already keep their environment; in a shell: export SLURM_JOB_ID={args.job}")
+    return 0

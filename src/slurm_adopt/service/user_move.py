@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving a running ssh login, with all it has spawned, into another job of the same user.
+
+Rules of this file:
+1. Nothing is moved that is not in one of this user's extern steps at that moment, as the kernel says.
+2. The target is a step of the same user, by its slurmstepd's word; what it took in is read back from the kernel.
+3. A login forks while it is moved: it is gone through until one whole pass finds nothing outside, a bounded number of
+   times. What stays behind is named.
+4. A pid is used at once after its start time was seen, and looked at again afterwards. Linux has no way to move "this
+   very process"; what is left is the time slurmstepd needs to read four bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..model import RUNNING
+from ..record import record, replace
+from ..system.login_tree import find_login_sshd, find_members, read_row, read_rows
+from ..system.procfs import read_cgroups
+from ..system.stepd import StepFault, add_process, query_extras, query_pid_in_step
+from ..wire.cgroup_path import same_step
+from .adopt import missing_namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..system.login_tree import Row
+    from ..system.stepd import Identity
+    from ..system.task import Task
+    from .gather import Found, OwnStep
+
+#: Passes over the login. A shell that starts things settles in two or three; only a fork bomb needs more.
+PASS_CAP = 40
+#: A process that slurmstepd would not take is tried again once, then it is left.
+TRY_CAP = 2
+
+
+@record
+class Moved:
+    """How it went. `reason` is a reason code; `left` names processes that are not in the target, `staying` counts the
+    user's processes in `source`, the job of before, that do not hang together with the login."""
+
+    reason: str
+    count: int = 0
+    left: tuple[str, ...] = ()
+    detail: str = ""
+    source: int = 0
+    staying: int = 0
+
+
+def move_login(pid: int, job_id: int, found: Found, deadline_ns: int) -> Task[Moved]:
+    """Move the login that the process `pid` is part of into `job_id`, one of the user's jobs in `found`."""
+    target = found.of_job(job_id)
+    if target is None:
+        return Moved("user-no-such-job")
+    if target.fact.state != RUNNING:
+        return Moved("user-job-not-running")
+    target.connection.deadline_ns = deadline_ns
+    top = find_login_sshd(pid, read_rows(), lambda candidate: _step_of(candidate, found) is not None)
+    if top is None:
+        return Moved("user-not-a-login")
+    try:
+        extras = yield from query_extras(target.connection, x11=False, namespaces=True)
+        namespaces = missing_namespaces(extras.namespaces, top.pid)
+    except StepFault as fault:
+        return Moved("user-move-failed", detail=str(fault))
+    if namespaces:
+        for namespace in namespaces:
+            os.close(namespace.fd)
+        return Moved("user-move-namespaces")
+    source = _step_of(top.pid, found)
+    moved = yield from _move(top, target, found, deadline_ns)
+    if source is None or source is target:
+        return moved
+    return replace(moved, source=source.path.job_id, staying=_count_in(source, found, target.connection.identity))
+
+
+def _count_in(step: OwnStep, found: Found, identity: Identity | None) -> int:
+    """The user's processes in a step."""
+    own = [pid for pid in read_rows() if identity is not None and _owner(pid) == identity.uid]
+    return sum(1 for pid in own if _step_of(pid, found) is step)
+
+
+def _owner(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
+
+
+def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Moved]:
+    tries: dict[tuple[int, int], int] = {}
+    moved: set[tuple[int, int]] = set()
+    outside: list[str] = []
+    for _ in range(PASS_CAP):
+        rows = read_rows()
+        if rows.get(top.pid) != top and read_row(top.pid) is None:
+            return Moved("user-move-failed", len(moved), detail="the login ended while it was moved")
+        outside, pending = [], []
+        for row in find_members(top, rows):
+            step = _step_of(row.pid, found)
+            if step is target:
+                continue
+            if step is None or tries.get((row.pid, row.started), 0) >= TRY_CAP:
+                outside.append(f"{row.pid} {'refused' if step else 'outside of your jobs'}")
+            else:
+                pending.append(row)
+        if not pending or time.monotonic_ns() >= deadline_ns:
+            outside += [f"{row.pid} no time left" for row in pending]
+            break
+        for row in pending:
+            tries[row.pid, row.started] = tries.get((row.pid, row.started), 0) + 1
+            try:
+                if (yield from _move_one(row, target, found)):
+                    moved.add((row.pid, row.started))
+            except StepFault as fault:
+                return Moved("user-move-failed", len(moved), detail=str(fault))
+    else:
+        outside.append("it starts processes faster than they can be moved")
+    if outside:
+        return Moved("user-move-incomplete", len(moved), tuple(outside))
+    return Moved("user-moved", len(moved))
+
+
+def _move_one(row: Row, target: OwnStep, found: Found) -> Task[bool]:
+    """Whether the process is in the target now; False also if it has ended. `StepFault` if the target is lost."""
+    again = read_row(row.pid)
+    if again is None or again.started != row.started or _step_of(row.pid, found) is None:
+        return False
+    try:
+        yield from add_process(target.connection, row.pid)
+    except StepFault as fault:
+        if fault.reason == "adopt-refused":
+            return False
+        raise
+    after = read_row(row.pid)
+    if after is None or after.started != row.started:
+        return False
+    return _step_of(row.pid, found) is target or (yield from _in_steps_books(row.pid, target))
+
+
+def _in_steps_books(pid: int, target: OwnStep) -> Task[bool]:
+    """Without cgroups of Slurm's (proctrack/linuxproc) only the step itself knows."""
+    identity = target.connection.identity
+    reference = read_cgroups(identity.pid) if identity is not None else None
+    if reference is None or same_step(reference, reference).step_known:
+        return False
+    return (yield from query_pid_in_step(target.connection, pid))
+
+
+def _step_of(pid: int, found: Found) -> OwnStep | None:
+    """The user's extern step that the process is in, as the kernel says."""
+    text = read_cgroups(pid)
+    if text is None:
+        return None
+    for step in found.own:
+        identity = step.connection.identity
+        reference = read_cgroups(identity.pid) if identity is not None else None
+        if reference is not None and same_step(reference, text).inside:
+            return step
+    return None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packets of all our own exchanges: `KEY=VALUE` fields, each ended by NUL (docs/protocol/login-exchange.md).
+
+Rules of this file:
+1. Pure: bytes to text by key, and back.
+2. A malformed packet raises `RemoteProtocolError`, whatever it holds; nothing of it is used.
+"""
+
+from __future__ import annotations
+
+from .errors import LocalProtocolError, RemoteProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: One packet must fit the module's only buffer.
+PACKET_CAP = 4096
+FIELD_CAP = 64
+KEY_CAP = 24
+#: What the module shows a person is one line of a terminal or three, never a page.
+TEXT_CAP = 512
+
+VERSION = b"1"
+
+
+def one_line(text: str, cap: int) -> str:
+    """`text` as one printable line of at most `cap` bytes: no control or undecodable character survives."""
+    line = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+    return line.encode("utf-8", "replace")[:cap].decode("utf-8", "ignore")
+
+
+def encode_fields(fields: Iterable[tuple[str, str]]) -> bytes:
+    """One packet. Empty values are left out. `LocalProtocolError` if it does not fit."""
+    parts = [b"V=" + VERSION]
+    for key, value in fields:
+        if value == "":
+            continue
+        raw = value.encode("utf-8", "surrogateescape")
+        if b"\0" in raw:
+            raise LocalProtocolError(f"{key} holds a NUL byte")
+        parts.append(key.encode("ascii") + b"=" + raw)
+    packet = b"\0".join(parts) + b"\0"
+    if len(packet) > PACKET_CAP or len(parts) > FIELD_CAP:
+        raise LocalProtocolError(f"{len(packet)} bytes in {len(parts)} fields do not fit a packet")
+    return packet
+
+
+def decode_fields(packet: bytes) -> dict[str, str]:
+    """The fields of a packet; `RemoteProtocolError` for anything that is not one."""
+    if not packet or len(packet) > PACKET_CAP or packet[-1] != 0:
+        raise RemoteProtocolError("packet is empty, too long, or does not end with NUL")
+    parts = packet[:-1].split(b"\0")
+    if len(parts) > FIELD_CAP or parts[0] != b"V=" + VERSION:
+        raise RemoteProtocolError("too many fields, or not version 1")
+    fields: dict[str, str] = {}
+    for part in parts:
+        key, mark, value = part.partition(b"=")
+        if not mark or not 0 < len(key) <= KEY_CAP or not _is_key(key):
+            raise RemoteProtocolError(f"not a field: {part[:40]!r}")
+        name = key.decode("ascii")
+        if name in fields:
+            raise RemoteProtocolError(f"{name} comes twice")
+        fields[name] = value.decode("utf-8", "surrogateescape")
+    return fields
+
+
+def _is_key(key: bytes) -> bool:
+    """`[A-Z][A-Z0-9_]*`"""
+    return 65 <= key[0] <= 90 and key.isupper() and key.replace(b"_", b"").isalnum()
+
+
+def text_of(fields: dict[str, str], key: str, default: str | None = None) -> str:
+    """A field's value, `default` if it is not there."""
+    value = fields.get(key, default)
+    if value is None:
+        raise RemoteProtocolError(f"{key} is missing")
+    return value
+
+
+def number_of(text: str) -> int:
+    """A decimal number."""
+    # int() takes "+5", " 5" and "1_0" as well; the wire does not
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise RemoteProtocolError(f"not a decimal number: {text[:40]!r}")
+    return int(text)
+
+
+def family_of(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
+    """The values of `PREFIX0`, `PREFIX1`, ..."""
+    values: list[str] = []
+    while f"{prefix}{len(values)}" in fields:
+        values.append(fields[f"{prefix}{len(values)}"])
+        if len(values) > cap:
+            raise RemoteProtocolError(f"more than {cap} {prefix} fields")
+    present = 0
+    for key in fields:
+        if key.startswith(prefix) and key[len(prefix) :].isdigit():
+            present += 1
+    if present != len(values):
+        raise RemoteProtocolError(f"{prefix} fields have a gap")
+    return tuple(values)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slurm-adopt history`: from lines to rows."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+
+from slurm_adopt.cli.history import decode_lines, fits, parse_since, table
+from slurm_adopt.cli.main import CommandError, main
+
+LOGIN = {"event": "login", "time": "2026-11-22T10:00:00.000Z", "user": "alice", "uid": 1501, "from": "10.0.0.1",
+         "verdict": "allow", "reason": "adopted", "job": 7, "pid": 100}  # fmt: skip
+DENIED = {**LOGIN, "user": "bob", "uid": 1502, "verdict": "deny", "reason": "no-job", "job": None, "pid": 101}
+END = {"event": "end", "time": "2026-11-22T11:00:00.000Z", "user": "alice", "uid": 1501, "from": "10.0.0.1", "job": 7,
+       "pid": 100, "start": "2026-11-22T10:00:00.001Z", "seconds": 3600, "why": "job-ended"}  # fmt: skip
+
+
+def test_history__lines_that_are_no_events_are_passed_over() -> None:
+    lines = ["", "nonsense", "{", '{"event": "other"}', "[1]", json.dumps(LOGIN), "Nov 22 host x: " + json.dumps(END)]
+    assert list(decode_lines(lines)) == [LOGIN, END]
+
+
+def test_history__a_login_and_its_end_are_one_row() -> None:
+    rows = list(table([LOGIN, DENIED, END]))
+    assert len(rows) == 3
+    assert "job-ended" in rows[1]
+    assert rows[2].split()[-3:] == ["no-job", "-", "-"]
+
+
+def test_history__the_same_pid_later_is_another_session() -> None:
+    later = {**LOGIN, "time": "2026-11-23T10:00:00.000Z"}
+    rows = list(table([LOGIN, END, later]))
+    assert "job-ended" in rows[1]
+    assert "job-ended" not in rows[2]
+
+
+def test_history__a_terminal_sees_no_escape_sequence() -> None:
+    assert "\x1b" not in "".join(table([{**LOGIN, "from": "\x1b[2Jhost"}]))
+
+
+@pytest.mark.parametrize(
+    ("user", "job", "since", "wanted"),
+    [
+        (None, None, 0, True),
+        ("alice", None, 0, True),
+        ("1501", None, 0, True),
+        ("bob", None, 0, False),
+        (None, 7, 0, True),
+        (None, 8, 0, False),
+        (None, None, 4e9, False),
+    ],
+)
+def test_history__filters(user: str | None, job: int | None, since: float, wanted: bool) -> None:
+    assert fits(LOGIN, user, job, since) is wanted
+
+
+def test_history__since() -> None:
+    assert parse_since("2h", 10_000) == 10_000 - 7200
+    assert parse_since("2026-11-22T08:00", 0) == datetime(2026, 11, 22, 8, 0).timestamp()
+    with pytest.raises(CommandError):
+        parse_since("yesterdayish", 0)
+
+
+def test_history__reads_a_file(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "audit"
+    path.write_text("".join(json.dumps(event) + "\n" for event in (LOGIN, DENIED, END)))
+    assert main(["history", "--file", str(path), "--user", "bob", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == DENIED

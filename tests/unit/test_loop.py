@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks side by side in the resident service."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from slurm_adopt.system.loop import Loop, Running, wait_flag
+from slurm_adopt.system.task import MS, POLLIN, DeadlineExceeded, Wait, all_of, run, sleep_until, wait_for
+
+if TYPE_CHECKING:
+    from slurm_adopt.system.task import Task
+
+
+def turn_until(loop: Loop, condition: Callable[[], object], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    loop.call_at(time.monotonic_ns() + int(seconds * 1e9), lambda: None)
+    while not condition():
+        assert time.monotonic() < end
+        loop.turn()
+
+
+def soon(ms: int = 20) -> int:
+    return time.monotonic_ns() + ms * MS
+
+
+def test_loop__one_that_hangs_holds_up_nobody() -> None:
+    loop = Loop()
+    ends: list[object] = []
+    read, write = os.pipe()
+    loop.spawn(wait_for(read, POLLIN, soon(10_000)), lambda _, outcome: ends.append(outcome))
+    other_read, other_write = os.pipe()
+    loop.spawn(wait_for(other_read, POLLIN, soon(10_000)), lambda *_: ends.append("other"))
+    os.write(other_write, b"x")
+    turn_until(loop, lambda: ends)
+    assert ends == ["other"]
+    for fd in (read, write, other_read, other_write):
+        os.close(fd)
+
+
+def test_loop__time_is_up() -> None:
+    loop = Loop()
+    ends: list[object] = []
+    read, write = os.pipe()
+    loop.spawn(wait_for(read, POLLIN, soon()), lambda _, outcome: ends.append(outcome))
+    turn_until(loop, lambda: ends)
+    assert isinstance(ends[0], DeadlineExceeded)
+    os.close(read)
+    os.close(write)
+
+
+def test_loop__an_exception_is_an_outcome() -> None:
+    def broken() -> Task[None]:
+        yield from sleep_until(soon(1))
+        raise RuntimeError("a fault of ours")
+
+    loop = Loop()
+    ends: list[object] = []
+    loop.spawn(broken(), lambda _, outcome: ends.append(outcome))
+    loop.spawn(sleep_until(soon(10)), lambda _, outcome: ends.append(outcome))
+    turn_until(loop, lambda: len(ends) == 2)
+    assert isinstance(ends[0], RuntimeError)
+    assert ends[1] is None
+
+
+def test_loop__a_cancelled_task_releases_what_it_holds() -> None:
+    released = []
+
+    def holder(fd: int) -> Task[None]:
+        try:
+            yield from wait_for(fd, POLLIN, soon(10_000))
+        finally:
+            released.append(fd)
+
+    loop = Loop()
+    read, write = os.pipe()
+    running: Running = loop.spawn(holder(read), lambda *_: released.append(-1))
+    turn_until(loop, lambda: running.wait is not None)
+    loop.cancel(running)
+    assert released == [read]
+    os.write(write, b"x")
+    loop.call_at(0, lambda: None)
+    loop.turn()
+    assert released == [read]
+    os.close(read)
+    os.close(write)
+
+
+def test_loop__a_flag_wakes_all_who_wait_and_nobody_else() -> None:
+    loop = Loop()
+    ends: list[bool] = []
+    flag, other = loop.flag(), loop.flag()
+    for _ in range(3):
+        loop.spawn(wait_flag(flag, soon(10_000)), lambda _, outcome: ends.append(outcome))
+    loop.spawn(wait_flag(other, soon(30)), lambda _, outcome: ends.append(outcome))
+    loop.call_at(soon(5), flag.set)
+    turn_until(loop, lambda: len(ends) == 3)
+    assert ends == [True, True, True]
+    turn_until(loop, lambda: len(ends) == 4)
+    assert ends[-1] is False
+
+
+def test_loop__a_number_that_is_used_again_gets_no_old_event() -> None:
+    """One watcher closes a descriptor that is ready as well, and another one takes its number."""
+    loop = Loop()
+    first, second = os.pipe(), os.pipe()
+    os.write(first[1], b"x")
+    os.write(second[1], b"x")
+    got: list[str] = []
+
+    def replace(mine: int, other: int) -> None:
+        got.append("first")
+        loop.unwatch(mine)
+        loop.unwatch(other)
+        fresh = os.pipe()
+        os.dup2(fresh[0], other)
+        loop.watch(other, POLLIN, lambda _: got.append("stale event"))
+
+    loop.watch(first[0], POLLIN, lambda _: replace(first[0], second[0]))
+    loop.watch(second[0], POLLIN, lambda _: replace(second[0], first[0]))
+    loop.turn()
+    loop.call_at(0, lambda: None)
+    loop.turn()
+    assert got == ["first"]
+
+
+def never() -> Task[str]:
+    yield Wait((), soon(60_000))
+    return "late"
+
+
+def at_once(value: str) -> Task[str]:
+    yield from ()
+    return value
+
+
+def test_all_of__hung_ones_do_not_keep_the_rest_from_their_turn() -> None:
+    tasks = [never(), *[at_once(str(n)) for n in range(10)]]
+    outcomes = run(all_of(tasks, soon(50), width=2))
+    assert isinstance(outcomes[0], DeadlineExceeded)
+    assert outcomes[1:] == [str(n) for n in range(10)]
+
+
+def test_all_of__one_result_is_enough_after_a_while() -> None:
+    began = time.monotonic_ns()
+    outcomes = run(all_of([never(), at_once("found")], soon(60_000), enough_ns=soon(20)))
+    assert outcomes[1] == "found"
+    assert isinstance(outcomes[0], DeadlineExceeded)
+    assert time.monotonic_ns() - began < 30_000 * MS

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the log says of a login, and how loud."""
+
+from __future__ import annotations
+
+import pytest
+
+from slurm_adopt.model import Attempt, CallerFact, Facts, Verdict
+from slurm_adopt.options.parse import parse_options
+from slurm_adopt.service.reply import compose, security_event
+
+ADOPTED = Verdict("allow", "adopted", 7, "newest")
+
+
+def facts(status: str, detail: str = "") -> Facts:
+    caller = CallerFact(status, 0, "10.0.0.1", detail)
+    return Facts("account", "sshd", "alice", 1001, source="10.0.0.1", caller=caller)
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "security"),
+    [
+        ("found", "info", ""),
+        ("caller-silent", "info", ""),
+        ("caller-no-credential", "warning", ""),
+        ("caller-foreign", "warning", "caller-foreign"),
+        ("caller-untrusted", "warning", "caller-untrusted"),
+    ],
+)
+def test_reply__the_log_is_as_loud_as_its_loudest_reason(status: str, level: str, security: str) -> None:
+    reply = compose(facts(status), parse_options([]), ADOPTED)
+    assert reply.level == level
+    assert f"caller={status}" in reply.log
+    assert (f"security={security}" in reply.log) == bool(security)
+    assert ("security=" in reply.log) == bool(security)
+    assert compose(facts(status), parse_options(["mode=x"]), ADOPTED).level == "err"
+
+
+def test_reply__says_why_the_caller_is_not_known() -> None:
+    reply = compose(facts("caller-untrusted", "made by uid 5"), parse_options([]), ADOPTED)
+    assert reply.log.endswith('caller=caller-untrusted security=caller-untrusted detail="made by uid 5"')
+    assert "uid 5" not in reply.error + reply.info
+    long = compose(facts("caller-malformed", "x" * 5000), parse_options([]), ADOPTED).log
+    assert len(long) < 500
+
+
+def test_reply__a_quiet_log_stays_quiet() -> None:
+    assert compose(facts("caller-foreign"), parse_options(["log_level=fatal"]), ADOPTED).log == ""
+    assert compose(facts("found"), parse_options(["log_level=quiet"]), ADOPTED).log == ""
+
+
+def test_reply__untrusted_steps_are_security_events() -> None:
+    tried = Facts("account", "sshd", "alice", 1001, attempts=(Attempt(7, "only", "step-untrusted"),))
+    assert security_event(tried) == "step-untrusted"
+    assert security_event(Facts("account", "sshd", "alice", 1001, unanswered=("step-silent", "step-foreign"))) == (
+        "step-foreign"
+    )
+    assert security_event(Facts("account", "sshd", "alice", 1001)) == ""

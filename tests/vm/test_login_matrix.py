@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""R-2, R-3, R-11, R-50: with our module every kind of login is in the job, and gone with it."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from lab import matrix
+from lab.matrix import KINDS, METHODS, Outcome, Setup
+from lab.matrix_targets import VmTarget
+
+SETUPS = [
+    Setup("ours", session_line=False, systemd=False),
+    Setup("ours", session_line=True, systemd=False),
+    Setup("ours", session_line=True, systemd=True),
+]
+
+
+@pytest.fixture(scope="package")
+def outcomes(shared_vm: VmTarget) -> object:
+    """All logins of one set-up at once, into one job; each test then looks at its own."""
+
+    @functools.cache
+    def played(setup: Setup) -> dict[tuple[str, str], Outcome]:
+        matrix.apply(shared_vm, setup)
+        logins = [(method, kind) for method in METHODS for kind in KINDS]
+        return dict(zip(logins, matrix.play(shared_vm, logins)))
+
+    return played
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.title)
+def test_login_matrix__ours(outcomes: object, setup: Setup, method: str, kind: str) -> None:
+    assert callable(outcomes)
+    outcome = outcomes(setup)[method, kind]
+    assert outcome.opened, outcome.said
+    assert outcome.contained, outcome
