@@ -27,8 +27,6 @@ from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
-from .starting import await_start, find_starting
-from .takeover import is_wanted, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,6 +204,8 @@ def _gather(login: Login) -> Task[str]:
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
+        from .starting import find_starting  # most logins find their job and do not pay for loading this
+
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
         login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
@@ -215,6 +215,8 @@ def _gather(login: Login) -> Task[str]:
 
 def _await_start(login: Login) -> Task[None]:
     """Wait for the user's job to start; what is found then takes the place of what was found before."""
+    from .starting import await_start, find_starting
+
     conf, options, uid = login.conf, login.options, login.request.uid
     assert conf is not None, "steps or prologs were found"
     begun_ns = time.monotonic_ns()
@@ -283,7 +285,7 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
     login.env = environment_of(job_id, extras.x11)
     step = login.found.of_job(job_id)
     assert step is not None
-    if is_wanted(login.options):
+    if login.options.takes_over:
         yield from _take_over(login, step, processes)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
@@ -294,6 +296,8 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
 
 def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> Task[None]:
     """The job's limits and variables."""
+    from .takeover import take_over
+
     conf, identity, options = login.conf, step.connection.identity, login.options
     assert conf is not None, "a step was found, so the configuration was read"
     assert identity is not None
