@@ -4,7 +4,8 @@
 `node`        shared by the whole run, with this checkout installed and its strict lines in sshd's PAM file;
               after each test its jobs, its users' processes, its PAM files and its further sshds are put back
 `fresh_node`  of the test's own; `@pytest.mark.node(slurm={...}, ...)` gives it Node's options
-`--suite`     the Debian or Ubuntu release of both, the host's own by default
+`cluster`     two nodes, slurmctld's machine and a login node, shared by the whole run and put back like `node`
+`--suite`     the Debian or Ubuntu release of all of them, the host's own by default
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from lab.cluster import Cluster
 from lab.node import Node
 from lab.product import use_product, use_strict_lines
 
@@ -32,7 +34,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.when == "call" and report.failed:
         for name, value in getattr(item, "funcargs", {}).items():
-            if isinstance(value, Node) and value.init_pid:
+            if isinstance(value, (Node, Cluster)):
                 report.sections.append((f"logs of {name}", value.diagnose()))
     return report
 
@@ -67,3 +69,21 @@ def fresh_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(**options) as node:
         use_product(node)
         yield node
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Use `cluster`, which puts things back."""
+    _require_root()
+    with Cluster(request.config.getoption("--suite")) as cluster:
+        for node in cluster.nodes:
+            use_product(node)
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    yield shared_cluster
+    shared_cluster.reset()
+    for node in shared_cluster.nodes:
+        use_strict_lines(node)

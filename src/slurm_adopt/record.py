@@ -24,19 +24,27 @@ else:
 
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
     cls = type(self)
-    if len(args) > len(cls.__fields__):
-        raise TypeError(f"{cls.__name__} takes {len(cls.__fields__)} fields, got {len(args)}")
-    values = dict(cls.__defaults__)
-    values.update(zip(cls.__fields__, args))
-    for name, value in kwargs.items():
-        if name not in cls.__fields__ or name in cls.__fields__[: len(args)]:
-            raise TypeError(f"{cls.__name__} has no free field {name!r}")
-        values[name] = value
-    if len(values) != len(cls.__fields__):
-        missing = [name for name in cls.__fields__ if name not in values]
-        raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
-    self.__dict__.update(values)
+    fields, values = cls.__fields__, self.__dict__
+    values.update(cls.__defaults__)
+    values.update(zip(fields, args))
+    values.update(kwargs)
+    # the first test alone would let one unknown name make up for one that is missing
+    if len(values) != len(fields) or (args and kwargs) or len(args) > len(fields) or not kwargs.keys() <= cls.__names__:
+        _check_names(cls, args, kwargs)
     cls.__post_init__(self)
+
+
+def _check_names(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise `TypeError` if the arguments are not one for each field."""
+    fields = cls.__fields__
+    if len(args) > len(fields):
+        raise TypeError(f"{cls.__name__} takes {len(fields)} fields, got {len(args)}")
+    for name in kwargs:
+        if name not in fields or name in fields[: len(args)]:
+            raise TypeError(f"{cls.__name__} has no free field {name!r}")
+    missing = [name for name in fields[len(args) :] if name not in kwargs and name not in cls.__defaults__]
+    if missing:
+        raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
 
 
 def _post_init(self: Any) -> None:
@@ -71,6 +79,7 @@ def record(cls: type[T]) -> type[T]:
     fields = tuple(getattr(cls, "__annotations__", ()))
     members: dict[str, Any] = {
         "__fields__": fields,
+        "__names__": frozenset(fields),
         "__defaults__": {name: cls.__dict__[name] for name in fields if name in cls.__dict__},
         "__init__": _init,
         "__setattr__": _frozen,
@@ -86,6 +95,6 @@ def record(cls: type[T]) -> type[T]:
     return cls
 
 
-def replace(value: T, **changes: Any) -> T:
+def replace(value: T, /, **changes: Any) -> T:
     """The same record with some fields changed; it is validated anew."""
     return type(value)(**{**value.__dict__, **changes})

@@ -29,8 +29,8 @@ def start(rig: Rig) -> None:
     """Put the jobs and the fake slurmstepd there."""
     node = rig.node
     node.install(Path(__file__).with_name("fake_stepd.py"), "/run/lab/fake_stepd.py")
-    rig.jobs["only"] = node.submit("bob")
-    rig.jobs["carol's"] = node.submit("carol")
+    rig.submit("only", "bob")
+    rig.submit("carol's", "carol")
 
 
 def socket_path(rig: Rig, job: int) -> str:

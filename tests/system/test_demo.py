@@ -30,6 +30,15 @@ def test_demo__the_story_is_true() -> None:
     assert settled(before) == []
 
 
+def test_demo__the_cluster_s_story_is_true() -> None:
+    before = snapshot()
+    command = [sys.executable, str(CHECKOUT / "tools/demo_cluster.py")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All of it was true." in done.stdout
+    assert settled(before) == []
+
+
 def test_demo__says_what_is_not_true(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a module in the PAM file alice gets in, and the demo must not pretend otherwise."""
     monkeypatch.setattr(demo, "use_product", lambda _: None)

@@ -16,15 +16,19 @@ ORIGINAL = "action_no_jobs=deny action_adopt_failure=deny action_generic_failure
 
 
 @pytest.fixture(scope="module")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def on_its_port(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster whose slurmds listen elsewhere."""
     if os.geteuid() != 0:
         pytest.skip("an isolated cluster needs root")
     before = snapshot()
     with Cluster(request.config.getoption("--suite"), slurmd_port=7000) as cluster:
-        for node in cluster.nodes:
-            node.pam("sshd", account=[f"required {node.original_module} {ORIGINAL}"])
         yield cluster
     assert settled(before) == []
+
+
+def use_original(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        node.pam("sshd", account=[f"required {node.original_module} {ORIGINAL}"])
 
 
 @pytest.mark.parametrize("name", ["node1", "node2", "login"])
@@ -35,10 +39,10 @@ def test_cluster__every_machine_is_reached_by_ssh(cluster: Cluster, name: str, v
     assert done.stdout == f"{name}\n", done.stderr
 
 
-def test_cluster__a_login_from_a_job_goes_to_that_job(cluster: Cluster) -> None:
+def test_cluster__a_login_from_a_job_goes_to_that_job(on_its_port: Cluster) -> None:
     """With the original module, over IPv4: the caller is node1's slurmd, asked on its own port."""
-    for node in cluster.nodes:
-        node.pam("sshd", account=[f"required {node.original_module} {ORIGINAL}"])
+    cluster = on_its_port
+    use_original(cluster)
     both = cluster.allocate("alice", ["node1", "node2"])
     newer = cluster.allocate("alice", ["node2"])
     done = cluster.ssh("alice", "node1", "node2", "hostname; cat /proc/self/cgroup")
@@ -50,8 +54,7 @@ def test_cluster__a_login_from_a_job_goes_to_that_job(cluster: Cluster) -> None:
 
 
 def test_cluster__a_user_without_a_job_is_refused_on_each_node(cluster: Cluster) -> None:
-    for node in cluster.nodes:
-        node.pam("sshd", account=[f"required {node.original_module} {ORIGINAL}"])
+    use_original(cluster)
     job = cluster.allocate("bob", ["node1"])
 
     def enters(node: Node) -> bool:

@@ -11,6 +11,7 @@ from lab.matrix import Setup
 from lab.matrix_targets import VmTarget
 
 BOTH = Setup("ours", session_line=True, systemd=True)
+UNIT = "/home/alice/.config/systemd/user/lab-unit.service"
 
 LOOK = """
 sleep 3
@@ -19,9 +20,17 @@ echo "runtime_dir=$XDG_RUNTIME_DIR $(stat -c '%U %a' $XDG_RUNTIME_DIR) $(touch $
 echo "listed=$(loginctl list-sessions --no-legend | awk -v s=$XDG_SESSION_ID '$1 == s { print $3 }')"
 loginctl show-session $XDG_SESSION_ID -p Active -p Remote -p Service
 echo "manager=$(systemctl --user is-system-running)"
-echo "unit=$(systemd-run --user --pipe --wait -q cut -d: -f3 /proc/self/cgroup)"
-systemctl --user list-units --type=service,socket,scope --state=active --no-legend --plain | awk '{print "active=" $1}'
+systemctl --user start lab-unit.service
+sleep 1
+echo "unit=$(cut -d: -f3 /proc/$(pgrep -u alice -fx '/bin/sleep 54321')/cgroup)"
+systemctl --user stop lab-unit.service
 """
+
+
+@pytest.fixture(autouse=True)
+def _unit(vm: VmTarget) -> None:
+    vm.write(UNIT, "[Service]\nExecStart=/bin/sleep 54321\n")
+    vm.run("chown -R alice: /home/alice/.config")
 
 
 @pytest.mark.parametrize("method", ["publickey", "keyboard-interactive"])
@@ -36,7 +45,7 @@ def test_systemd_session__in_the_job_and_in_logind(vm: VmTarget, method: str) ->
     assert (facts["Active"], facts["Remote"], facts["Service"]) == ("yes", "yes", "sshd")
     assert facts["manager"] == "running"
     # what the user's systemd starts is its child, not the login's: outside the job (docs: known limits)
-    assert facts["unit"].startswith("/user.slice/user-1501.slice/user@1501.service/app.slice/")
+    assert facts["unit"] == "/user.slice/user-1501.slice/user@1501.service/app.slice/lab-unit.service"
     # logind keeps the runtime directory for ten seconds more (UserStopDelaySec=)
     wait_for(lambda: vm.run("loginctl list-sessions --no-legend").stdout == "", "logind to drop the session", 30, 0.5)
     wait_for(lambda: vm.run("test ! -e /run/user/1501", check=False).returncode == 0, "/run/user/1501 to go", 40, 0.5)
@@ -46,9 +55,9 @@ def test_systemd_session__units_of_the_user_go_with_the_job(vm: VmTarget) -> Non
     """They are outside the job, but not for longer than logind needs to notice that the session is gone."""
     matrix.apply(vm, BOTH)
     job = vm.submit("alice")
-    start = "systemd-run --user -q --unit=lab-unit sleep 54321; exec sleep 12345"
+    start = "systemctl --user start lab-unit; exec sleep 12345"
     vm.run(["systemd-run", "-q", "ssh", "-p", str(matrix.PORTS["publickey"]), "alice@127.0.0.1", start])
-    wait_for(lambda: vm.run("pgrep -u alice -fx 'sleep 54321'", check=False).stdout, "the user's unit", 30, 0.5)
+    wait_for(lambda: vm.run("pgrep -u alice -fx '/bin/sleep 54321'", check=False).stdout, "the user's unit", 30, 0.5)
     vm.cancel(job)
     assert vm.run("pgrep -u alice -fx 'sleep 12345'", check=False).stdout == ""
     wait_for(lambda: not vm.run("pgrep -u alice", check=False).stdout, "the user's processes to go", 60, 0.5)

@@ -155,6 +155,12 @@ class Cluster:
             )
         return job
 
+    def reset(self) -> None:
+        """As Node.reset(), on every machine: the state a test should leave a shared cluster in."""
+        self.ctl.cancel_all()
+        for machine in self.machines.values():
+            machine.reset()
+
     def cancel(self, job: int) -> None:
         """Cancel a job and wait until nothing of it is left on any node."""
         self.login.run(["scancel", str(job)])

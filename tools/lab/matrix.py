@@ -55,6 +55,10 @@ class Target(Protocol):
     def parallel(self) -> int:
         """How many logins it can take at once without running into anybody's time limit."""
 
+    @property
+    def pam_options(self) -> str:
+        """Further options for our module's lines: under emulation five seconds are not enough."""
+
     def run(
         self, argv: Sequence[str] | str, *, input: str | None = None, check: bool = True, timeout: float = 60.0
     ) -> subprocess.CompletedProcess[str]: ...
@@ -159,7 +163,9 @@ def setups(target: Target) -> list[Setup]:
 def apply(target: Target, setup: Setup) -> None:
     """Write the PAM files, as the manual of each module says: last in each stack, failures denied."""
     options = (
-        "action_adopt_failure=deny action_generic_failure=deny" if setup.module == "original" else "profile=strict"
+        "action_adopt_failure=deny action_generic_failure=deny"
+        if setup.module == "original"
+        else f"profile=strict {target.pam_options}".rstrip()
     )
     line = f"required {target.modules[setup.module]} {options}"
     target.configure_pam([line], [line] if setup.session_line else [], setup.systemd)

@@ -27,6 +27,7 @@ class NodeTarget(Node):
 
     has_systemd = False
     parallel = 4
+    pam_options = ""
 
     def __init__(self, suite: str | None = None) -> None:
         super().__init__(suite)
@@ -61,6 +62,7 @@ class VmTarget(Vm):
 
     has_systemd = True
     parallel = 2
+    pam_options = "timeout=60"
 
     def __init__(self, suite: str = "trixie", *, selinux: bool = False) -> None:
         super().__init__(suite, selinux=selinux)

@@ -37,6 +37,7 @@ class Options:
     caller_timeout_s: float
     rlimits: str
     export_env: str
+    runtime_dir: str
     mode: str
     socket: str
     greeting: bool
@@ -85,6 +86,7 @@ def parse_options(args: Iterable[str]) -> Options:
         caller_timeout_s=float(values["caller_timeout"]),
         rlimits=values["rlimits"],
         export_env=values["export_env"],
+        runtime_dir=values["runtime_dir"],
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",

@@ -129,6 +129,13 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "runtime_dir",
+        ("none", "user"),
+        "`user`: XDG_RUNTIME_DIR is the directory that the shipped prolog hook makes for users with jobs on the node.",
+        stricter="none",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "mode",
         ("auto", "service", "oneshot"),
         "Ask the resident service if it is there, only it, or always start the one-shot helper.",

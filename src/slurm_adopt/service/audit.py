@@ -25,14 +25,13 @@ from ..system.journal import LogSender
 from ..system.procfs import read_cgroups
 from ..wire.cgroup_path import decode_cgroups, extern_step
 from ..wire.errors import RemoteProtocolError
-from .reply import security_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .login import Answer
     from .metrics import Metrics
+    from .notes import Decided
 
 IDENTIFIER = "slurm-adopt-audit"
 
@@ -64,36 +63,31 @@ class Audit:
             self._metrics.count("slurm_adopt_audit_lost_total")
 
 
-def login_event(answer: Answer, seconds: float, path: str) -> dict[str, Any]:
+def login_event(decided: Decided, path: str) -> dict[str, Any]:
     """A decided login as an event."""
-    facts, verdict = answer.facts, answer.verdict
     event: dict[str, Any] = {
         "event": "login",
-        "time": stamp(time.time()),
-        "user": facts.user,
-        "uid": facts.uid,
-        "from": facts.source,
-        "service": facts.service,
-        "phase": facts.phase,
-        "verdict": verdict.action,
-        "reason": verdict.reason,
-        "job": verdict.job_id or None,
-        "chosen": verdict.chosen or None,
-        "where": "",
-        "pid": answer.processes[0].pid if answer.processes else None,
-        "ms": round(seconds * 1000, 3),
+        "time": stamp(decided.when),
+        "user": decided.user,
+        "uid": decided.uid,
+        "from": decided.source,
+        "service": decided.service,
+        "phase": decided.phase,
+        "verdict": decided.action,
+        "reason": decided.reason,
+        "job": decided.job or None,
+        "chosen": decided.chosen or None,
+        "where": where_of(decided.pid) if decided.job and decided.action == "allow" else "",
+        "pid": decided.pid or None,
+        "ms": round(decided.seconds * 1000, 3),
         "path": path,
     }
-    if verdict.job_id and verdict.action == "allow" and answer.processes:
-        event["where"] = where_of(answer.processes[0].pid)
-    if facts.caller.status != "not-asked":
-        event["caller"] = facts.caller.status
-    security = security_event(facts)
-    if security:
-        event["security"] = security
-    failures = [f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure]
-    if failures:
-        event["failed"] = failures
+    if decided.caller != "not-asked":
+        event["caller"] = decided.caller
+    if decided.security:
+        event["security"] = decided.security
+    if decided.failed:
+        event["failed"] = list(decided.failed)
     return event
 
 

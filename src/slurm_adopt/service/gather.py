@@ -24,7 +24,7 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from ..system.caller_memory import CallerMemory
@@ -72,6 +72,8 @@ class Found:
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
         self.unanswered: list[str] = []
+        #: what else ends with the login
+        self.on_close: Callable[[], None] = lambda: None
 
     def steps(self) -> tuple[StepFact, ...]:
         return tuple(step.fact for step in self.own)
@@ -82,6 +84,7 @@ class Found:
     def close(self) -> None:
         for step in self.own:
             step.connection.close()
+        self.on_close()
 
 
 class Scan:

@@ -13,7 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..system.procfs import read_started
+from ..system.procfs import read_file, read_started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,27 +26,29 @@ if TYPE_CHECKING:
 #: Linux has sixteen, numbered from 0; source and target are on one machine, so the numbers need no names.
 COUNT = 16
 INFINITY = -1
+#: "Max realtime timeout      " and all others in /proc/PID/limits
+NAME_WIDTH = 26
 
 
 def read_limits(pids: Iterable[int]) -> tuple[Limit, ...]:
     """The highest (soft, hard) limits among the processes, by the kernel's number; empty if none can be read."""
-    import resource
-
     highest: list[Limit] = []
     for pid in pids:
-        try:
-            limits = [resource.prlimit(pid, number) for number in range(COUNT)]
-        except OSError:
-            continue  # it has ended
-        highest = [_highest(*pair) for pair in zip(highest, limits)] if highest else limits
+        # not prlimit(2): to look at another user's process it wants CAP_SYS_RESOURCE, which root in a container lacks
+        limits = _decode(read_file(f"/proc/{pid}/limits") or b"")
+        if limits:
+            highest = [_highest(*pair) for pair in zip(highest, limits)] if highest else limits
     return tuple(highest)
 
 
 def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str:
-    """Give the limits to the login's processes; the return value says what failed, for the log."""
+    """Give the limits to the login's processes; the return value says what failed, for the log.
+
+    Without CAP_SYS_RESOURCE (a node in a container) a hard limit of pam_limits cannot be raised: then it stays.
+    """
     import resource
 
-    failed = []
+    failed: list[str] = []
     for process in processes:
         if read_started(process.pid) != process.started:
             continue
@@ -54,8 +56,32 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
             try:
                 resource.prlimit(process.pid, number, limit)
             except (OSError, ValueError) as error:
-                failed.append(f"{number}: {error}")
-    return f"rlimits: {failed[0]}" if failed else ""
+                failed.append(f"rlimit {number} could not be raised: {error}")
+                _lower(process.pid, number, limit)
+    return failed[0] if failed else ""
+
+
+def _lower(pid: int, number: int, limit: Limit) -> None:
+    """As much of the limit as the process's own hard limit allows."""
+    import resource
+
+    try:
+        hard = resource.prlimit(pid, number)[1]
+        resource.prlimit(pid, number, (_smaller(limit[0], hard), _smaller(limit[1], hard)))
+    except (OSError, ValueError):
+        return  # what pam_limits has set stays
+
+
+def _decode(text: bytes) -> list[Limit]:
+    """/proc/PID/limits: a heading, then a line for each limit in the order of the kernel's numbers."""
+    found: list[Limit] = []
+    for line in text.split(b"\n")[1 : COUNT + 1]:
+        words = line[NAME_WIDTH:].split()
+        if len(words) < 2 or not all(word == b"unlimited" or word.isdigit() for word in words[:2]):
+            return []
+        soft, hard = (INFINITY if word == b"unlimited" else int(word) for word in words[:2])
+        found.append((soft, hard))
+    return found
 
 
 def _highest(one: Limit, other: Limit) -> Limit:
@@ -64,3 +90,7 @@ def _highest(one: Limit, other: Limit) -> Limit:
 
 def _larger(one: int, other: int) -> int:
     return INFINITY if INFINITY in (one, other) else max(one, other)
+
+
+def _smaller(one: int, other: int) -> int:
+    return max(one, other) if INFINITY in (one, other) else min(one, other)

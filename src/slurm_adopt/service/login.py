@@ -65,6 +65,7 @@ class Answer:
         self.verdict = verdict
         self.processes = login.processes
         self.caller_pid = login.caller_pid
+        self.nodename = login.options.nodename
 
 
 class Login:
@@ -97,7 +98,7 @@ class Login:
     def find_processes(self) -> tuple[Process, ...]:
         """The processes to adopt; looked for once, and only for a login that may be admitted."""
         if not self.processes:
-            self.processes = find_login_processes(self.caller_pid, self.request.connections)
+            self.processes = find_login_processes(self.caller_pid, self.connection)
         if not self.processes:
             raise CallerGone(f"process {self.caller_pid} has ended")
         return self.processes
@@ -205,7 +206,7 @@ def _gather(login: Login) -> Task[str]:
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
-        login.facts = replace(login.facts, prologs=prologs)
+        login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(login.request.uid, found))
     return ""

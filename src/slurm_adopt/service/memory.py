@@ -18,9 +18,11 @@ from ..system.loop import wait_flag
 from ..system.spool import SpoolFault
 from ..system.spool_dir import has_pattern, spool_dirs
 from ..system.stepd import StepFault
+from ..system.task import DeadlineExceeded
 from .conf_cache import ConfCache
 from .gather import GRACE_NS, Found, OwnStep, ask_steps
 from .step_index import STEP_FOREIGN, Entry, StepIndex
+from .turnstile import Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Memory:
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None
+        self._turnstile = Turnstile(loop)
         self._directories: dict[tuple[str, str], list[SpoolDir]] = {}
         self._questions = 0
         self._rebuilds: dict[str, int] = {}
@@ -58,16 +61,48 @@ class Memory:
         try:
             for index in indexes:
                 yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
-            for index in indexes:
-                yield from _ask_own(index, uid, deadline_ns, found)
+            yield from self._ask_own(indexes, uid, deadline_ns, found)
             if not found.own:
-                yield from _wait_for_hung(indexes, uid, deadline_ns, found)
+                yield from self._wait_for_hung(indexes, uid, deadline_ns, found)
             for index in indexes:
                 found.unanswered += [entry.fault or STEP_SILENT for entry in _unanswered(index, uid)]
+                if not found.own:
+                    # known by now, but too late to be asked
+                    found.unanswered += [STEP_SILENT for _ in index.own(uid)]
             return found
         except BaseException:
             found.close()
             raise
+
+    def _ask_own(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
+        """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
+        if not any(index.own(uid) for index in indexes):
+            return
+        leave = yield from self._turnstile.enter(uid, deadline_ns)
+        try:
+            for index in indexes:
+                yield from _ask(index, uid, deadline_ns, found)
+        finally:
+            if found.own:
+                found.on_close = leave
+            else:
+                leave()
+
+    def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
+        """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
+        now_ns = time.monotonic_ns()
+        until_ns = now_ns + (deadline_ns - now_ns) // 2
+        for index in indexes:
+            index.ask_due(at_once=True)
+        while time.monotonic_ns() < until_ns:
+            try:
+                yield from self._ask_own(indexes, uid, until_ns, found)
+            except DeadlineExceeded:
+                return  # no turn in time: the steps are known, but not asked
+            waiting = [index for index in indexes if any(map(_is_open, index.open_questions(uid)))]
+            if found.own or not waiting:
+                return
+            yield from wait_flag(waiting[0].news, until_ns)
 
     def warm_up(self, deadline_ns: int) -> Task[None]:
         """Look at the node before the first login does."""
@@ -156,7 +191,7 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
         yield from wait_flag(index.news, min(until_ns, max(ends)))
 
 
-def _ask_own(index: StepIndex, uid: int, deadline_ns: int, found: Found) -> Task[None]:
+def _ask(index: StepIndex, uid: int, deadline_ns: int, found: Found) -> Task[None]:
     entries = index.own(uid)
     outcomes = yield from ask_steps([entry.path for entry in entries], uid, index.owners, deadline_ns)
     for entry, outcome in zip(entries, outcomes):
@@ -164,21 +199,6 @@ def _ask_own(index: StepIndex, uid: int, deadline_ns: int, found: Found) -> Task
             found.own.append(outcome)
         else:
             index.doubt(entry, outcome.reason if isinstance(outcome, StepFault) else STEP_FOREIGN)
-
-
-def _wait_for_hung(indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
-    """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
-    now_ns = time.monotonic_ns()
-    until_ns = now_ns + (deadline_ns - now_ns) // 2
-    for index in indexes:
-        index.ask_due(at_once=True)
-    while time.monotonic_ns() < until_ns:
-        for index in indexes:
-            yield from _ask_own(index, uid, until_ns, found)
-        waiting = [index for index in indexes if any(map(_is_open, index.open_questions(uid)))]
-        if found.own or not waiting:
-            return
-        yield from wait_flag(waiting[0].news, until_ns)
 
 
 def _is_open(entry: Entry) -> bool:

@@ -20,7 +20,7 @@ from ..system.task import MS, POLLIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..system.loop import Loop
 
@@ -62,6 +62,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._open.values()))
 
     def opened(self, session: Session) -> None:
         """A login is in a job; a second phase of the same login changes nothing but the job."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 def is_wanted(options: Options) -> bool:
     """Whether the options ask for anything of this."""
+    return options.runtime_dir == "user" or _asks_steps(options)
+
+
+def _asks_steps(options: Options) -> bool:
     return options.rlimits == "job" or options.export_env != "id"
 
 
@@ -36,14 +40,17 @@ def take_over(
     deadline_ns: int,
 ) -> Task[tuple[Variables, str]]:
     """Apply the job's limits to the login's processes, and return its variables; and a remark for the log."""
-    from .environment import collect_variables
+    from .environment import collect_variables, find_runtime_dir
     from .job_steps import find_job_processes
     from .limits import apply_limits, read_limits
 
+    found: Variables = find_runtime_dir(uid) if options.runtime_dir == "user" else ()
+    if not _asks_steps(options):
+        return found, ""
     pids = yield from find_job_processes(conf, options.nodename, job_id, uid, extern_pid, deadline_ns)
     remark = ""
     # pam_limits runs in the session stack: what is set before it, it replaces
     if options.rlimits == "job" and phase == "open_session":
         remark = apply_limits(read_limits(pids), processes)
     patterns = export_patterns(options.export_env)
-    return (collect_variables(patterns, job_id, pids) if patterns else ()), remark
+    return (found + collect_variables(patterns, job_id, pids) if patterns else found), remark

@@ -22,12 +22,11 @@ KEY_CAP = 24
 TEXT_CAP = 512
 
 VERSION = b"1"
-KEY_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
 def one_line(text: str, cap: int) -> str:
     """`text` as one printable line of at most `cap` bytes: no control or undecodable character survives."""
-    line = "".join(char if char.isprintable() else "?" for char in text)
+    line = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
     return line.encode("utf-8", "replace")[:cap].decode("utf-8", "ignore")
 
 
@@ -57,13 +56,18 @@ def decode_fields(packet: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for part in parts:
         key, mark, value = part.partition(b"=")
-        if not mark or not 0 < len(key) <= KEY_CAP or not KEY_BYTES.issuperset(key) or not 65 <= key[0] <= 90:
+        if not mark or not 0 < len(key) <= KEY_CAP or not _is_key(key):
             raise RemoteProtocolError(f"not a field: {part[:40]!r}")
         name = key.decode("ascii")
         if name in fields:
             raise RemoteProtocolError(f"{name} comes twice")
         fields[name] = value.decode("utf-8", "surrogateescape")
     return fields
+
+
+def _is_key(key: bytes) -> bool:
+    """`[A-Z][A-Z0-9_]*`"""
+    return 65 <= key[0] <= 90 and key.isupper() and key.replace(b"_", b"").isalnum()
 
 
 def text_of(fields: dict[str, str], key: str, default: str | None = None) -> str:
@@ -89,7 +93,10 @@ def family_of(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
         values.append(fields[f"{prefix}{len(values)}"])
         if len(values) > cap:
             raise RemoteProtocolError(f"more than {cap} {prefix} fields")
-    present = sum(1 for key in fields if key.startswith(prefix) and key[len(prefix) :].isdigit())
+    present = 0
+    for key in fields:
+        if key.startswith(prefix) and key[len(prefix) :].isdigit():
+            present += 1
     if present != len(values):
         raise RemoteProtocolError(f"{prefix} fields have a gap")
     return tuple(values)

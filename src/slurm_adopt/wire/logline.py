@@ -16,7 +16,7 @@ def format_line(pairs: Iterable[tuple[str, str | int]]) -> str:
 
 
 def _quote(text: str) -> str:
-    if BARE.issuperset(text):
+    if (text.isalnum() and text.isascii()) or BARE.issuperset(text):
         return text
     safe = "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
     return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
