@@ -4,13 +4,15 @@
 Used by the one-shot helper and by the resident service alike.
 
 Rules of this file:
-1. It never raises: whatever goes wrong has a reason code and the action that the site chose for it.
+1. Whatever goes wrong has a reason code and the action that the site chose for it. It raises nothing; but in the
+   resident service, for want of descriptors, which the helper does not lack.
 2. Facts first, one decision at a time, then its act; nothing is decided here.
 3. The reply leaves before the module's deadline; every wait below is bounded by it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -157,6 +159,11 @@ def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | No
         return (yield from _decide(login))
     except DeadlineExceeded:
         return _failure(login, "deadline", "")
+    except OSError as error:
+        if source is not None and error.errno in (errno.EMFILE, errno.ENFILE):
+            login.release()
+            raise  # somebody's many logins may hold all of the service's; the one-shot helper has its own
+        return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     except Exception as error:  # rule 1: a fault of ours is one more reason code, not a lost login
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     finally:
