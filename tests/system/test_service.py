@@ -452,8 +452,8 @@ def test_service__one_users_logins_that_hang_leave_places_for_the_others(service
 def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) -> None:
     job = node.submit("alice")
     assert login(node, "alice") == job
-    stays = node.ssh_popen("alice", "sleep 1000")
-    wait_for(lambda: len(service.audit("login")) == 2, "the second login")
+    stays = node.ssh_popen("alice", "sleep 1234")
+    wait_for(lambda: any("sleep 1234" in p.command for p in node.processes("alice")), "the second session")
     node.cancel(job)
     ends = wait_for(lambda: len(found := service.audit("end")) == 2 and found, "both ends")
     stays.kill()
