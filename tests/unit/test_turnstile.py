@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm_adopt.service.turnstile import WIDTH, Turnstile
+from slurm_adopt.service.turnstile import WIDTH, Turn, Turnstile
 from slurm_adopt.system.loop import Loop, Running
 from slurm_adopt.system.task import MS, DeadlineExceeded, sleep_until
 
@@ -34,15 +34,16 @@ class Rig:
         return self.loop.spawn(self._login(name, uid, ms, soon(patience_ms)), lambda _, end: self._ended(name, end))
 
     def _login(self, name: str, uid: int, ms: int, deadline_ns: int) -> Task[None]:
-        leave = yield from self.turnstile.enter(uid, deadline_ns)
+        turn = Turn(self.turnstile, uid)
+        yield from turn.enter(deadline_ns)
         try:
             self.inside.append(name)
             self.most = max(self.most, len(self.inside))
             yield from sleep_until(soon(ms))
         finally:
             self.inside.remove(name)
-            leave()
-            leave()  # a second time is nothing
+            turn.leave()
+            turn.leave()  # a second time is nothing
 
     def _ended(self, name: str, outcome: object) -> None:
         self.done.append(f"{name} {type(outcome).__name__}" if isinstance(outcome, Exception) else name)
