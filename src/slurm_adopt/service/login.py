@@ -67,6 +67,7 @@ class Answer:
         self.caller_pid = login.caller_pid
         self.nodename = login.options.nodename
         self.auth = login.request.auth
+        self.mode = login.options.mode
 
 
 class Login:
