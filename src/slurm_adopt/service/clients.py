@@ -196,11 +196,6 @@ class Clients:
             self._metrics.count("slurm_adopt_faults_total")
             self._send_away(client)
             return
-        if outcome.verdict.reason == "deadline" and outcome.mode == "auto":
-            # the module has kept two fifths of its time for the helper, which waits in no queue
-            sock.close_all(outcome.fds)
-            self._send_away(client)
-            return
         try:
             sock.send_with_fds(client.socket, encode_answer(outcome), outcome.fds)
         except (OSError, ProtocolError):

@@ -67,7 +67,6 @@ class Answer:
         self.caller_pid = login.caller_pid
         self.nodename = login.options.nodename
         self.auth = login.request.auth
-        self.mode = login.options.mode
 
 
 class Login:

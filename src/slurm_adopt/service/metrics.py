@@ -22,7 +22,7 @@ FAMILIES = {
     "slurm_adopt_callers_total": ("counter", "Logins whose source was asked for, by what came of it."),
     "slurm_adopt_strangers_total": ("counter", "Connections of processes that are not root's, closed unread."),
     "slurm_adopt_bad_requests_total": ("counter", "Requests that were malformed."),
-    "slurm_adopt_sent_away_total": ("counter", "Requests sent to the one-shot helper: no room, or no time left here."),
+    "slurm_adopt_sent_away_total": ("counter", "Requests sent to the one-shot helper because there was no room."),
     "slurm_adopt_dropped_total": ("counter", "Connections given up without a reply, by reason."),
     "slurm_adopt_faults_total": ("counter", "Faults of slurm-adopt itself."),
     "slurm_adopt_logins_running": ("gauge", "Requests being decided now."),
