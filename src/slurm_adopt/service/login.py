@@ -263,6 +263,7 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
     uid, memory = login.request.uid, login.source.callers
+    login.found.pause()
     return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
 
 
@@ -270,6 +271,7 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     step = login.found.of_job(decision.job_id)
     assert step is not None, "the decision names one of the user's own steps"
     connection = step.connection
+    yield from login.found.resume(login.deadline_ns)
     connection.deadline_ns = _attempt_deadline(login)
     try:
         extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
