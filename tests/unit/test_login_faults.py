@@ -69,6 +69,16 @@ def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
     assert fault.value.reason == "step-foreign"
 
 
+def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
+    mine = me()
+    other = Process(mine.pid, mine.parent, mine.started - 1, mine.real_uid, mine.uid)
+    unconnected = connection(mine.pid, mine.started)
+    unconnected.asked_ns = time.monotonic_ns()
+    with pytest.raises(StepFault) as fault:
+        run(act_adopt(unconnected, 1501, (mine, other), x11=False, namespaces=False))
+    assert fault.value.reason == "process-changed"
+
+
 def test_login_faults__process_with_the_same_pid_but_another_start() -> None:
     mine = me()
     other = Process(mine.pid, mine.parent, mine.started - 1, mine.real_uid, mine.uid)

@@ -154,6 +154,18 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         facts(ONE, phase="open_session", account_job=7, member_of=7),
         Verdict("allow", "session-verified", 7, "account"),
     ),
+    (
+        "session in the job, but what else belongs to the job failed: not let in without it",
+        "profile=strict",
+        facts(ONE, phase="open_session", account_job=7, member_of=7, fault="internal-error"),
+        Verdict("deny", "internal-error"),
+    ),
+    (
+        "session put back, but what else belongs to the job failed",
+        "profile=strict",
+        facts(ONE, phase="open_session", account_job=7, attempts=(Attempt(7, "account"),), fault="deadline"),
+        Verdict("deny", "deadline"),
+    ),
     ("session was moved (R-11)", "", facts(*TWO, phase="open_session", account_job=7), Adopt(7, "account")),
     (
         "session put back",
@@ -168,6 +180,12 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("deny", "adopt-failed"),
     ),
     ("the account's job is gone", "", facts(ONE, phase="open_session", account_job=5), Verdict("deny", "job-ending")),
+    (
+        "the account's job is gone, the user has others: no way out of all jobs",
+        "action_no_jobs=ignore",
+        facts(ONE, phase="open_session", account_job=5),
+        Verdict("deny", "job-ending"),
+    ),
     (
         "session of somebody without a job (R-13, R-14)",
         "",

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 
 from ..service.audit import AuditFault
 from ..service.serve import LOGIN_SOCKET, Service, Setup
+from ..service.warn import parse_marks
 from ..system.listener import ListenFault
 from ..system.notify import take_listeners
 from .main import die
 
 DEFAULT_IDLE_EXIT_S = 90
+#: As in slurm-adopt.service. A session holds one, a login as many as its user has jobs; a shell's limit is 1024.
+DESCRIPTORS = 65536
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audit-file", metavar="PATH", default="", help="append the audit stream to PATH, besides the journal"
     )
+    parser.add_argument(
+        "--warn-before",
+        metavar="MINUTES",
+        default="",
+        help="tell logins on their terminals before their job ends, e.g. 15,5,1 (or 90s), and when its time is up",
+    )
     parser.add_argument("--no-audit-journal", action="store_true", help="send no audit stream to the journal")
 
 
@@ -58,10 +68,25 @@ def run(args: argparse.Namespace) -> int:
         idle_exit_s = DEFAULT_IDLE_EXIT_S if activated and not args.listen else 0
     if not 0 <= idle_exit_s <= 86400:
         die(f"--idle-exit {idle_exit_s:g} is not between 0 and 86400")
-    setup = Setup(args.listen or "", idle_exit_s, args.metrics_file, not args.no_audit_journal, args.audit_file)
+    try:
+        marks_s = parse_marks(args.warn_before) if args.warn_before else ()
+    except ValueError as error:
+        die(f"--warn-before: {error}")
+    raise_descriptor_limit()
+    setup = Setup(
+        args.listen or "", idle_exit_s, args.metrics_file, not args.no_audit_journal, args.audit_file, marks_s
+    )
     try:
         service = Service(setup, activated)
     except (ListenFault, AuditFault) as fault:
         die(str(fault))
     service.run()
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Use what the hard limit gives, so that no single user's logins can use the descriptors up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -58,6 +58,10 @@ def act_adopt(
         raise StepFault("step-foreign", "the step belongs to another user")
     if time.monotonic_ns() - connection.asked_ns > FRESH_NS and (yield from query_state(connection)) == ENDING:
         raise StepFault(STEP_ENDING, "the step is ending")
+    for process in processes:
+        # slurmstepd moves numbers: a login that ended while an earlier attempt hung must not draw another process in
+        if read_started(process.pid) != process.started:
+            raise StepFault("process-changed", f"process {process.pid} ended before it was adopted")
     extras = yield from add_processes(connection, tuple(process.pid for process in processes), x11, namespaces)
     try:
         for process in processes:

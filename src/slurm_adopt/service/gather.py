@@ -27,13 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Protocol
 
+    from ..system.caller_memory import CallerMemory
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
     from ..system.stepd import StepConnection
     from ..system.task import Task
 
     class StepSource(Protocol):
-        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service."""
+        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service.
+
+        `callers`: what is known of the machines that logins come from, if anything is remembered.
+        """
+
+        callers: CallerMemory | None
 
         def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`."""
@@ -83,6 +89,8 @@ class Found:
 
 class Scan:
     """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
+
+    callers: CallerMemory | None = None
 
     def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
         """Read slurm.conf."""

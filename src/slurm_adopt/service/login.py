@@ -4,13 +4,15 @@
 Used by the one-shot helper and by the resident service alike.
 
 Rules of this file:
-1. It never raises: whatever goes wrong has a reason code and the action that the site chose for it.
+1. Whatever goes wrong has a reason code and the action that the site chose for it. It raises nothing; but in the
+   resident service, for want of descriptors, which the helper does not lack.
 2. Facts first, one decision at a time, then its act; nothing is decided here.
 3. The reply leaves before the module's deadline; every wait below is bounded by it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -20,7 +22,7 @@ from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
 from ..system.pam_config import has_session_line
-from ..system.slurm_conf import ConfFault
+from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
 from ..system.task import MS, DeadlineExceeded
@@ -63,6 +65,8 @@ class Answer:
         self.verdict = verdict
         self.processes = login.processes
         self.caller_pid = login.caller_pid
+        self.nodename = login.options.nodename
+        self.auth = login.request.auth
 
 
 class Login:
@@ -95,7 +99,7 @@ class Login:
     def find_processes(self) -> tuple[Process, ...]:
         """The processes to adopt; looked for once, and only for a login that may be admitted."""
         if not self.processes:
-            self.processes = find_login_processes(self.caller_pid, self.request.connections)
+            self.processes = find_login_processes(self.caller_pid, self.connection)
         if not self.processes:
             raise CallerGone(f"process {self.caller_pid} has ended")
         return self.processes
@@ -155,6 +159,11 @@ def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | No
         return (yield from _decide(login))
     except DeadlineExceeded:
         return _failure(login, "deadline", "")
+    except OSError as error:
+        if source is not None and error.errno in (errno.EMFILE, errno.ENFILE):
+            login.release()
+            raise  # somebody's many logins may hold all of the service's; the one-shot helper has its own
+        return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     except Exception as error:  # rule 1: a fault of ours is one more reason code, not a lost login
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     finally:
@@ -194,6 +203,7 @@ def _gather(login: Login) -> Task[str]:
     """Fill in steps or fault; the return value is a detail for the log."""
     try:
         conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
+        check_not_own(conf, login.request.uid)
         found = yield from login.source.query_own(conf, login.options.nodename, login.request.uid, login.deadline_ns)
     except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason)
@@ -246,7 +256,8 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
     deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
-    return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
+    uid, memory = login.request.uid, login.source.callers
+    return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
 
 
 def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:

@@ -13,6 +13,7 @@ import os
 import time
 
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
+from ..system.caller_memory import CallerMemory
 from ..system.loop import wait_flag
 from ..system.spool import SpoolFault
 from ..system.spool_dir import has_pattern, spool_dirs
@@ -40,6 +41,7 @@ class Memory:
 
     def __init__(self, loop: Loop) -> None:
         self.conf_cache = ConfCache(loop)
+        self.callers: CallerMemory | None = CallerMemory()
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None

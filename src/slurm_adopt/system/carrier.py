@@ -8,7 +8,8 @@ carries the connection. To move only the caller would leave the session outside 
 Rules of this file:
 1. The parent is taken only if it holds the very same connection (socket inode), runs the same executable as the
    caller, and is root. The listening sshd has closed the connection's descriptor, systemd runs another executable:
-   neither can ever match.
+   neither can ever match. Only the ssh connection counts: a directory service's socket (nss_ldap) the listening sshd
+   may have opened itself, and all logins would follow it into somebody's job.
 2. The caller is always among the processes, and a wrong guess is never a guess: no match means the caller alone.
 """
 
@@ -24,28 +25,31 @@ if TYPE_CHECKING:
 DEPTH_CAP = 3
 
 
-def find_login_processes(caller_pid: int, connections: tuple[Connection, ...]) -> tuple[Process, ...]:
-    """The processes to adopt: the one that lives on first, the caller last. Empty if the caller is gone."""
+def find_login_processes(caller_pid: int, connection: Connection | None) -> tuple[Process, ...]:
+    """The processes to adopt: the one that lives on first, the caller last. Empty if the caller is gone.
+
+    `connection` is the login's own (`choose_connection`).
+    """
     caller = read_process(caller_pid)
     if caller is None:
         return ()
-    inodes = {read_socket_inode(caller_pid, conn.fd) for conn in connections} - {""}
+    inode = read_socket_inode(caller_pid, connection.fd) if connection is not None else ""
     chain = [caller]
-    while inodes and len(chain) < DEPTH_CAP:
-        parent = _carrying_parent(chain[0], inodes)
+    while inode and len(chain) < DEPTH_CAP:
+        parent = _carrying_parent(chain[0], inode)
         if parent is None:
             break
         chain.insert(0, parent)
     return tuple(chain)
 
 
-def _carrying_parent(child: Process, inodes: set[str]) -> Process | None:
+def _carrying_parent(child: Process, inode: str) -> Process | None:
     if child.parent <= 1:
         return None
     parent = read_process(child.parent)
     if parent is None or parent.uid != 0 or parent.real_uid != 0:
         return None
-    if not same_executable(child.pid, parent.pid) or not inodes & read_socket_inodes(parent.pid):
+    if not same_executable(child.pid, parent.pid) or inode not in read_socket_inodes(parent.pid):
         return None
     # the parent we read is the child's parent still, and not a new process with its number
     again = read_process(child.pid)
