@@ -41,7 +41,9 @@ def job_of(vm: VmTarget, command: str) -> str:
 def test_users_units__use_and_move(users: VmTarget) -> None:
     first, second = users.submit("alice"), users.submit("alice")
     assert f"job_{second}{STEP}" in users.ssh_login("alice", "cat /proc/self/cgroup", check=True).stdout
-    assert users.run(["slurm-adopt", "use", str(first)], user="alice").returncode == 0
+    # the first request starts the service, which may take its time where everything is emulated
+    use = ["slurm-adopt", "use", str(first)]
+    wait_for(lambda: users.run(use, user="alice", check=False).returncode == 0, "the preference", 120, 1)
     assert f"job_{first}{STEP}" in users.ssh_login("alice", "cat /proc/self/cgroup", check=True).stdout
     shown = users.ssh_login("alice", None, kind="pty", input="exit\n").stdout
     assert f"you are in job {first}, the job you have chosen (also here: {second})." in shown
