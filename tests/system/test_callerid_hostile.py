@@ -24,7 +24,7 @@ from slurm_adopt.record import replace
 from slurm_adopt.system import callerid
 from slurm_adopt.system.caller_memory import CallerMemory
 from slurm_adopt.system.callerid import CallerFault, Question, ask_node, find_caller
-from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys
+from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys, speaker
 from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
 from slurm_adopt.system.task import DeadlineExceeded, all_of, run, sleep_until
 from slurm_adopt.wire.callerid import (
@@ -155,7 +155,7 @@ def version_of(request: bytes) -> int:
 
 
 def ask(conf: SlurmConf, slurmd: Slurmd, version: int = V42, seconds: float = 10) -> CallerReply:
-    return run(ask_node(conf, slurmd.node, QUESTION, version, soon(seconds)))
+    return run(ask_node(conf, slurmd.node, QUESTION, version, 1001, soon(seconds)))
 
 
 def status_of(conf: SlurmConf, slurmd: Slurmd, version: int = V42) -> str:
@@ -312,7 +312,7 @@ def test_callerid__nobody_listens(conf: SlurmConf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(CallerFault) as caught:
-        run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, soon()))
+        run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, 1001, soon()))
     assert caught.value.status == "caller-unreachable"
 
 
@@ -344,6 +344,17 @@ def test_callerid__keys(conf: SlurmConf) -> None:
         (folder / "slurm.key").write_bytes(secret)
         with pytest.raises(AuthFault):
             read_keys(conf)
+
+
+def test_callerid__who_asks(conf: SlurmConf) -> None:
+    """Root's credential only where it is bound to the message; before that the user's own."""
+    munge = replace(conf, auth_type="auth/munge")
+    assert [speaker(munge, number << 8, 1001) for number in (36, 37, 38, 45)] == [1001, 1001, ME, ME]
+    assert speaker(munge, 38 << 8, 0) == ME
+    for number in (36, 37):
+        assert speaker(conf, number << 8, 1001) == ME
+        with pytest.raises(AuthFault, match="not bound"):
+            speaker(munge, number << 8, 0)
 
 
 def test_callerid__auth_info() -> None:

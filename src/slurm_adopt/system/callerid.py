@@ -15,7 +15,6 @@ Rules of this file:
 from __future__ import annotations
 
 import _socket
-import os
 import time
 
 from ..model import CallerFact
@@ -27,7 +26,7 @@ from ..wire.rpc_hash import BOUND_NOT, check_payload, hash_payload
 from .local_end import find_local_end, is_here, packed
 from .peer_node import find_nodes_of_peer
 from .procfs import read_cgroups
-from .rpc_auth import AuthFault, check_credential, make_credential
+from .rpc_auth import AuthFault, check_credential, make_credential, speaker
 from .sock import connect_tcp
 from .task import MS, DeadlineExceeded, all_of
 from .tls import TlsFault, open_stream
@@ -175,7 +174,7 @@ def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int) -> Task[
     if silent_ns:
         raise CallerFault("caller-skipped", f"{node.name} did not answer; not asked for {silent_ns // 10**9 + 1} s")
     try:
-        return (yield from ask_node(asker.conf, node, asker.question, asker.version, deadline_ns, memory, asker.uid))
+        return (yield from ask_node(asker.conf, node, asker.question, asker.version, asker.uid, deadline_ns, memory))
     except Silence as silence:
         if memory is not None and silence.waited_ns >= asker.fair_ns:
             memory.keep_silence(place, asker.uid)
@@ -187,17 +186,20 @@ def ask_node(
     node: NodeRecord,
     question: Question,
     version: int,
+    uid: int,
     deadline_ns: int,
     memory: CallerMemory | None = None,
-    uid: int = 0,
 ) -> Task[callerid.CallerReply]:
-    """The believed answer of one slurmd at `node.address` (a number); `CallerFault`, `Silence`, `DeadlineExceeded`."""
+    """For a login of `uid`: the believed answer of one slurmd at `node.address` (a number).
+
+    `CallerFault`; `Silence`, or `DeadlineExceeded` if this end has had no time.
+    """
     place = (node.address, node.port)
     known = memory.version_of(place) if memory is not None else 0
     detail = ""
     for tried in _versions(version, known):
         try:
-            reply = yield from _ask_version(conf, node, question, tried, deadline_ns)
+            reply = yield from _ask_version(conf, node, question, tried, uid, deadline_ns)
         except _LowerVersion as reason:
             detail = str(reason)
         except AuthFault as fault:
@@ -227,8 +229,9 @@ def _versions(version: int, known: int) -> list[int]:
 
 
 def _ask_version(
-    conf: SlurmConf, node: NodeRecord, question: Question, version: int, deadline_ns: int
+    conf: SlurmConf, node: NodeRecord, question: Question, version: int, uid: int, deadline_ns: int
 ) -> Task[callerid.CallerReply]:
+    as_uid = speaker(conf, version, uid)
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
     begun_ns = time.monotonic_ns()
     try:
@@ -236,7 +239,7 @@ def _ask_version(
     except DeadlineExceeded:
         raise Silence(time.monotonic_ns() - begun_ns) from None
     try:
-        request = yield from _request(conf, question, version, deadline_ns)
+        request = yield from _request(conf, question, version, as_uid, deadline_ns)
         data = yield from _exchange(conf, sock, request, version, deadline_ns)
     finally:
         sock.close()
@@ -245,7 +248,7 @@ def _ask_version(
         _refused(callerid.decode_return_code(message))
     if message.msg_type != callerid.RESPONSE_NETWORK_CALLERID or message.version != version:
         raise RemoteProtocolError(f"message {message.msg_type} of version {message.version:#x} for an answer")
-    yield from _check_sender(conf, message, deadline_ns)
+    yield from _check_sender(conf, message, as_uid, deadline_ns)
     return callerid.decode_caller_reply(message)
 
 
@@ -262,12 +265,13 @@ def _exchange(conf: SlurmConf, sock: Socket, request: bytes, version: int, deadl
         raise Silence(time.monotonic_ns() - begun_ns) from None
 
 
-def _check_sender(conf: SlurmConf, message: callerid.Message, deadline_ns: int) -> Task[None]:
+def _check_sender(conf: SlurmConf, message: callerid.Message, as_uid: int, deadline_ns: int) -> Task[None]:
+    plugin, credential = message.plugin, message.credential
     try:
-        sender = yield from check_credential(conf, message.version, message.plugin, message.credential, deadline_ns)
+        sender = yield from check_credential(conf, message.version, plugin, credential, as_uid, deadline_ns)
     except DeadlineExceeded:
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None
-    if sender.restricted_to != os.geteuid():
+    if sender.restricted_to != as_uid:
         # slurmd makes its replies for the asker alone (20.11.4 to 26.05.5); a root's credential for all eyes is what
         # the original module and others send around
         raise CallerFault("caller-untrusted", f"the credential is for uid {sender.restricted_to}")
@@ -276,14 +280,14 @@ def _check_sender(conf: SlurmConf, message: callerid.Message, deadline_ns: int) 
         raise CallerFault("caller-untrusted", f"the credential belongs to another message ({sender.payload[:4].hex()})")
 
 
-def _request(conf: SlurmConf, question: Question, version: int, deadline_ns: int) -> Task[bytes]:
+def _request(conf: SlurmConf, question: Question, version: int, as_uid: int, deadline_ns: int) -> Task[bytes]:
     kind = callerid.REQUEST_NETWORK_CALLERID
     try:
         body = callerid.encode_request_body(
             question.source, question.source_port, question.target, question.target_port
         )
         payload = hash_payload(version, kind, body)
-        plugin, credential = yield from make_credential(conf, version, payload, deadline_ns)
+        plugin, credential = yield from make_credential(conf, version, payload, as_uid, deadline_ns)
         return callerid.encode_message(version, kind, body, plugin, credential)
     except DeadlineExceeded:
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None

@@ -4,11 +4,13 @@
 Rules of this file:
 1. libmunge runs in a child: it can block for half a minute on a munged that hangs, and ctypes costs a login 4 ms.
 2. A credential of ours is for one uid only: whoever else gets it cannot decode it.
-3. A decoded credential that munged does not call good is reported with its status and is never mistaken for a good one.
+3. Who we are to munged is the child's uid: a credential as an ordinary user's needs a child that is one.
+4. A decoded credential that munged does not call good is reported with its status and is never mistaken for a good one.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 
 from ..record import record
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 LIBRARY = "libmunge.so.2"
 DEFAULT_SOCKET = "/run/munge/munge.socket.2"
 ANY_UID = 0xFFFFFFFF
+#: Slurm looks at the uid only; not 99, which it refuses.
+NOBODYS_GID = 65534
 # munge_opt_t and munge_err_t of munge(3), the same since 0.5.0 (2005)
 _OPT_TTL, _OPT_SOCKET, _OPT_UID = 4, 8, 9
 _NO_LIBRARY = 0xFFFF
@@ -124,13 +128,22 @@ def _call(socket: str) -> _Munge | bytes:
         return struct.pack("=I", _NO_LIBRARY) + str(error).encode("utf-8", "replace")[:200]
 
 
-def encode_credential(payload: bytes, uid: int, ttl_s: int, socket: str, deadline_ns: int) -> Task[str]:
-    """A credential that only `uid` can decode, good for `ttl_s` seconds (0: munged's default, 300)."""
+def _become(uid: int) -> None:
+    """In the child, for good. The kernel lets nobody look into a process that has changed its uid."""
+    if uid != os.geteuid():
+        os.setgroups([])
+        os.setresgid(NOBODYS_GID, NOBODYS_GID, NOBODYS_GID)
+        os.setresuid(uid, uid, uid)
+
+
+def encode_credential(payload: bytes, uid: int, ttl_s: int, socket: str, as_uid: int, deadline_ns: int) -> Task[str]:
+    """A credential of `as_uid` that only `uid` can decode, good for `ttl_s` seconds (0: munged's default, 300)."""
 
     def work() -> bytes:
         munge = _call(socket)
         if isinstance(munge, bytes):
             return munge
+        _become(as_uid)
         status, credential = munge.encode(payload, uid, ttl_s)
         return struct.pack("=I", status) + (munge.text(status) if status else credential)
 
@@ -141,13 +154,14 @@ def encode_credential(payload: bytes, uid: int, ttl_s: int, socket: str, deadlin
     return rest.decode("ascii")
 
 
-def decode_credential(text: str, socket: str, deadline_ns: int) -> Task[Credential]:
-    """What a good credential says; `MungeFault` for every other."""
+def decode_credential(text: str, socket: str, as_uid: int, deadline_ns: int) -> Task[Credential]:
+    """What a good credential for `as_uid` or all says; `MungeFault` for every other."""
 
     def work() -> bytes:
         munge = _call(socket)
         if isinstance(munge, bytes):
             return munge
+        _become(as_uid)
         status, found = munge.decode(text.encode("ascii"))
         if found is None:
             return struct.pack("=I", status) + munge.text(status)
