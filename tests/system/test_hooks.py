@@ -16,10 +16,14 @@ STRICT = "required pam_slurm_adopt.so profile=strict"
 DIRECTORY = "/run/slurm-adopt/user/1501"
 
 
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Node]:
+@pytest.fixture(
+    scope="module",
+    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
+    ids=lambda suite: suite or "host",
+)
+def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
     settings = {"Prolog": f"{HOOKS}/prolog", "Epilog": f"{HOOKS}/epilog", "TaskProlog": f"{HOOKS}/task-prolog"}
-    with Node(slurm=settings) as node:
+    with Node(suite=request.param, slurm=settings) as node:
         use_product(node)
         yield node
 

@@ -184,10 +184,12 @@ def test_service__with_no_more_rights_than_its_unit_gives(node: Node) -> None:
 def test_service__each_step_is_asked_once(service: Service, node: Node) -> None:
     jobs = node.submit_many("bob", 5)
     node.submit("alice")
+    assert login(node, "alice")
+    wait_for(lambda: service.value("slurm_adopt_steps", owner="known") == len(jobs) + 1, "all steps to be known")
+    asked = service.value("slurm_adopt_step_questions_total")
     for _ in range(3):
         assert login(node, "alice")
-    assert service.value("slurm_adopt_step_questions_total") == len(jobs) + 1
-    assert service.value("slurm_adopt_steps", owner="known") == len(jobs) + 1
+    assert service.value("slurm_adopt_step_questions_total") == asked
     assert service.value("slurm_adopt_conf_reads_total") == 1
 
 
@@ -453,6 +455,8 @@ def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) ->
     expected = {"user": "alice", "uid": 1501, "from": "127.0.0.1", "service": "sshd", "phase": "account", "verdict": "allow",
                 "reason": "adopted", "job": job, "chosen": "only", "path": "resident", "pid": ends[0]["pid"]}  # fmt: skip
     assert {key: first[key] for key in expected} == expected
+    key = node.run("ssh-keygen -lf /root/.ssh/id_ed25519.pub").stdout.split()[1]
+    assert ends[0]["auth"] == ends[1]["auth"] == [f"publickey {key}"]
     assert node.path(AUDIT_FILE).stat().st_mode & 0o777 == 0o600
     rows = node.run(["slurm-adopt", "history", "--file", AUDIT_FILE, "--user", "alice"]).stdout.splitlines()
     assert [row.split()[-1] for row in rows[1:]] == ["logout", "job-ended"]

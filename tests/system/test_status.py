@@ -16,9 +16,13 @@ from lab.product import use_product
 OUT_OF_EVERYTHING = "for file in /sys/fs/cgroup/*/cgroup.procs; do echo $1 > $file; done 2>/dev/null; true"
 
 
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Node]:
-    with Node() as node:
+@pytest.fixture(
+    scope="module",
+    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
+    ids=lambda suite: suite or "host",
+)
+def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
+    with Node(suite=request.param) as node:
         use_product(node)
         yield node
 

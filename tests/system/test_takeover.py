@@ -23,7 +23,8 @@ LIMITS_CONF = f"alice - nofile {PAM_NOFILE}\nalice - memlock 64\nalice - core 0\
     ids=lambda suite: suite or "host",
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
-    settings = {"LaunchParameters": "ulimit_pam_adopt"}
+    # RLIMIT_RSS comes from the memory that the job was given: it must be a resource that is given
+    settings = {"LaunchParameters": "ulimit_pam_adopt", "SelectTypeParameters": "CR_Core_Memory"}
     with Node(suite=request.param, slurm=settings) as node:
         use_product(node)
         node.write("/etc/security/limits.conf", LIMITS_CONF)

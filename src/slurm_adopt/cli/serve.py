@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 
 from ..service.audit import AuditFault
 from ..service.serve import LOGIN_SOCKET, Service, Setup
@@ -14,6 +15,8 @@ from ..system.notify import take_listeners
 from .main import die
 
 DEFAULT_IDLE_EXIT_S = 90
+#: As in slurm-adopt.service. A session holds one, a login as many as its user has jobs; a shell's limit is 1024.
+DESCRIPTORS = 65536
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         marks_s = parse_marks(args.warn_before) if args.warn_before else ()
     except ValueError as error:
         die(f"--warn-before: {error}")
+    raise_descriptor_limit()
     setup = Setup(
         args.listen or "", idle_exit_s, args.metrics_file, not args.no_audit_journal, args.audit_file, marks_s
     )
@@ -78,3 +82,11 @@ def run(args: argparse.Namespace) -> int:
         die(str(fault))
     service.run()
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Use what the hard limit gives, so that no single user's logins can use the descriptors up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

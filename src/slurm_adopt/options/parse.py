@@ -44,6 +44,11 @@ class Options:
     profile: str
     problems: tuple[str, ...] = ()
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether the session gets more from its job than membership, SLURM_JOB_ID and X11."""
+        return self.rlimits != "keep" or self.export_env != "id" or self.runtime_dir != "none"
+
 
 def parse_options(args: Iterable[str]) -> Options:
     """The words after the module's name on a PAM line, as settings."""

@@ -3,9 +3,12 @@
 
     {"event": "login", "time": ..., "user": ..., "uid": ..., "from": ..., "service": ..., "phase": ..., "verdict": ...,
      "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "caller": ...,
-     "security": ..., "failed": [...]}
+     "security": ..., "auth": [...], "failed": [...]}
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
-     "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved"}
+     "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
+
+sshd tells how the user proved who he is in the session phase, so `auth` is in the line of the end; in that of the
+login only if the session phase is the one that decided.
 
 Rules of this file:
 1. Times are UTC, RFC 3339 with milliseconds. `where` is what the kernel shows, read after the decision.
@@ -16,6 +19,8 @@ Rules of this file:
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import json
 import os
 import stat
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from .metrics import Metrics
     from .notes import Decided
 
+#: AuthenticationMethods with more than this in a row do not exist.
+METHOD_CAP = 8
 IDENTIFIER = "slurm-adopt-audit"
 
 
@@ -86,9 +93,32 @@ def login_event(decided: Decided, path: str) -> dict[str, Any]:
         event["caller"] = decided.caller
     if decided.security:
         event["security"] = decided.security
+    auth = auth_methods(decided.auth)
+    if auth:
+        event["auth"] = auth
     if decided.failed:
         event["failed"] = list(decided.failed)
     return event
+
+
+def auth_methods(text: str) -> list[str]:
+    """sshd's SSH_AUTH_INFO_0 as words: `publickey SHA256:…` as ssh-keygen -l shows it, `password`, ….
+
+    A line is a method, for keys followed by the key's type and its base64 (sshd(8), ExposeAuthInfo).
+    """
+    methods = []
+    for line in text.splitlines()[:METHOD_CAP]:
+        words = line.split(" ")
+        if len(words) >= 3:
+            try:
+                digest = hashlib.sha256(binascii.a2b_base64(words[2])).digest()
+            except ValueError:
+                continue
+            shown = binascii.b2a_base64(digest, newline=False).decode().rstrip("=")
+            methods.append(f"{words[0]} SHA256:{shown}")
+        elif words[0]:
+            methods.append(words[0])
+    return methods
 
 
 def where_of(pid: int) -> str:

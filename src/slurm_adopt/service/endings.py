@@ -14,7 +14,7 @@ import time
 
 from ..model import ENDING
 from ..system.task import MS, sleep_until
-from .audit import stamp
+from .audit import auth_methods, stamp
 from .sessions import PROCESS_ENDED, UNOBSERVED
 
 TYPE_CHECKING = False
@@ -86,5 +86,6 @@ class Endings:
                 "start": stamp(session.began),
                 "seconds": round(max(0.0, when - session.began), 3),
                 "why": why,
+                "auth": auth_methods(session.auth),
             }
         )

@@ -4,13 +4,15 @@
 Used by the one-shot helper and by the resident service alike.
 
 Rules of this file:
-1. It never raises: whatever goes wrong has a reason code and the action that the site chose for it.
+1. Whatever goes wrong has a reason code and the action that the site chose for it. It raises nothing; but in the
+   resident service, for want of descriptors, which the helper does not lack.
 2. Facts first, one decision at a time, then its act; nothing is decided here.
 3. The reply leaves before the module's deadline; every wait below is bounded by it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -27,8 +29,6 @@ from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
-from .starting import await_start, find_starting
-from .takeover import is_wanted, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Answer:
         self.processes = login.processes
         self.caller_pid = login.caller_pid
         self.nodename = login.options.nodename
+        self.auth = login.request.auth
 
 
 class Login:
@@ -158,6 +159,11 @@ def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | No
         return (yield from _decide(login))
     except DeadlineExceeded:
         return _failure(login, "deadline", "")
+    except OSError as error:
+        if source is not None and error.errno in (errno.EMFILE, errno.ENFILE):
+            login.release()
+            raise  # somebody's many logins may hold all of the service's; the one-shot helper has its own
+        return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     except Exception as error:  # rule 1: a fault of ours is one more reason code, not a lost login
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     finally:
@@ -205,6 +211,8 @@ def _gather(login: Login) -> Task[str]:
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
+        from .starting import find_starting  # most logins find their job and do not pay for loading this
+
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
         login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
@@ -214,6 +222,8 @@ def _gather(login: Login) -> Task[str]:
 
 def _await_start(login: Login) -> Task[None]:
     """Wait for the user's job to start; what is found then takes the place of what was found before."""
+    from .starting import await_start, find_starting
+
     conf, options, uid = login.conf, login.options, login.request.uid
     assert conf is not None, "steps or prologs were found"
     begun_ns = time.monotonic_ns()
@@ -282,7 +292,7 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
     login.env = environment_of(job_id, extras.x11)
     step = login.found.of_job(job_id)
     assert step is not None
-    if is_wanted(login.options):
+    if login.options.takes_over:
         yield from _take_over(login, step, processes)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
@@ -293,6 +303,8 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
 
 def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> Task[None]:
     """The job's limits and variables."""
+    from .takeover import take_over
+
     conf, identity, options = login.conf, step.connection.identity, login.options
     assert conf is not None, "a step was found, so the configuration was read"
     assert identity is not None

@@ -52,6 +52,7 @@ class Decided:
     pid: int
     started: int
     failed: tuple[str, ...]
+    auth: str
 
 
 def decided_of(answer: Answer, seconds: float) -> Decided:
@@ -76,6 +77,7 @@ def decided_of(answer: Answer, seconds: float) -> Decided:
         carrier.pid if carrier else 0,
         carrier.started if carrier else 0,
         tuple(f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure),
+        answer.auth,
     )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
+import resource
 import signal
 import time
 
@@ -47,6 +48,7 @@ SESSIONS_FILE = "/run/slurm-adopt/sessions"
 NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
 #: How old the written numbers may be.
 WRITE_NS = 5_000 * MS
+DESCRIPTORS = 65536
 WARM_UP_NS = 10_000 * MS
 
 
@@ -96,6 +98,7 @@ class Service:
     def run(self) -> None:
         """Serve until stopped or idle."""
         self._take_signals()
+        _raise_descriptors()
         if self._watches:
             self.sessions.restore(SESSIONS_FILE)
         self._take_notes()
@@ -222,7 +225,14 @@ class Service:
 
 def _session(decided: Decided) -> Session:
     who = (decided.pid, decided.started, decided.user, decided.uid)
-    return Session(*who, decided.job, decided.source, decided.nodename, decided.when)
+    return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
+
+
+def _raise_descriptors() -> None:
+    """As many descriptors as the unit allows itself: the usual soft limit of 1024 is that of select()."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _attempt(act: Callable[[], None]) -> None:

@@ -35,7 +35,9 @@ LOGOUT, PROCESS_ENDED, UNOBSERVED = "logout", "process-ended", "unobserved"
 
 @record
 class Session:
-    """`began` is in seconds since 1970, `started` the process's start in clock ticks since boot."""
+    """`began` is in seconds since 1970, `started` the process's start in clock ticks since boot.
+
+    `auth` is sshd's SSH_AUTH_INFO_0, which is complete in the session phase only."""
 
     pid: int
     started: int
@@ -45,6 +47,7 @@ class Session:
     source: str
     nodename: str
     began: float
+    auth: str
 
 
 class Sessions:

@@ -2,7 +2,7 @@
 """What a session takes over from its job beyond membership, if the site asks for it: limits and variables.
 
 Rules of this file:
-1. With the default options nothing here runs or is loaded.
+1. With the default options (`Options.takes_over` is false) nothing here runs or is loaded.
 2. It adds to a login that is in its job already; it never refuses one.
 """
 
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from ..system.task import Task
 
     Variables = tuple[tuple[str, str], ...]
-
-
-def is_wanted(options: Options) -> bool:
-    """Whether the options ask for anything of this."""
-    return options.runtime_dir == "user" or _asks_steps(options)
 
 
 def _asks_steps(options: Options) -> bool:

@@ -152,6 +152,8 @@ def connect_step(path: str, owners: tuple[int, ...], deadline_ns: int) -> Task[S
     except DeadlineExceeded:
         raise StepFault(STEP_SILENT, "slurmstepd's backlog is full") from None
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            raise  # our own lack says nothing about the step
         raise _fault(error) from None
     connection = StepConnection(socket, deadline_ns)
     try:

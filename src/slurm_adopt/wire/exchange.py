@@ -63,6 +63,7 @@ class LoginRequest:
     args: tuple[str, ...] = ()
     connections: tuple[Connection, ...] = ()
     chosen: str = ""
+    auth: str = ""
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -109,6 +110,7 @@ def encode_request(request: LoginRequest) -> bytes:
         ("TTY", request.tty),
         ("JOB", request.job),
         ("CHOSEN", request.chosen),
+        ("AUTH", request.auth),
     ]
     fields += [(f"ARG{index}", arg) for index, arg in enumerate(request.args)]
     for index, conn in enumerate(request.connections):
@@ -132,6 +134,7 @@ def decode_request(packet: bytes) -> LoginRequest:
         args=family_of(fields, "ARG", ARG_CAP),
         connections=tuple(_connection(text) for text in family_of(fields, "CONN", CONNECTION_CAP)),
         chosen=text_of(fields, "CHOSEN", ""),
+        auth=text_of(fields, "AUTH", ""),
     )
 
 

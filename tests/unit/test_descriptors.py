@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No descriptor left in the service, because somebody has many logins: no reason to refuse somebody else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
+from slurm_adopt.service.login import decide_login
+from slurm_adopt.system.stepd import connect_step
+from slurm_adopt.system.task import run
+from slurm_adopt.wire.exchange import LoginRequest
+
+NOFILE = resource.RLIMIT_NOFILE
+
+
+@pytest.fixture
+def _none_left() -> Iterator[None]:
+    limits = resource.getrlimit(NOFILE)
+    resource.setrlimit(NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(NOFILE, limits)
+
+
+class Empty:
+    """A `StepSource` of a service that cannot open anything."""
+
+    def read_conf(self, deadline_ns: int) -> object:
+        yield from connect_step("/nowhere", (0,), deadline_ns)
+
+
+@pytest.mark.usefixtures("_none_left")
+def test_descriptors__lack_of_them_is_not_the_steps_fault() -> None:
+    with pytest.raises(OSError, match="Too many open files") as error:
+        run(connect_step("/nowhere", (0,), time.monotonic_ns() + 10**9))
+    assert error.value.errno == errno.EMFILE
+
+
+@pytest.mark.usefixtures("_none_left")
+def test_descriptors__without_any_the_service_leaves_it_to_the_helper() -> None:
+    request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "bob", 1502, args=("profile=strict",))
+    with pytest.raises(OSError, match="Too many open files"):
+        run(decide_login(request, os.getpid(), Empty()))  # type: ignore[arg-type]
+
+
+def test_descriptors__service_takes_what_the_hard_limit_gives() -> None:
+    before = resource.getrlimit(NOFILE)
+    try:
+        resource.setrlimit(NOFILE, (64, before[1]))
+        raise_descriptor_limit()
+        assert resource.getrlimit(NOFILE) == (min(DESCRIPTORS, before[1]), before[1])
+    finally:
+        resource.setrlimit(NOFILE, before)
