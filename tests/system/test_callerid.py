@@ -179,12 +179,14 @@ def test_callerid__with_old_versions_the_user_asks(cluster: Cluster) -> None:
             argv = ["/usr/bin/python3", "-I", "-S", "-c", ASK, addresses[0], port, addresses[1], str(version), uid]
             return node.run(argv).stdout.strip()
 
-        for version in (36, 37):
-            assert ask(version, "alice") == str(job)
-            assert ask(version, "bob") == "None"
-        # bound to the message, and so asked as root, who is told whose job it is not
-        assert ask(38, "bob") == str(job)
-        connection.communicate("")
+        try:
+            for version in (36, 37):
+                assert ask(version, "alice") == str(job)
+                assert ask(version, "bob") == "None"
+            # bound to the message, and so asked as root, who is told whose job it is not
+            assert ask(38, "bob") == str(job)
+        finally:
+            connection.kill()
 
 
 def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -> None:
@@ -193,11 +195,13 @@ def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -
     node = cluster["node2"]
     with cluster.login.popen(["python3", "-c", LISTENER], "bob", stdout=subprocess.PIPE) as listener:
         assert listener.stdout is not None
-        assert listener.stdout.readline() == "listening\n"
-        mark = node.log_mark()
-        assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newest
-        assert "caller=caller-not-a-node" in account_line(node, mark)
-        listener.kill()
+        try:
+            assert listener.stdout.readline() == "listening\n"
+            mark = node.log_mark()
+            assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newest
+            assert "caller=caller-not-a-node" in account_line(node, mark)
+        finally:
+            listener.kill()
         assert listener.stdout.read() == ""
 
 
