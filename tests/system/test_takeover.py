@@ -155,6 +155,13 @@ def test_takeover__export_env_job_gives_what_holds_for_the_job(node: Node) -> No
     assert not {"LD_PRELOAD", "MYSECRET"} & set(variables)
 
 
+def test_takeover__export_env_none_leaves_no_trace_of_slurm(node: Node) -> None:
+    """The account phase needs SLURM_JOB_ID to tell the session phase the job; the session does not see it."""
+    submit_with(node, GPUS)
+    use_strict_lines(node, f"{STRICT} export_env=none greeting=on")
+    assert not [name for name in variables_of_login(node) if name.startswith("SLURM")]
+
+
 def test_takeover__export_env_of_a_list(node: Node) -> None:
     submit_with(node, GPUS)
     use_strict_lines(node, f"{STRICT} export_env=CUDA_VISIBLE_DEVICES,SLURM_JOB_PARTITION")

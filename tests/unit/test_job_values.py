@@ -30,13 +30,13 @@ def test_job_values__not_of_the_job(name: str) -> None:
     assert not matches(name, JOB_NAMES)
 
 
-@pytest.mark.parametrize("value", ["id", "job", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS,OMP_NUM_THREADS,TMPDIR"])
+@pytest.mark.parametrize("value", ["none", "id", "job", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS,OMP_NUM_THREADS,TMPDIR"])
 def test_job_values__values_of_export_env(value: str) -> None:
     assert parse_options([f"export_env={value}"]).problems == ()
 
 
 @pytest.mark.parametrize(
-    "value", ["", "none", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","]
+    "value", ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","]
 )
 def test_job_values__a_bad_list_exports_the_id_alone(value: str) -> None:
     options = parse_options([f"export_env={value}"])

@@ -47,7 +47,7 @@ class Options:
     @property
     def takes_over(self) -> bool:
         """Whether the session gets more from its job than membership, SLURM_JOB_ID and X11."""
-        return self.rlimits != "keep" or self.export_env != "id" or self.runtime_dir != "none"
+        return self.rlimits != "keep" or self.export_env not in ("id", "none") or self.runtime_dir != "none"
 
 
 def parse_options(args: Iterable[str]) -> Options:

@@ -112,12 +112,18 @@ class Login:
         if self.options.greeting and verdict.chosen and self.facts.phase == "account":
             # the session phase tells it, in a process that knows nothing of this one but the PAM environment
             self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
-        reply = compose(
-            self.facts, self.options, verdict, self.env, kinds, detail or self.remark, self.greeting(verdict)
-        )
+        words = (detail or self.remark, self.greeting(verdict))
+        reply = compose(self.facts, self.options, verdict, self.env, kinds, *words, self.unset())
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
         return Answer(reply, fds, self, verdict)
+
+    def unset(self) -> tuple[str, ...]:
+        """What the account phase has left for the session phase, and the session is not to see."""
+        if self.facts.phase != "open_session":
+            return ()
+        chosen = (CHOSEN_VARIABLE,) if self.options.greeting else ()
+        return (*chosen, "SLURM_JOB_ID") if self.options.export_env == "none" else chosen
 
     def greeting(self, verdict: Verdict) -> str:
         """The line for the user, if the site wants one and this is the phase in which it is said."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _asks_steps(options: Options) -> bool:
-    return options.rlimits == "job" or options.export_env != "id"
+    return options.rlimits == "job" or options.export_env not in ("id", "none")
 
 
 def take_over(
