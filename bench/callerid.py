@@ -73,8 +73,8 @@ def answers(_: Cluster) -> Iterator[None]:
 @contextmanager
 def drops_packets(cluster: Cluster) -> Iterator[None]:
     """Behind a firewall."""
-    chain = "add table inet bench; add chain inet bench in { type filter hook input priority 0; }"
-    cluster["node1"].run(["nft", f"{chain}; add rule inet bench in tcp dport {SLURMD_PORT} drop"])
+    chain = "add table inet bench; add chain inet bench inbound { type filter hook input priority 0; }"
+    cluster["node1"].run(["nft", f"{chain}; add rule inet bench inbound tcp dport {SLURMD_PORT} drop"])
     try:
         yield
     finally:

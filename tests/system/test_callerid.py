@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ AUTHPRIV_WARNING = 10 * 8 + 4
 #: node1's slurmd listens here
 PORT = 7018
 #: What a login may take beside the wait, with the machine busy.
-SLACK_MS = 400
+SLACK_MS = 800
 SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
 #: takes every connection, says nothing, and counts them
@@ -59,8 +58,11 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
 
 
 def answers(node: Node) -> bool:
-    """Not 20.11.4 on Linux 6: its slurmd reads garbage for the inode ("network_callerid matched ... with inode
-    140346078919720" in its log), so that its authentic answer is always: none of my jobs."""
+    """Whether its slurmd finds a connection's process every time.
+
+    20.11.4 on Linux 6 often does not: it reads garbage for the inode ("network_callerid matched ... with inode
+    140346078919720" in its log, seen whoever asks), and its authentic answer is then: of no job.
+    """
     return node.slurm_release >= (22, 5)
 
 
@@ -90,8 +92,8 @@ def test_callerid__a_login_lands_in_the_job_it_comes_from(cluster: Cluster, vers
             inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", source, *ssh]
             landed = job_of(cluster.login.run(inside, user="alice", check=False))
             line = account_line(cluster[target], mark)
-            if not answers(cluster[source]):
-                assert (landed, "caller=unknown ms=" in line) == (newest, True)
+            if not answers(cluster[source]) and "caller=unknown" in line:
+                assert landed == newest
                 continue
             assert landed == job
             assert f"job={job} chosen=caller" in line
@@ -211,10 +213,10 @@ def test_callerid__a_silent_slurmd_costs_its_budget_and_no_more(cluster: Cluster
     node = cluster["node2"]
     cluster["node1"].run("pkill -STOP -x slurmd")
     mark = node.log_mark()
-    started = time.monotonic()
     assert job_of(cluster.ssh("alice", "node1", "node2", WHERE)) == newest
-    assert time.monotonic() - started < 5
-    assert "caller=caller-silent" in account_line(node, mark)
+    line = account_line(node, mark)
+    assert "caller=caller-silent" in line
+    assert took_ms(line) < 1000 + SLACK_MS
 
 
 def test_callerid__a_slurmd_that_is_down(cluster: Cluster) -> None:
@@ -300,8 +302,8 @@ def drop(machine: Node, port: int) -> None:
     machine.run(
         [
             "nft",
-            f"add table inet lab; add chain inet lab in {{ type filter hook input priority 0; }}; "
-            f"add rule inet lab in tcp dport {port} drop",
+            f"add table inet lab; add chain inet lab inbound {{ type filter hook input priority 0; }}; "
+            f"add rule inet lab inbound tcp dport {port} drop",
         ]
     )
 
