@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from bench.__main__ import main
 from bench.report import RESULTS
 
