@@ -48,7 +48,9 @@ def forked() -> Iterator[int]:
 
 
 def adopted_of(pid: int, connections: tuple[Connection, ...], rhost: str) -> list[int]:
-    request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "alice", 1501, rhost, connections=connections)
+    request = LoginRequest(
+        "account", time.monotonic_ns() + 10**9, "sshd", "alice", 1501, rhost, connections=connections
+    )
     return [process.pid for process in Login(request, pid, Scan()).find_processes()]
 
 
