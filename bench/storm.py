@@ -36,8 +36,8 @@ Logins of {users} users at once, half of whom have a job on the node, beside {hu
 admitted: the session is in the extern step of the user's own job. Wall time: median over the storms
 (lowest-highest); p50 and p95 of a login from the client's start to its end. Most of it is `sshd` and `ssh` themselves,
 on the node's CPUs.
-*Wrong* may be a lack of time: our module denies a login that is not decided within `timeout=` (5 s), the original lets it
-wait; the reasons tell. *Resident* is the service as installed: should it be busy, the one-shot helper answers.
+*Wrong* may be a lack of time: our module denies a login that is not decided within `timeout=` (5 s), the original lets
+it wait; the reasons tell. *Resident* is the service as installed: should it be busy, the one-shot helper answers.
 
 With five `slurmstepd`s of the other user stopped (SIGSTOP) the original module waits for them for ever: it gets {few}
 logins and {limit:g} s; *undecided* are the ones that still waited then.
