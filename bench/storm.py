@@ -29,13 +29,15 @@ HEAD = (
     "p50, ms",
     "p95, ms",
     "p50 / original",
+    "our reasons to deny",
 )
 TEXT = """\
 Logins of {users} users at once, half of whom have a job on the node, beside {hung} jobs of another user. Rightly
 admitted: the session is in the extern step of the user's own job. Wall time: median over the storms
 (lowest-highest); p50 and p95 of a login from the client's start to its end. Most of it is `sshd` and `ssh` themselves,
 on the node's CPUs.
-*Resident* is the service as installed: should it be busy, the one-shot helper answers.
+*Wrong* may be a lack of time: our module denies a login that is not decided within `timeout=` (5 s), the original lets
+it wait; the reasons tell. *Resident* is the service as installed: should it be busy, the one-shot helper answers.
 
 With five `slurmstepd`s of the other user stopped (SIGSTOP) the original module waits for them for ever: it gets {few}
 logins and {limit:g} s; *undecided* are the ones that still waited then.
@@ -93,6 +95,8 @@ def _storms(node: Node, jobs: dict[str, int], hung: int, options: Options) -> li
         by_service = sum(storm["by service"] for storm in storms)
         counts = {name: outcomes[name] for name in OUTCOMES}
         rows.append({"hung": hung, "stack": stack, "outcomes": counts, "by service": by_service, "wall": walls})
+        denials: Counter[str] = sum((storm["denials"] for storm in storms), Counter())
+        rows[-1]["denials"] = dict(denials.most_common())
         rows[-1]["latency"] = summarise(latencies[stack])
         if stack != "original" and not hung:
             rows[-1]["ratio"] = ratio(latencies[stack], latencies["original"], 0)
@@ -105,10 +109,14 @@ def _storm(node: Node, stack: str, jobs: dict[str, int], logins: int, limit_s: f
     users = [list(jobs)[number % len(jobs)] for number in range(logins)]
     before = _decided_by_service(node)
     argv = ["/usr/bin/python3", "/run/bench/logins.py", "storm", str(SSH_PORT), str(limit_s), *users]
+    mark = node.log_mark()
     begin = time.monotonic()
     logged_in = json.loads(node.run(argv, timeout=limit_s + 60).stdout)
+    wall = time.monotonic() - begin
+    reasons = re.findall(r"verdict=deny reason=([a-z-]+)", "\n".join(node.log_since(mark)))
     return {
-        "wall": time.monotonic() - begin,
+        "wall": wall,
+        "denials": Counter(reasons),
         "latencies": [elapsed for _, elapsed, _, _ in logged_in],
         "outcomes": Counter(_outcome(jobs[user], code, text) for user, _, code, text in logged_in),
         "by service": _decided_by_service(node) - before,
@@ -145,6 +153,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{latency.p95:.0f}",
         "{:.2f} ({:.2f}-{:.2f})".format(*row["ratio"]) if "ratio" in row else "",
     ]
+    times.append(", ".join(f"{reason} {count}" for reason, count in row["denials"].items()))
     return list(map(str, [row["hung"], row["stack"], sum(counts), *counts, row["by service"], *times]))
 
 
