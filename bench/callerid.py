@@ -1,39 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench.callerid`: a login from a job on one node to another node, our module beside Debian's C module.
-
-Real ssh, end to end, between two isolated nodes of one cluster; the user has two jobs on both. Three sources: one whose
-slurmd answers, one behind a firewall that drops packets, one whose slurmd accepts connections and says nothing.
-Writes `bench/results/callerid.md` and `callerid.json`.
-"""
+"""Logins from a job on one node to another node: caller ID, with sources that answer and sources that do not."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import re
 import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
-from bench.rig import start_service
+from bench.report import Goal, Options, Report, describe, table
+from bench.rig import NAMES, SSH_PORT, WrongAnswer, install_drivers, measure, resident_service, ssh_server, use_stack
 from bench.stats import ratio, summarise
 from lab.cluster import Cluster
-from lab.product import install_product
+from lab.node import Node
 
-RESULTS = Path(__file__).parent / "results"
-#: Each as its documentation recommends it: the original has nothing for the session stack.
-ORIGINAL = "action_adopt_failure=deny action_generic_failure=deny"
-STRICT = "pam_slurm_adopt.so profile=strict"
-NAMES = ("none", "original", "oneshot", "resident")
-#: Runs in a job on the first node: one ssh per line on stdin; milliseconds and what it said on stdout.
+USER = "alice"
+SLURMD_PORT = 6818
+#: One of them takes the original module ten seconds.
+SLOW_ROUNDS = 5
+SSH_ROUNDS = 30
+TEXT = """\
+alice has two jobs on two nodes of one cluster, and goes from within the older one on node1 to node2. Milliseconds,
+median (quartiles); all of a row was measured in turn, both tables in one run. Ratios are of the time added to *none*
+(`pam_permit.so` in the module's place), with the 90 % interval.
+
+`pam_acct_mgmt()` alone, the source answering; all of them end in the job that the login comes from:
+
+{calls}
+
+The whole `ssh` command. *Right*: logins that landed in the job they come from if the source answers, else in the newest
+(original, one-shot, resident). *First*: the resident service's first login, which finds out that the source does not
+answer; it is not asked again for a minute.
+
+{logins}"""
+#: In the job, on node1: the other end of a connection that the measured process holds.
+LISTENER = """
+import socket
+server = socket.create_server(("", 0), backlog=64)
+print(server.getsockname()[1], flush=True)
+held = []
+while True:
+    held = [*held[-20:], server.accept()]
+"""
+#: In slurmd's place: accepts and says nothing.
+MUTE = f"""
+import socket
+server = socket.create_server(("", {SLURMD_PORT}), backlog=64)
+print("ready", flush=True)
+held = []
+while True:
+    held.append(server.accept())
+"""
+#: In the job, on node1: one ssh for each line that comes.
 DRIVER = """
 import subprocess, sys, time
-command = ["ssh", "-o", "BatchMode=yes", "node2", "cat /proc/self/cgroup | tr '\\\\n' ' '"]
+command = ["ssh", "-p", sys.argv[1], "-o", "BatchMode=yes", "node2", "cat /proc/self/cgroup | tr '\\\\n' ' '"]
 for _ in sys.stdin:
     start = time.perf_counter_ns()
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
@@ -41,29 +65,16 @@ for _ in sys.stdin:
 """
 
 
-@dataclass
-class Situation:
-    """What the source does; `sought` is how the right job is called in the report."""
-
-    name: str
-    sought: str
-    set_up: Callable[[Cluster], AbstractContextManager[None]]
-    rounds: int
-    times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    right: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    #: the resident service's first login, before it knows the source
-    first_ms: float = 0
-
-
 @contextmanager
-def answering(_: Cluster) -> Iterator[None]:
+def answers(_: Cluster) -> Iterator[None]:
     yield
 
 
 @contextmanager
-def dropping(cluster: Cluster) -> Iterator[None]:
-    chain = "add table inet bench; add chain inet bench in { type filter hook input priority 0; }"
-    cluster["node1"].run(["nft", f"{chain}; add rule inet bench in tcp dport 6818 drop"])
+def drops_packets(cluster: Cluster) -> Iterator[None]:
+    """Behind a firewall."""
+    chain = "add table inet bench; add chain inet bench inbound { type filter hook input priority 0; }"
+    cluster["node1"].run(["nft", f"{chain}; add rule inet bench inbound tcp dport {SLURMD_PORT} drop"])
     try:
         yield
     finally:
@@ -71,144 +82,150 @@ def dropping(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def silent(cluster: Cluster) -> Iterator[None]:
-    """Stopped: the kernel accepts for slurmd, up to its backlog."""
-    pid = cluster["node1"].read("/run/slurmd.pid").strip()
-    cluster["node1"].run(["kill", "-STOP", pid])
+def stays_silent(cluster: Cluster) -> Iterator[None]:
+    """Something else on slurmd's port accepts and says nothing."""
+    node = cluster["node1"]
+    node.slurmd.stop()
     try:
-        yield
+        with node.popen(["python3", "-c", MUTE], "bob", stdout=subprocess.PIPE) as mute:
+            try:
+                assert mute.stdout is not None
+                assert mute.stdout.readline() == "ready\n"
+                yield
+            finally:
+                mute.kill()
     finally:
-        cluster["node1"].run(["kill", "-CONT", pid])
+        node.slurmd.start()
+        cluster.ctl.wait_idle()
 
 
-class Bench:
-    """The cluster, alice's two jobs on both nodes, and a driver in the older one."""
+@dataclass(frozen=True)
+class Situation:
+    """What the source's slurmd does, and whether the caller's job can be known."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.target = cluster["node2"]
-        install_product(self.target)
+    name: str
+    set_up: Callable[[Cluster], AbstractContextManager[None]]
+    known: bool
+
+
+SITUATIONS = (
+    Situation("answers", answers, True),
+    Situation("drops packets", drops_packets, False),
+    Situation("accepts, says nothing", stays_silent, False),
+)
+
+
+def run(options: Options) -> Report:
+    with Cluster(options.suite) as cluster:
+        node = cluster["node2"]
+        install_drivers(node)
+        ssh_server(node)
+        node.write("/etc/ssh/bench_keys", node.read(f"/home/{USER}/.ssh/id_ed25519.pub"))
         both = ["node1", "node2"]
-        self.older, self.newest = cluster.allocate("alice", both), cluster.allocate("alice", both)
-        cluster["node1"].write("/run/bench/driver.py", DRIVER)
-        argv = ["srun", f"--jobid={self.older}", "--overlap", "-N1", "-n1", "-w", "node1", "python3"]
-        self.driver = cluster.login.popen(
-            [*argv, "/run/bench/driver.py"], "alice", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def use(self, name: str) -> None:
-        """Put a module into sshd's PAM file, which sshd reads at each login."""
-        lines = {
-            "none": "required pam_permit.so",
-            "original": f"required {self.target.original_module} {ORIGINAL}",
-            "oneshot": f"required {STRICT} mode=oneshot",
-            "resident": f"required {STRICT} mode=service",
-        }
-        session = [lines[name]] if name in ("oneshot", "resident") else []
-        self.target.pam("sshd", account=[lines[name]], session=session)
-
-    def login(self) -> tuple[float, int]:
-        """(milliseconds, job that it landed in or 0) of one ssh from the older job to the other node."""
-        assert self.driver.stdin is not None
-        assert self.driver.stdout is not None
-        self.driver.stdin.write("go\n")
-        self.driver.stdin.flush()
-        took_ms, code, said = (self.driver.stdout.readline() or "0 1 -").split(" ", 2)
-        if code != "0":
-            sys.exit(f"a login failed: {said}\n{self.target.diagnose()}")
-        job = re.search(r"/job_(\d+)/", said)
-        return float(took_ms), int(job[1]) if job else 0
-
-    def measure(self, situation: Situation) -> None:
-        """One login of each kind per round, in turn; the resident service starts with an empty memory."""
-        sought = self.older if situation.sought == "caller's" else self.newest
-        service = start_service(self.target)
-        try:
-            with situation.set_up(self.cluster):
-                self.use("resident")
-                situation.first_ms, _ = self.login()
-                for _ in range(situation.rounds):
-                    for name in NAMES:
-                        self.use(name)
-                        took_ms, job = self.login()
-                        situation.times[name].append(took_ms)
-                        situation.right[name] += job == sought
-        finally:
-            service.terminate()
-            service.wait(10)
-
-
-def added(situation: Situation, name: str) -> list[float]:
-    """Milliseconds that a module adds to a login without any."""
-    base_ms = summarise(situation.times["none"]).median
-    return [took_ms - base_ms for took_ms in situation.times[name]]
-
-
-def table(situations: list[Situation]) -> str:
-    """Added time by situation and module as markdown."""
-    head = ["source's slurmd", "rounds", "without a module", "original", "one-shot", "resident"]
-    head += ["resident's first", "one-shot / original", "resident / original", "in the right job (o., one-shot, res.)"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for one in situations:
-        base = summarise(one.times["none"])
-        cells = [one.name, str(one.rounds), str(base)]
-        cells += [str(summarise(added(one, name))) for name in NAMES[1:]]
-        cells.append(f"{one.first_ms - base.median:.1f}")
-        for name in ("oneshot", "resident"):
-            cells.append("{:.3f} ({:.3f}-{:.3f})".format(*ratio(one.times[name], one.times["original"], base.median)))
-        cells.append(", ".join(str(one.right[name]) for name in NAMES[1:]))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def report(about: dict[str, str], situations: list[Situation]) -> str:
-    """The whole result as a document."""
-    what = ", ".join(f"{key} {value}" for key, value in about.items())
-    return (
-        "# Logins from node to node: caller ID\n\n"
-        "A user with two jobs on two nodes goes from within the older job on node1 to node2 with ssh. Milliseconds for\n"
-        "the whole ssh command without a module, and what each module adds to that: median (quartiles). All of it was\n"
-        "measured in one run on one cluster, the kinds in turn; ratios are of added time, with the 90 % interval. The\n"
-        "right job is the one that the login comes from if the source answers, else the newest.\n\n"
-        "*Resident's first* is the first login after the service's start. What it adds to later ones does not depend on\n"
-        "a source that does not answer: that is not asked again for a minute.\n\n"
-        f"{what}\n\n{table(situations)}\n"
+        jobs = (cluster.allocate(USER, both), cluster.allocate(USER, both))
+        calls = _calls(cluster, jobs[0], options.rounds)
+        print("  ", *_call_cells(calls), sep="  ", flush=True)
+        rows = [calls]
+        with _in_job(cluster, jobs[0], DRIVER, str(SSH_PORT)) as driver:
+            for situation in SITUATIONS:
+                rounds = min(options.rounds, SSH_ROUNDS if situation.known else SLOW_ROUNDS)
+                rows.append(_logins(cluster, driver, situation, jobs, max(2, rounds)))
+                print("  ", *_login_cells(rows[-1]), sep="  ", flush=True)
+        about = describe(node, rounds=options.rounds)
+    ratios = ["one-shot / original", "resident / original"]
+    text = TEXT.format(
+        calls=table([*NAMES, *ratios], [_call_cells(calls)]),
+        logins=table(["source's slurmd", *NAMES, "first", *ratios, "right"], [_login_cells(row) for row in rows[1:]]),
     )
+    return Report("callerid", "Logins from node to node", about, text, rows, _goals(rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench.callerid", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=40, help="logins of each kind, source answering (%(default)s)")
-    parser.add_argument("--slow-rounds", type=int, default=5, help="the same, source not answering (%(default)s)")
-    parser.add_argument("--suite", default=None, help="Debian release of the nodes")
-    args = parser.parse_args()
-    situations = [
-        Situation("answers", "caller's", answering, args.rounds),
-        Situation("drops packets", "newest", dropping, args.slow_rounds),
-        Situation("accepts, stays silent", "newest", silent, args.slow_rounds),
+@contextmanager
+def _in_job(cluster: Cluster, job: int, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python script in a step of the job on node1."""
+    argv = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", "node1", "python3", "-u", "-c", script]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = cluster.login.popen([*argv, *arguments], USER, **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _calls(cluster: Cluster, job: int, rounds: int) -> dict[str, Any]:
+    """pam_acct_mgmt() of a process on node2 whose connection's other end is in the job on node1."""
+    node = cluster["node2"]
+    with _in_job(cluster, job, LISTENER) as listener, resident_service(node):
+        assert listener.stdout is not None
+        port = int(listener.stdout.readline())
+        found = measure(node, USER, rounds, source=(cluster.address("node1"), port))
+    for name in NAMES:
+        if any(found[f"code of {name}"]):
+            raise WrongAnswer(f"pam_acct_mgmt() with {name} refused")
+    return _row({name: found[name] for name in NAMES})
+
+
+def _logins(
+    cluster: Cluster, driver: subprocess.Popen[str], situation: Situation, jobs: tuple[int, int], rounds: int
+) -> dict[str, Any]:
+    """Real logins with each module in turn; the resident service starts with an empty memory."""
+    node = cluster["node2"]
+    times: dict[str, list[float]] = defaultdict(list)
+    right = dict.fromkeys(NAMES, 0)
+    with situation.set_up(cluster), resident_service(node):
+        use_stack(node, "resident")
+        first_ms, _ = _login(driver, node)
+        for _ in range(rounds):
+            for name in NAMES:
+                use_stack(node, name)
+                took_ms, landed = _login(driver, node)
+                times[name].append(took_ms)
+                right[name] += landed == jobs[0 if situation.known else 1]
+    base_ms = summarise(times["none"]).median
+    shares = {name: f"{right[name]}/{rounds}" for name in NAMES[1:]}
+    return {"source": situation.name, **_row(times), "first_ms": first_ms - base_ms, "right": shares}
+
+
+def _login(driver: subprocess.Popen[str], node: Node) -> tuple[float, int]:
+    """(milliseconds, the job that it landed in or 0)."""
+    assert driver.stdin is not None
+    assert driver.stdout is not None
+    driver.stdin.write("go\n")
+    driver.stdin.flush()
+    took_ms, code, said = (driver.stdout.readline() or "0 1 -").split(" ", 2)
+    if code != "0":
+        raise WrongAnswer(f"ssh ended with {code}: {said}\n{node.diagnose()}")
+    job = re.search(r"/job_(\d+)/", said)
+    return float(took_ms), int(job[1]) if job else 0
+
+
+def _row(times: dict[str, list[float]]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: summarise(values) for name, values in times.items()}
+    for name in ("oneshot", "resident"):
+        row[f"{name}/original"] = ratio(times[name], times["original"], row["none"].median)
+    return row
+
+
+def _ratios(row: dict[str, Any]) -> list[str]:
+    return ["{:.3f} ({:.3f}-{:.3f})".format(*row[f"{name}/original"]) for name in ("oneshot", "resident")]
+
+
+def _call_cells(row: dict[str, Any]) -> list[str]:
+    return [*(str(row[name]) for name in NAMES), *_ratios(row)]
+
+
+def _login_cells(row: dict[str, Any]) -> list[str]:
+    measured = [str(row[name]) for name in NAMES]
+    return [row["source"], *measured, f"{row['first_ms']:.0f}", *_ratios(row), ", ".join(row["right"].values())]
+
+
+def _goals(rows: Sequence[dict[str, Any]]) -> list[Goal]:
+    calls, _, drops, silent = rows
+    added_ms = [row["resident"].median - row["none"].median for row in (drops, silent)]
+    return [
+        Goal("Caller ID with a source that answers, resident / original", calls["resident/original"][0], 0.8),
+        Goal("A source that drops packets, resident / original", drops["resident/original"][0], 0.05),
+        Goal("A source that stays silent, resident / original", silent["resident/original"][0], 0.05),
+        Goal("What a source that does not answer adds, once known", max(added_ms), 100, " ms"),
     ]
-    with Cluster(args.suite) as cluster:
-        bench = Bench(cluster)
-        for situation in situations:
-            bench.measure(situation)
-            print(table([situation]).splitlines()[-1], flush=True)
-        bench.driver.kill()
-        node = bench.target
-        about = {
-            "slurm": node.slurm_version,
-            "openssh": node.run("ssh -V 2>&1").stdout.split(",")[0],
-            "python": node.run(["/usr/bin/python3", "-V"]).stdout.split()[1],
-            "kernel": platform.release().split("-")[0],
-            "cgroup": f"v{node.tree.version}",
-        }
-    rows = [
-        {"source": one.name, "first_ms": one.first_ms, "times_ms": one.times, "right": one.right} for one in situations
-    ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "callerid.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
-    (RESULTS / "callerid.md").write_text(report(about, situations))
-    print(f"written: {RESULTS}/callerid.md, callerid.json")
-
-
-if __name__ == "__main__":
-    main()

@@ -56,18 +56,23 @@ def module_lines(node: Node) -> dict[str, str]:
 def measured_node(suite: str | None) -> Iterator[Node]:
     """A node with both modules and the drivers installed."""
     with Node(suite) as node:
-        install_product(node)
-        for name, libraries in (("pamtime", ["-lpam"]), ("floor", [])):
-            driver = cache_dir() / "builds" / name
-            subprocess.run(["cc", "-O2", "-o", driver, HERE / f"{name}.c", *libraries], check=True)
-            node.install(driver, f"/run/bench/{name}", 0o755)
-        node.write("/run/bench/bare.py", BARE_PYTHON)
-        for script in ("logins", "flows"):
-            node.install(HERE / f"{script}.py", f"/run/bench/{script}.py")
-        for name, line in module_lines(node).items():
-            stack = f"account {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
-            node.write(f"/etc/pam.d/bench-{name}", stack)
+        install_drivers(node)
         yield node
+
+
+def install_drivers(node: Node) -> None:
+    """Both modules, each behind a PAM service of its own, and the programs that measure."""
+    install_product(node)
+    for name, libraries in (("pamtime", ["-lpam"]), ("floor", [])):
+        driver = cache_dir() / "builds" / name
+        subprocess.run(["cc", "-O2", "-o", driver, HERE / f"{name}.c", *libraries], check=True)
+        node.install(driver, f"/run/bench/{name}", 0o755)
+    node.write("/run/bench/bare.py", BARE_PYTHON)
+    for script in ("logins", "flows"):
+        node.install(HERE / f"{script}.py", f"/run/bench/{script}.py")
+    for name, line in module_lines(node).items():
+        stack = f"account {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
+        node.write(f"/etc/pam.d/bench-{name}", stack)
 
 
 @contextlib.contextmanager
@@ -78,8 +83,9 @@ def resident_service(node: Node) -> Iterator[int]:
         wait_for(lambda: node.path(SOCKET).exists(), "the service's socket")
         yield next(p.pid for p in node.processes("root") if p.command.endswith(f"serve --listen {SOCKET}"))
     finally:
-        carrier.kill()  # the service goes with it
+        carrier.kill()  # the service goes with it, its socket does not
         carrier.wait()
+        node.path(SOCKET).unlink(missing_ok=True)
 
 
 def ssh_server(node: Node, **lines: str) -> Sshd:

@@ -190,6 +190,7 @@ ELSEWHERE = (
     Other("caller-foreign", "Caller ID names a job that is not the user's", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_job_of_somebody_else_is_never_joined"),
     Other("caller-not-a-node", "The login comes from an address of no node (a login node, a laptop)", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_listener_on_the_login_node_is_not_asked"),
     Other("caller-silent", "slurmd of the source node accepts and says nothing", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_silent_slurmd_costs_its_budget_and_no_more"),
+    Other("caller-skipped", "The same a moment later, or behind a firewall that drops packets (resident service)", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__dropped_packets_cost_the_resident_services_users_one_wait"),
     Other("caller-unreachable", "slurmd of the source node is down", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_slurmd_that_is_down"),
     Other("caller-refused", "slurmd of the source node refuses the question", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__gives_up_after_four_versions"),
     Other("caller-malformed", "slurmd's answer is malformed", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__not_an_answer"),

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ AUTHPRIV_WARNING = 10 * 8 + 4
 #: node1's slurmd listens here
 PORT = 7018
 #: What a login may take beside the wait, with the machine busy.
-SLACK_MS = 400
+SLACK_MS = 800
 SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
 #: takes every connection, says nothing, and counts them
@@ -58,6 +57,15 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
         shared_cluster.cancel(job)
 
 
+def answers(node: Node) -> bool:
+    """Whether its slurmd finds a connection's process every time.
+
+    20.11.4 on Linux 6 often does not: it reads garbage for the inode ("network_callerid matched ... with inode
+    140346078919720" in its log, seen whoever asks), and its authentic answer is then: of no job.
+    """
+    return node.slurm_release >= (22, 5)
+
+
 def job_of(done: subprocess.CompletedProcess[str]) -> int:
     """The job that a login is in, as its environment and the kernel say alike; 0 for none."""
     assert done.returncode == 0, done.stderr
@@ -82,8 +90,12 @@ def test_callerid__a_login_lands_in_the_job_it_comes_from(cluster: Cluster, vers
         for job in (older, newest):
             mark = cluster[target].log_mark()
             inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", source, *ssh]
-            assert job_of(cluster.login.run(inside, user="alice", check=False)) == job
+            landed = job_of(cluster.login.run(inside, user="alice", check=False))
             line = account_line(cluster[target], mark)
+            if not answers(cluster[source]) and "caller=unknown" in line:
+                assert landed == newest
+                continue
+            assert landed == job
             assert f"job={job} chosen=caller" in line
             assert "caller=found" in line
     # an ssh login on node1 is in a job as well, and passes it on
@@ -120,13 +132,63 @@ def test_callerid__a_job_of_somebody_else_is_never_joined(cluster: Cluster) -> N
     done = cluster.login.ssh("bob", inner, client="bob", host="node1")
     assert job_of(done) == newest != bobs
     line = account_line(node2, mark)
-    if node2.slurm_release < (22, 5):
-        # asked as alice, slurmd keeps bob's job to itself
+    if not answers(node1):
         assert "caller=unknown" in line
         return
     assert "caller=caller-foreign security=caller-foreign" in line
     assert f'detail="job {bobs} has no extern step of uid' in line
     assert line.startswith(f"<{AUTHPRIV_WARNING}>")
+
+
+#: In a job on node1: a connection to node2's sshd, until stdin ends.
+CONNECT = """
+import socket, sys
+sock = socket.create_connection((sys.argv[1], 22))
+print(sock.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+#: On node2, as the helper does it: ask about that connection in a version, for a user.
+ASK = """
+import sys, time
+sys.path.insert(0, "/usr/lib/slurm-adopt")
+from slurm_adopt.system.callerid import Question, ask_node, packed
+from slurm_adopt.system.peer_node import find_nodes_of_peer
+from slurm_adopt.system.slurm_conf import read_slurm_conf
+from slurm_adopt.system.task import run
+source, port, target, version, uid = sys.argv[1:]
+conf, deadline_ns = read_slurm_conf(), time.monotonic_ns() + 10**10
+(node,) = run(find_nodes_of_peer(conf, source, deadline_ns))
+question = Question(packed(source), int(port), packed(target), 22)
+print(run(ask_node(conf, node, question, int(version) << 8, int(uid), deadline_ns)).job_id)
+"""
+
+
+def test_callerid__with_old_versions_the_user_asks(cluster: Cluster) -> None:
+    """v36 and v37 do not bind a credential to its message: there it is the user's, who learns of his own jobs only."""
+    source, node = cluster["node1"], cluster["node2"]
+    if not answers(source) or source.slurm_release > (23, 2):
+        pytest.skip("this slurmd speaks neither of them, or does not answer")
+    job = cluster.allocate("alice", ["node1", "node2"])
+    inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", "node1", "python3", "-c", CONNECT]
+    addresses = cluster.address("node1"), cluster.address("node2")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with cluster.login.popen([*inside, addresses[1]], "alice", **pipes) as connection:
+        assert connection.stdout is not None
+        port = connection.stdout.readline().strip()
+
+        def ask(version: int, user: str) -> str:
+            uid = str(node.account(user)[0])
+            argv = ["/usr/bin/python3", "-I", "-S", "-c", ASK, addresses[0], port, addresses[1], str(version), uid]
+            return node.run(argv).stdout.strip()
+
+        try:
+            for version in (36, 37):
+                assert ask(version, "alice") == str(job)
+                assert ask(version, "bob") == "None"
+            # bound to the message, and so asked as root, who is told whose job it is not
+            assert ask(38, "bob") == str(job)
+        finally:
+            connection.kill()
 
 
 def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -> None:
@@ -135,11 +197,13 @@ def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -
     node = cluster["node2"]
     with cluster.login.popen(["python3", "-c", LISTENER], "bob", stdout=subprocess.PIPE) as listener:
         assert listener.stdout is not None
-        assert listener.stdout.readline() == "listening\n"
-        mark = node.log_mark()
-        assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newest
-        assert "caller=caller-not-a-node" in account_line(node, mark)
-        listener.kill()
+        try:
+            assert listener.stdout.readline() == "listening\n"
+            mark = node.log_mark()
+            assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newest
+            assert "caller=caller-not-a-node" in account_line(node, mark)
+        finally:
+            listener.kill()
         assert listener.stdout.read() == ""
 
 
@@ -149,10 +213,10 @@ def test_callerid__a_silent_slurmd_costs_its_budget_and_no_more(cluster: Cluster
     node = cluster["node2"]
     cluster["node1"].run("pkill -STOP -x slurmd")
     mark = node.log_mark()
-    started = time.monotonic()
     assert job_of(cluster.ssh("alice", "node1", "node2", WHERE)) == newest
-    assert time.monotonic() - started < 5
-    assert "caller=caller-silent" in account_line(node, mark)
+    line = account_line(node, mark)
+    assert "caller=caller-silent" in line
+    assert took_ms(line) < 1000 + SLACK_MS
 
 
 def test_callerid__a_slurmd_that_is_down(cluster: Cluster) -> None:
@@ -238,8 +302,8 @@ def drop(machine: Node, port: int) -> None:
     machine.run(
         [
             "nft",
-            f"add table inet lab; add chain inet lab in {{ type filter hook input priority 0; }}; "
-            f"add rule inet lab in tcp dport {port} drop",
+            f"add table inet lab; add chain inet lab inbound {{ type filter hook input priority 0; }}; "
+            f"add rule inet lab inbound tcp dport {port} drop",
         ]
     )
 

@@ -497,6 +497,7 @@ def test_service__metrics_file_is_for_others_to_read(service: Service, node: Nod
     text = wait_for(lambda: node.path(METRICS_FILE).exists() and node.read(METRICS_FILE), "the file", 10)
     assert value_in(text, "slurm_adopt_logins_total", verdict="deny") == 1
     assert node.path(METRICS_FILE).stat().st_mode & 0o777 == 0o644
+    assert node.path("/run/slurm-adopt/metrics.prom").stat().st_mode & 0o777 == 0o600, "users could watch others log in"
     assert service.value("slurm_adopt_logins_total", verdict="deny") == 1
 
 

@@ -61,7 +61,8 @@ def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
     """Two jobs, so that caller ID is asked; then the user's own commands, which stay in the user's domain."""
     matrix.apply(vm, OURS)
     vm.run(f"systemctl start {SOCKETS}")
-    first, second = vm.submit("alice"), vm.submit("alice")
+    script = "slurm-adopt jobs >/tmp/from-a-job 2>&1; sleep 100000"
+    first, second = vm.submit("alice", script), vm.submit("alice")
     command = (
         f"cut -d: -f3 /proc/self/cgroup; slurm-adopt jobs; slurm-adopt move {first}; cut -d: -f3 /proc/self/cgroup"
     )
@@ -69,6 +70,7 @@ def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
     lines = done.stdout.splitlines()
     assert f"/job_{second}/step_extern/" in lines[0], done
     assert f"/job_{first}/step_extern/" in lines[-1], done
+    assert str(first) in vm.read("/tmp/from-a-job"), vm.read("/tmp/from-a-job")
     labels = vm.run("ps -eo label=,args= | grep 'slurm-adopt serve'").stdout
     assert labels.count("system_u:system_r:slurm_adopt_t:s0") == 2, labels
     assert denials(vm) == []

@@ -212,9 +212,9 @@ class Service:
     def _write_numbers(self) -> None:
         self._writing = False
         text = self.render()
+        # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
         _attempt(lambda: _write(NUMBERS_FILE, text, 0o600))
         if self.setup.metrics_file:
-            # node_exporter is not root
             _attempt(lambda: _write(self.setup.metrics_file, text, 0o644))
 
     def _load_numbers(self) -> None:
@@ -255,7 +255,7 @@ def _write(path: str, text: str, mode: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    os.fchmod(fd, mode)  # whatever the umask is
     with open(fd, "w") as file:
+        os.fchmod(fd, mode)  # the unit's umask is 0077
         file.write(text)
     os.replace(draft, path)
