@@ -3,13 +3,17 @@
  * Times pam_acct_mgmt() as sshd would call it: in a fresh process each time, interleaving several PAM services so that
  * a drift of the machine's speed meets all of them alike.
  *
- * usage: pamtime ROUNDS USER SERVICE...
+ * usage: pamtime ROUNDS USER ADDRESS PORT SERVICE...
+ * ADDRESS is the source of the login; unless PORT is 0, the process holds a TCP connection to it as sshd would: with
+ * more than one job both modules look for it.
  * prints one line per call: SERVICE MICROSECONDS PAM-CODE
  */
+#include <arpa/inet.h>
 #include <security/pam_appl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,16 +34,31 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static void measure(const char *service, const char *user)
+/* sshd has its connection since long before the account phase, so this is not timed. */
+static void hold_connection(const char *source, int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (fd < 0 || inet_pton(AF_INET, source, &address.sin_addr) != 1 ||
+        connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        perror(source);
+        exit(1);
+    }
+}
+
+static void measure(const char *service, const char *user, const char *source, int port)
 {
     const struct pam_conv conversation = {.conv = converse};
     pam_handle_t *pamh;
     uint64_t start_ns, end_ns;
     int code;
 
+    if (port)
+        hold_connection(source, port);
     if (pam_start(service, user, &conversation, &pamh) != PAM_SUCCESS)
         exit(1);
-    pam_set_item(pamh, PAM_RHOST, "127.0.0.1");
+    pam_set_item(pamh, PAM_RHOST, source);
     /* the first call of a handle loads the modules: sshd pays for that, so it counts */
     start_ns = now_ns();
     code = pam_acct_mgmt(pamh, 0);
@@ -51,15 +70,15 @@ static void measure(const char *service, const char *user)
 
 int main(int argc, char **argv)
 {
-    if (argc < 4)
+    if (argc < 6)
         return 2;
     for (long round = 0; round < atol(argv[1]); round++)
-        for (int i = 3; i < argc; i++) {
+        for (int i = 5; i < argc; i++) {
             int status;
             pid_t pid = fork();
 
             if (pid == 0)
-                measure(argv[i], argv[2]);
+                measure(argv[i], argv[2], argv[3], atoi(argv[4]));
             if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
                 return 1;
         }

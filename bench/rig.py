@@ -3,20 +3,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lab.machine import wait_for
 from lab.node import Node
 from lab.product import install_product
 from lab.root import cache_dir
+from lab.sshd import Sshd
 
 HERE = Path(__file__).parent
 SOCKET = "/run/slurm-adopt/login.sock"
+NAMES = ("none", "original", "oneshot", "resident")
+PAM_PERM_DENIED = 6
 #: The safe settings of each, and nothing more.
 ORIGINAL_OPTIONS = "service=* action_adopt_failure=deny action_generic_failure=deny log_level=info"
 OUR_OPTIONS = "service=* profile=strict"
+#: Not the minutes of a test: a run with 150 jobs takes a while.
+JOB = "sleep 100000"
+SSH_PORT = 2200
+BLOCKS = 4
 BARE_PYTHON = """
 import os, sys, time
 for _ in range(int(sys.argv[1])):
@@ -25,43 +34,118 @@ for _ in range(int(sys.argv[1])):
     os.waitpid(pid, 0)
     print("bare-python", (time.perf_counter_ns() - start) // 1000, 0)
 """
+Found = Mapping[str, Sequence[float]]
+"""Milliseconds by name, and answers by "code of NAME"; element i of all lists is of the same round."""
 
 
-def prepare(node: Node) -> None:
-    """Install both modules, the timing driver, and one PAM service for each thing to compare."""
-    install_product(node)
-    driver = cache_dir() / "builds" / "pamtime"
-    subprocess.run(["cc", "-O2", "-o", driver, HERE / "pamtime.c", "-lpam"], check=True)
-    node.install(driver, "/run/bench/pamtime", 0o755)
-    node.write("/run/bench/bare.py", BARE_PYTHON)
-    lines = {
-        "none": "pam_permit.so",
-        "original": f"{node.original_module} {ORIGINAL_OPTIONS}",
-        "oneshot": f"pam_slurm_adopt.so {OUR_OPTIONS} mode=oneshot",
-        "resident": f"pam_slurm_adopt.so {OUR_OPTIONS} mode=service",
+class WrongAnswer(SystemExit):
+    """A login was admitted or refused wrongly: its time means nothing."""
+
+
+def module_lines(node: Node) -> dict[str, str]:
+    """The PAM line of each name, without its type."""
+    return {
+        "none": "required pam_permit.so",
+        "original": f"required {node.original_module} {ORIGINAL_OPTIONS}",
+        "oneshot": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=oneshot",
+        "resident": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service",
     }
-    for name, line in lines.items():
-        stack = f"account required {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
+
+
+@contextlib.contextmanager
+def measured_node(suite: str | None) -> Iterator[Node]:
+    """A node with both modules and the drivers installed."""
+    with Node(suite) as node:
+        install_drivers(node)
+        yield node
+
+
+def install_drivers(node: Node) -> None:
+    """Both modules, each behind a PAM service of its own, and the programs that measure."""
+    install_product(node)
+    for name, libraries in (("pamtime", ["-lpam"]), ("floor", [])):
+        driver = cache_dir() / "builds" / name
+        subprocess.run(["cc", "-O2", "-o", driver, HERE / f"{name}.c", *libraries], check=True)
+        node.install(driver, f"/run/bench/{name}", 0o755)
+    node.write("/run/bench/bare.py", BARE_PYTHON)
+    for script in ("logins", "flows"):
+        node.install(HERE / f"{script}.py", f"/run/bench/{script}.py")
+    for name, line in module_lines(node).items():
+        stack = f"account {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
         node.write(f"/etc/pam.d/bench-{name}", stack)
 
 
-def start_service(node: Node) -> subprocess.Popen[str]:
-    """The resident service, as another supervisor than systemd would run it."""
-    service = node.popen(["/usr/bin/slurm-adopt", "serve", "--listen", SOCKET])
-    wait_for(lambda: node.path(SOCKET).exists(), "the service's socket")
-    return service
+@contextlib.contextmanager
+def resident_service(node: Node) -> Iterator[int]:
+    """The resident service, as another supervisor than systemd would run it; its pid in the node."""
+    carrier = node.popen(["/usr/bin/slurm-adopt", "serve", "--listen", SOCKET], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: node.path(SOCKET).exists(), "the service's socket")
+        yield next(p.pid for p in node.processes("root") if p.command.endswith(f"serve --listen {SOCKET}"))
+    finally:
+        carrier.kill()  # the service goes with it, its socket does not
+        carrier.wait()
+        node.path(SOCKET).unlink(missing_ok=True)
 
 
-def measure(node: Node, user: str, rounds: int, names: list[str]) -> dict[str, list[float]]:
-    """Milliseconds of pam_acct_mgmt() by name, one of each name per round, in turn."""
+def ssh_server(node: Node, **lines: str) -> Sshd:
+    """An sshd without debug log that lets root's key in as anybody, and the PAM stacks of all NAMES for it.
+
+    The stacks are in /run/bench/pam, to be put in place in turn: OpenSSH before 9.8 has one PAM service only.
+    """
+    node.write("/etc/ssh/bench_keys", node.read("/root/.ssh/id_ed25519.pub"))
+    for name, line in {**module_lines(node), **lines}.items():
+        ours = "pam_slurm_adopt.so profile" in line or "pam_slurm_adopt.so service" in line
+        node.pam("sshd", account=[line], session=[line] if ours and name != "original" else [])
+        node.write(f"/run/bench/pam/{name}", node.read("/etc/pam.d/sshd"))
+    options = ["LogLevel INFO", "AuthorizedKeysFile /etc/ssh/bench_keys"]
+    return node.sshd("bench", SSH_PORT, options)
+
+
+def use_stack(node: Node, name: str) -> None:
+    """sshd's PAM stack of this name from now on."""
+    node.write("/etc/pam.d/sshd", node.read(f"/run/bench/pam/{name}"))
+
+
+def blocks(rounds: int) -> list[int]:
+    """Rounds in a few blocks, so that what cannot change from call to call changes from block to block."""
+    count = min(BLOCKS, rounds)
+    return [rounds // count + (1 if number < rounds % count else 0) for number in range(count)]
+
+
+def measure(
+    node: Node, user: str, rounds: int, job: int = 0, source: tuple[str, int] = ("127.0.0.1", 0)
+) -> dict[str, list[float]]:
+    """One block: milliseconds of pam_acct_mgmt() for all NAMES in turn, of a bare Python, and of slurmstepd alone.
+
+    job: whose extern step is asked for the last one; 0: not measured. source: where the login comes from, and
+    the port there to which the process holds a connection (0: none).
+    """
     found: dict[str, list[float]] = defaultdict(list)
-    services = [f"bench-{name}" for name in names]
-    for _ in range(4):
-        commands = [["/run/bench/pamtime", str(rounds // 4), user, *services]]
-        commands.append(["/usr/bin/python3", "/run/bench/bare.py", str(rounds // 4)])
-        for command in commands:
-            for line in node.run(command, timeout=600).stdout.splitlines():
-                name, microseconds, code = line.split()
-                found[name.removeprefix("bench-")].append(int(microseconds) / 1000)
-                found[f"code of {name.removeprefix('bench-')}"].append(int(code))
+    services = [f"bench-{name}" for name in NAMES]
+    commands = [["/run/bench/pamtime", str(rounds), user, source[0], str(source[1]), *services]]
+    commands.append(["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])
+    socket = node.extern_socket(job) if job else None
+    if socket:
+        commands.append(["/run/bench/floor", str(rounds), f"{node.spool_dir}/{socket.name}"])
+    for command in commands:
+        for line in node.run(command, timeout=600).stdout.splitlines():
+            word, microseconds, code = line.split()
+            name = word[len("bench-") :] if word.startswith("bench-") else word
+            found[name].append(int(microseconds) / 1000)
+            found[f"code of {name}"].append(int(code))
     return found
+
+
+def merge(found: Sequence[Found]) -> dict[str, list[float]]:
+    """The blocks as one."""
+    return {name: [value for block in found for value in block[name]] for name in found[0]}
+
+
+def check_codes(found: Found, code: int) -> None:
+    """Raises WrongAnswer unless every module gave this PAM code each time (and the bare stack success)."""
+    for name in NAMES:
+        wanted = 0 if name == "none" else code
+        wrong = [value for value in found[f"code of {name}"] if value != wanted]
+        if wrong:
+            raise WrongAnswer(f"{name}: {len(wrong)} of {len(found[name])} calls answered {wrong[0]}, not {wanted}")

@@ -87,6 +87,8 @@ static bool export_all(const struct sa_login *login, const struct sa_reply *repl
     for (size_t i = 0; i < reply->env_count; i++)
         if (pam_putenv(login->pamh, reply->env[i]) != PAM_SUCCESS)
             return false;
+    for (size_t i = 0; i < reply->unset_count; i++)
+        (void)pam_putenv(login->pamh, reply->unset[i]); /* a name without `=` is taken away; it may not be there */
     return true;
 }
 

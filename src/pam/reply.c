@@ -134,6 +134,11 @@ static bool take(const struct field *field, struct sa_reply *reply)
             return false;
         reply->env[index] = field->value;
         reply->env_count++;
+    } else if (key_in_family(field, "UNSET", &index)) {
+        if (index >= SA_FIELDS_MAX || field->value[0] == '\0' || strchr(field->value, '='))
+            return false;
+        reply->unset[index] = field->value;
+        reply->unset_count++;
     } else if (key_in_family(field, "JOIN", &index)) {
         if (index >= SA_JOIN_MAX)
             return false;
@@ -165,6 +170,9 @@ bool sa_reply_parse(const char *packet, size_t packet_len, size_t fd_count, stru
     /* As keys come once, as many as the count with none missing below it means that there is no gap. */
     for (size_t i = 0; i < reply.env_count; i++)
         if (!reply.env[i])
+            return false;
+    for (size_t i = 0; i < reply.unset_count; i++)
+        if (!reply.unset[i])
             return false;
     for (size_t i = 0; i < reply.join_count; i++)
         if (reply.join[i] == SA_JOIN_INVALID)

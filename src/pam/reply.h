@@ -44,6 +44,8 @@ struct sa_reply {
     const char *info;
     const char *env[SA_FIELDS_MAX]; /* NAME=VALUE */
     size_t env_count;
+    const char *unset[SA_FIELDS_MAX]; /* NAME */
+    size_t unset_count;
     enum sa_join join[SA_JOIN_MAX];
     size_t join_count;
     enum sa_result join_failed; /* SA_RESULT_INVALID if absent */

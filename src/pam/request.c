@@ -26,6 +26,7 @@
 #define TTY_MAX 64
 #define JOB_MAX 20
 #define CHOSEN_MAX 16
+#define AUTH_MAX 1024 /* a method and an RSA key of 4096 bits have 740 */
 #define ARGS_MAX 32
 #define CONNECTIONS_MAX 8
 #define DEADLINE_ROOM sizeof("DEADLINE=18446744073709551615")
@@ -119,6 +120,17 @@ static void add_connections(struct sa_request *request)
             found++;
 }
 
+/* How the user proved who he is, from sshd. Last, and only where there is room: it is for the audit stream, and no login
+ * may depend on it. */
+static void add_auth(struct sa_request *request, const char *auth)
+{
+    size_t room = sizeof(request->packet) - request->packet_len;
+
+    if (auth && *auth && strlen(auth) <= AUTH_MAX && strlen(auth) + sizeof("AUTH=") + DEADLINE_ROOM <= room &&
+        request->field_count + 1 < SA_FIELDS_MAX)
+        add(request, "AUTH=%s", auth);
+}
+
 bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request)
 {
     const void *tty = NULL;
@@ -139,6 +151,7 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     for (int i = 0; i < argc; i++)
         add(ret_request, "ARG%d=%s", i, argv[i]);
     add_connections(ret_request);
+    add_auth(ret_request, pam_getenv(login->pamh, "SSH_AUTH_INFO_0"));
     ret_request->undated_len = ret_request->packet_len;
     return !ret_request->too_large && sizeof(ret_request->packet) - ret_request->packet_len >= DEADLINE_ROOM &&
            ret_request->field_count < SA_FIELDS_MAX;

@@ -50,6 +50,20 @@ static enum sa_outcome check_helper(void)
     return SA_OUTCOME_ANSWERED;
 }
 
+/* pam_selinux.so open, ahead of us in the session stack, has set the user's context for the next execve(): that is the
+ * shell's, and must not be the helper's. (Seen on Debian 13 in enforcing mode: the helper could not be started.) An
+ * empty write takes it back in this process alone. Without SELinux there is no such file, or it refuses. */
+static void forget_exec_context(void)
+{
+    int fd = open("/proc/self/attr/exec", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    if (write(fd, NULL, 0) < 0)
+        errno = 0; /* AppArmor: it has no default to go back to */
+    (void)close(fd);
+}
+
 _Noreturn static void become_helper(int fd)
 {
     char path[] = SA_HELPER;
@@ -60,6 +74,7 @@ _Noreturn static void become_helper(int fd)
     for (int signal_number = 1; signal_number < NSIG; signal_number++)
         (void)signal(signal_number, SIG_DFL); /* those that are ignored would stay so over execve() */
     (void)setsid();
+    forget_exec_context();
     /* In a set-uid caller (su) the real user is somebody else, who could stop or kill the helper. */
     if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 || dup2(fd, 0) < 0)
         _exit(127);

@@ -316,6 +316,7 @@ REASONS = _table(
     Reason("caller-not-a-node", "The connection comes from an address that is no configured node's."),
     Reason("caller-unreachable", "slurmd of the source node could not be reached."),
     Reason("caller-silent", "slurmd of the source node did not answer in time."),
+    Reason("caller-skipped", "slurmd of the source node did not answer a moment ago, and is not asked for a while."),
     Reason("caller-refused", "slurmd of the source node refused the question, or closed the connection."),
     Reason("caller-malformed", "The answer from the source node was malformed.", level="warning", security=True),
     Reason("caller-untrusted", "The answer from the source node is not authentic.", level="warning", security=True),

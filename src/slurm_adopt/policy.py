@@ -95,7 +95,7 @@ def _decide_with_caller(
 
 def _decide_session(facts: Facts, options: Options) -> Decision:
     if facts.fault and facts.fault not in NO_JOB_FAULTS:
-        # first of all: a session that is in the job already may have failed at its namespaces, and lacks them
+        # first of all: a session that is in the job may have failed at its namespaces, which it lacks then
         return Verdict(options.action_generic_failure, facts.fault)
     if facts.member_of and not facts.attempts:
         return Verdict("allow", "session-verified", facts.member_of, ACCOUNT)
@@ -117,7 +117,7 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
     if any(step.job_id == facts.account_job and step.state != ENDING for step in facts.steps):
         return Adopt(facts.account_job, ACCOUNT)
     reason = "steps-unresponsive" if facts.unanswered else "job-ending"
-    # action_no_jobs=ignore is for users without a job; and pam_env may have taken the number from the user's files
+    # action_no_jobs=ignore is for users without a job; SLURM_JOB_ID may also come from ~/.pam_environment
     return Verdict("deny" if newest_first(facts) else options.action_no_jobs, reason)
 
 

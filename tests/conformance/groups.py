@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from lab.node import Node
 
 from . import cases
 from .cases import Case, Situation, expand
-from .situations import Measured, Rig, moved_away, start_jobs
+from .situations import ENDING, Measured, Rig, moved_away, start_jobs
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def steady(rig: Rig) -> contextlib.AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def roots_job(rig: Rig) -> Iterator[None]:
-    rig.jobs["root's"] = rig.node.submit("root")
+    rig.submit("root's", "root")
     yield
     rig.node.cancel(rig.jobs["root's"])
 
@@ -75,20 +73,6 @@ trap '' TERM HUP
 file=$(find /sys/fs/cgroup -path "*/job_$1/step_extern*" -name cgroup.procs | grep -E 'freezer|/user/task_' | head -1)
 while [ ! -e /run/lab/enough ]; do setsid sleep 60 & echo $! > $file; echo; sleep .1; done
 """
-ENDING_STATE = 3
-
-
-def step_state(rig: Rig, job: int) -> int:
-    """What the extern step says of itself; 0 if it says nothing."""
-    path = rig.node.extern_socket(job)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
-        try:
-            connection.connect(str(path))
-            connection.sendall(struct.pack("=ii", 45 << 8, 5))
-            return int(struct.unpack("=ii", connection.recv(8, socket.MSG_WAITALL))[1])
-        except (OSError, struct.error):
-            return 0
 
 
 @contextlib.contextmanager
@@ -103,15 +87,15 @@ def ending(rig: Rig) -> Iterator[None]:
         node.run(["useradd", "-m", "-u", str(uid), "-s", "/bin/bash", user])
     feeders = []
     for user, job in (("erin", "ending"), ("dora", "ending too")):
-        rig.jobs[job] = node.submit(user)
+        rig.submit(job, user)
         argv = ["bash", "-c", FEEDER, "feeder", str(rig.jobs[job])]
         feeders.append(node.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         assert feeders[-1].stdout is not None
         assert feeders[-1].stdout.readline() == "\n"
-    rig.jobs["running"] = node.submit("dora")
+    rig.submit("running", "dora")
     node.run(["scancel", str(rig.jobs["ending"]), str(rig.jobs["ending too"])])
     for job in ("ending", "ending too"):
-        wait_for(lambda job=job: step_state(rig, rig.jobs[job]) >= ENDING_STATE, f"{job} to end")
+        wait_for(lambda job=job: rig.step_state(job) >= ENDING, f"{job} to end")
     try:
         yield
     finally:
@@ -154,6 +138,10 @@ class ContainerNode(Node):
         super().prepare()
         for folder in ("/etc/slurm", "/etc/slurm-llnl"):
             self.write(f"{folder}/job_container.conf", "AutoBasePath=true\nBasePath=/var/lib/job_container\n")
+        # a mount point from the start: else a job that comes early fails now and then ("ns base mount failed: Invalid
+        # argument", seen on 22.05 under load) and waits for two minutes to be tried again
+        for base in ("/var/lib/job_container", f"/var/lib/job_container/{self.node_name}"):
+            self.run(f"mkdir -p {base}; mount --bind {base} {base}; mount --make-private {base}")
 
 
 NODES: tuple[tuple[Callable[[], Node], tuple[Group, ...]], ...] = (

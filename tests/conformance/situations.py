@@ -6,13 +6,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.machine import wait_for
+from lab.machine import LabError, wait_for
 from lab.node import Node
 from lab.product import install_product
 
@@ -20,6 +22,8 @@ from .outcome import Outcome, outcome_of
 
 ORIGINAL, OURS = "original", "ours"
 MODULES = (ORIGINAL, OURS)
+#: States of a step, as slurmstepd numbers them (from 23.11 on, 3 is cancelled and 4 ending).
+RUNNING, ENDING = 2, 3
 #: Holds a connection to the driver, so that caller ID can find the job as the source of a login.
 CALLER_SCRIPT = "bash -c 'exec 3<>/dev/tcp/10.77.0.1/7001; echo $SLURM_JOB_ID >&3; exec sleep 1000'"
 
@@ -81,6 +85,31 @@ class Rig:
             driver.kill()
             driver.communicate()
         self.node.close()
+
+    def submit(self, name: str, user: str, script: str = "sleep 1000") -> None:
+        """Start a job, and wait until its extern step takes logins."""
+        self.jobs[name] = self.node.sbatch(user, script)
+        self.wait_running(name)
+
+    def wait_running(self, name: str) -> None:
+        try:
+            wait_for(lambda: self.step_state(name) == RUNNING, f"job {name} to take logins", 60)
+        except LabError as error:
+            raise LabError(f"{error}\n{self.node.diagnose()}") from error
+
+    def step_state(self, name: str) -> int:
+        """What the job's extern step says of itself; 0 if it says nothing."""
+        path = self.node.extern_socket(self.jobs[name])
+        if path is None:
+            return 0
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            try:
+                connection.connect(str(path))
+                connection.sendall(struct.pack("=ii", 45 << 8, 5))
+                return int(struct.unpack("=ii", connection.recv(8, socket.MSG_WAITALL))[1])
+            except (OSError, struct.error):
+                return 0
 
     def module(self, which: str) -> str:
         """The module as a PAM line names it."""
@@ -153,15 +182,13 @@ class Rig:
 
 
 def start_jobs(rig: Rig) -> None:
-    """bob has one job, carol has three of which the one with the lowest id started last; alice and erin have none."""
-    node = rig.node
-    held = node.sbatch("carol", CALLER_SCRIPT, hold=True)
-    rig.jobs["only"] = node.submit("bob", CALLER_SCRIPT)
-    rig.jobs["oldest"] = node.submit("carol", CALLER_SCRIPT)
-    rig.jobs["middle"] = node.submit("carol", CALLER_SCRIPT)
-    node.run(["scontrol", "release", str(held)])
-    wait_for(lambda: node.extern_socket(held), "the held job's extern step")
-    rig.jobs["newest"] = held
+    """bob has one job, carol has three of which the one with the lowest id started last; alice has none."""
+    rig.jobs["newest"] = rig.node.sbatch("carol", CALLER_SCRIPT, hold=True)
+    rig.submit("only", "bob", CALLER_SCRIPT)
+    rig.submit("oldest", "carol", CALLER_SCRIPT)
+    rig.submit("middle", "carol", CALLER_SCRIPT)
+    rig.node.run(["scontrol", "release", str(rig.jobs["newest"])])
+    rig.wait_running("newest")
 
 
 @contextlib.contextmanager

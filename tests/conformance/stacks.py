@@ -115,7 +115,7 @@ def prepare(rig: Rig) -> None:
     node.write("/etc/ssh/allowed_users", "adam\n", 0o600)
     node.sshd("keyboard", KEYBOARD_PORT, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes"])
     node.run("echo root:pw-root | chpasswd")
-    rig.jobs["only"] = node.submit("bob")
+    rig.submit("only", "bob")
 
 
 def log_in(rig: Rig, stack: Stack, user: str) -> Login:

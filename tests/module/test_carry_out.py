@@ -70,6 +70,12 @@ def test_carry_out__info_and_environment(room: Room) -> None:
     assert ran.errors == ["Access denied: no job"]
 
 
+def test_carry_out__unset(room: Room) -> None:
+    """A variable is taken out of the PAM environment, whether it is there or not."""
+    ran = room.call("mode=oneshot", scenario="unset", function="open_session")
+    assert (ran.code, ran.env) == (0, {"KEPT": "1"})
+
+
 def test_carry_out__refusal_exports_nothing(room: Room) -> None:
     """A refused user gets neither environment nor information."""
     ran = room.call("mode=oneshot", scenario="denied-env")

@@ -22,7 +22,7 @@ ERR = 10 * 8 + 3  # authpriv.err
 
 MALFORMED = """
     garbage nul oversize huge good-and-more truncated duplicate duplicate-unknown bad-result no-result no-reason bad-reason no-version
-    late-version version-2 fields-65 bad-level no-equals lower-key long-key env-gap env-name env-empty-name
+    late-version version-2 fields-65 bad-level no-equals lower-key long-key env-gap env-name env-empty-name unset-value unset-empty unset-gap
     join-without-fd drip fd-unasked denied-with-fd fd-too-few fd-too-many fd-flood fd-nine join-unknown join-no-failed
 """.split()
 

@@ -29,8 +29,8 @@ def start(rig: Rig) -> None:
     """Put the jobs and the fake slurmstepd there."""
     node = rig.node
     node.install(Path(__file__).with_name("fake_stepd.py"), "/run/lab/fake_stepd.py")
-    rig.jobs["only"] = node.submit("bob")
-    rig.jobs["carol's"] = node.submit("carol")
+    rig.submit("only", "bob")
+    rig.submit("carol's", "carol")
 
 
 def socket_path(rig: Rig, job: int) -> str:
@@ -160,6 +160,7 @@ def conf_directory(rig: Rig) -> Iterator[None]:
 
 conf_world_writable = conf(None, mode=0o666)
 conf_of_user = conf(None, owner="alice")
+conf_of_slurm_user = conf(None, owner="bob", added="SlurmUser=bob\n")
 conf_malformed = conf(None, added="SlurmdSpoolDir=nowhere\n")
 conf_include_loop = conf(None, added=f"Include {CONF}\n")
 conf_include_missing = conf(None, added="Include /etc/slurm/gone.conf\n")

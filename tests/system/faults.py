@@ -79,6 +79,8 @@ FAULTS = (
     Fault("conf-unreadable", "slurm.conf is a directory, or cannot be read", breakages.conf_directory, *_generic("slurm-conf-unreadable"), user="bob"),
     Fault("conf-untrusted", "slurm.conf may be written by everybody", breakages.conf_world_writable, *_generic("slurm-conf-untrusted"), user="bob"),
     Fault("conf-foreign", "slurm.conf belongs to an ordinary user", breakages.conf_of_user, *_generic("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-own", "slurm.conf belongs to SlurmUser, who logs in himself", breakages.conf_of_slurm_user, *_generic("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-of-slurm-user", "slurm.conf belongs to SlurmUser, somebody else logs in", breakages.conf_of_slurm_user, ("adopted", "adopted"), (ALLOW, ALLOW), user="carol", in_job="carol's"),
     Fault("conf-malformed", "slurm.conf's SlurmdSpoolDir is no path", breakages.conf_malformed, *_generic("slurm-conf-malformed"), user="bob"),
     Fault("conf-include-loop", "slurm.conf includes itself", breakages.conf_include_loop, *_generic("slurm-conf-malformed"), user="bob"),
     Fault("conf-include-missing", "A file that slurm.conf includes is not there", breakages.conf_include_missing, *_generic("slurm-conf-missing"), user="bob"),
@@ -147,14 +149,23 @@ FAULTS = (
     Fault("helper-killed", "The helper is killed", helper("kill -9 $$"), *_generic("helper-unreachable"), user="bob"),
     Fault("helper-crashes", "The helper ends without an answer", helper("exit 1"), *_generic("helper-unreachable"), user="bob"),
     Fault("helper-hangs", "The helper hangs", helper("sleep 600"), *_generic("helper-timeout"), user="bob"),
-    Fault("helper-garbage", "The helper answers nonsense", helper("echo nonsense >&0"), *_generic("helper-bad-reply"), user="bob"),
+    Fault("helper-garbage", "The helper answers nonsense", helper("dd bs=4096 count=1 >/dev/null 2>&1; echo nonsense >&0"), *_generic("helper-bad-reply"), user="bob"),
     Fault("package-broken", "A file of the package is damaged", breakages.package_broken, *_generic("helper-unreachable"), user="bob"),
     Fault("package-wrong", "A fault in slurm-adopt itself", breakages.package_wrong, *_generic("internal-error"), user="bob"),
     Fault("request-too-large", "More options on the PAM line than the exchange carries", lambda _: nullcontext(), *_generic("request-too-large"), user="bob", args=" x" * 40),
 )  # fmt: skip
 
-#: Codes that say no failure.
-NO_FAILURE = {"adopted", "session-verified", "session-readopted", "session-not-ours", "session-closed", "root"}
+#: Codes that say no failure: with service-busy the one-shot helper decides. Those of `slurm-adopt move` and `use` begin
+#: with user-; no login depends on them.
+NO_FAILURE = {
+    "service-busy",
+    "adopted",
+    "session-verified",
+    "session-readopted",
+    "session-not-ours",
+    "session-closed",
+    "root",
+}
 
 
 @dataclass(frozen=True)
@@ -171,10 +182,20 @@ class Other:
         return REASONS[self.reason].user_text if self.strict == "deny" else ""
 
 
+#: Caller ID never refuses and never admits.
+CALLER_LOST = "as if it named no job: `action_unknown=`"
 ELSEWHERE = (
     Other("unknown-denied", "Several jobs, none named, action_unknown=deny", "deny", "deny", "conformance/test_conformance.py::test_conformance__case"),
     Other("unknown-allowed", "Several jobs, none named, action_unknown=allow", "allow, in no job", "allow, in no job", "conformance/test_conformance.py::test_conformance__case"),
-    Other("caller-foreign", "Caller ID names a job that is not the user's", "as if none was named", "as if none was named", "conformance/test_conformance.py::test_conformance__case"),
+    Other("caller-foreign", "Caller ID names a job that is not the user's", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_job_of_somebody_else_is_never_joined"),
+    Other("caller-not-a-node", "The login comes from an address of no node (a login node, a laptop)", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_listener_on_the_login_node_is_not_asked"),
+    Other("caller-silent", "slurmd of the source node accepts and says nothing", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_silent_slurmd_costs_its_budget_and_no_more"),
+    Other("caller-skipped", "The same a moment later, or behind a firewall that drops packets (resident service)", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__dropped_packets_cost_the_resident_services_users_one_wait"),
+    Other("caller-unreachable", "slurmd of the source node is down", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_slurmd_that_is_down"),
+    Other("caller-refused", "slurmd of the source node refuses the question", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__gives_up_after_four_versions"),
+    Other("caller-malformed", "slurmd's answer is malformed", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__not_an_answer"),
+    Other("caller-untrusted", "slurmd's answer is not authentic", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__not_authentic"),
+    Other("caller-no-credential", "munged is down on this node", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__without_munge_here"),
     Other("user-unknown", "NSS does not know the user", "deny (session error)", "deny (session error)", "conformance/test_conformance.py::test_conformance__case"),
     Other("deadline", "The login's time was up somewhere else", "ignore", "deny", "unit/test_login_faults.py::test_login_faults__have_a_reason_and_the_generic_action"),
     Other("step-gone", "A socket is gone before it is asked", "as if it was not there", "as if it was not there", "system/test_faults.py::test_faults__row"),

@@ -6,16 +6,24 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lab.cluster import Cluster
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import STRICT, use_product, use_strict_lines
+from slurm_adopt.wire.callerid import decode_message
 
+#: the priority of a security event in the log
+AUTHPRIV_WARNING = 10 * 8 + 4
+#: node1's slurmd listens here
+PORT = 7018
+#: What a login may take beside the wait, with the machine busy.
+SLACK_MS = 800
+SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
 #: takes every connection, says nothing, and counts them
 LISTENER = """
@@ -34,7 +42,7 @@ while True:
     ids=lambda suite: suite or "host",
 )
 def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with Cluster(request.param) as cluster:
+    with Cluster(request.param, ports={"node1": PORT}) as cluster:
         for node in cluster.nodes:
             use_product(node)
         yield cluster
@@ -47,6 +55,15 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
         node.run("pkill -CONT slurmd", check=False)
     for job in shared_cluster.ctl.jobs():
         shared_cluster.cancel(job)
+
+
+def answers(node: Node) -> bool:
+    """Whether its slurmd finds a connection's process every time.
+
+    20.11.4 on Linux 6 often does not: it reads garbage for the inode ("network_callerid matched ... with inode
+    140346078919720" in its log, seen whoever asks), and its authentic answer is then: of no job.
+    """
+    return node.slurm_release >= (22, 5)
 
 
 def job_of(done: subprocess.CompletedProcess[str]) -> int:
@@ -65,15 +82,29 @@ def account_line(node: Node, mark: int) -> str:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_callerid__a_login_lands_in_the_job_it_comes_from(cluster: Cluster, version: int) -> None:
-    older = cluster.allocate("alice", ["node1", "node2"])
-    newer = cluster.allocate("alice", ["node2"])
-    node = cluster["node2"]
-    mark = node.log_mark()
-    assert job_of(cluster.ssh("alice", "node1", "node2", WHERE, version=version)) == older
-    assert "caller=found" in account_line(node, mark)
-    assert f"job={older} chosen=caller" in account_line(node, mark)
+    """Both ways: node1's slurmd has a port of its own, node2's the usual one."""
+    both = ["node1", "node2"]
+    older, newest = cluster.allocate("alice", both), cluster.allocate("alice", both)
+    for source, target in (both, both[::-1]):
+        ssh = ["ssh", "-o", "BatchMode=yes", cluster.address(target, version), WHERE]
+        for job in (older, newest):
+            mark = cluster[target].log_mark()
+            inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", source, *ssh]
+            landed = job_of(cluster.login.run(inside, user="alice", check=False))
+            line = account_line(cluster[target], mark)
+            if not answers(cluster[source]) and "caller=unknown" in line:
+                assert landed == newest
+                continue
+            assert landed == job
+            assert f"job={job} chosen=caller" in line
+            assert "caller=found" in line
+    # an ssh login on node1 is in a job as well, and passes it on
+    assert job_of(cluster.ssh("alice", "node1", "node2", WHERE, version=version)) == newest
     # from nowhere in particular it is the newest
-    assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newer
+    mark = cluster["node2"].log_mark()
+    target = cluster.address("node2", version)
+    assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host=target)) == newest
+    assert f"job={newest} chosen=newest" in account_line(cluster["node2"], mark)
 
 
 def test_callerid__from_the_node_itself(cluster: Cluster) -> None:
@@ -100,7 +131,64 @@ def test_callerid__a_job_of_somebody_else_is_never_joined(cluster: Cluster) -> N
     inner = f"ssh -o BatchMode=yes -i alices-key alice@node2 '{WHERE}'"
     done = cluster.login.ssh("bob", inner, client="bob", host="node1")
     assert job_of(done) == newest != bobs
-    assert "caller=caller-foreign" in account_line(node2, mark)
+    line = account_line(node2, mark)
+    if not answers(node1):
+        assert "caller=unknown" in line
+        return
+    assert "caller=caller-foreign security=caller-foreign" in line
+    assert f'detail="job {bobs} has no extern step of uid' in line
+    assert line.startswith(f"<{AUTHPRIV_WARNING}>")
+
+
+#: In a job on node1: a connection to node2's sshd, until stdin ends.
+CONNECT = """
+import socket, sys
+sock = socket.create_connection((sys.argv[1], 22))
+print(sock.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+#: On node2, as the helper does it: ask about that connection in a version, for a user.
+ASK = """
+import sys, time
+sys.path.insert(0, "/usr/lib/slurm-adopt")
+from slurm_adopt.system.callerid import Question, ask_node, packed
+from slurm_adopt.system.peer_node import find_nodes_of_peer
+from slurm_adopt.system.slurm_conf import read_slurm_conf
+from slurm_adopt.system.task import run
+source, port, target, version, uid = sys.argv[1:]
+conf, deadline_ns = read_slurm_conf(), time.monotonic_ns() + 10**10
+(node,) = run(find_nodes_of_peer(conf, source, deadline_ns))
+question = Question(packed(source), int(port), packed(target), 22)
+print(run(ask_node(conf, node, question, int(version) << 8, int(uid), deadline_ns)).job_id)
+"""
+
+
+def test_callerid__with_old_versions_the_user_asks(cluster: Cluster) -> None:
+    """v36 and v37 do not bind a credential to its message: there it is the user's, who learns of his own jobs only."""
+    source, node = cluster["node1"], cluster["node2"]
+    if not answers(source) or source.slurm_release > (23, 2):
+        pytest.skip("this slurmd speaks neither of them, or does not answer")
+    job = cluster.allocate("alice", ["node1", "node2"])
+    inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", "node1", "python3", "-c", CONNECT]
+    addresses = cluster.address("node1"), cluster.address("node2")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with cluster.login.popen([*inside, addresses[1]], "alice", **pipes) as connection:
+        assert connection.stdout is not None
+        port = connection.stdout.readline().strip()
+
+        def ask(version: int, user: str) -> str:
+            uid = str(node.account(user)[0])
+            argv = ["/usr/bin/python3", "-I", "-S", "-c", ASK, addresses[0], port, addresses[1], str(version), uid]
+            return node.run(argv).stdout.strip()
+
+        try:
+            for version in (36, 37):
+                assert ask(version, "alice") == str(job)
+                assert ask(version, "bob") == "None"
+            # bound to the message, and so asked as root, who is told whose job it is not
+            assert ask(38, "bob") == str(job)
+        finally:
+            connection.kill()
 
 
 def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -> None:
@@ -109,11 +197,13 @@ def test_callerid__a_listener_on_the_login_node_is_not_asked(cluster: Cluster) -
     node = cluster["node2"]
     with cluster.login.popen(["python3", "-c", LISTENER], "bob", stdout=subprocess.PIPE) as listener:
         assert listener.stdout is not None
-        assert listener.stdout.readline() == "listening\n"
-        mark = node.log_mark()
-        assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newest
-        assert "caller=caller-not-a-node" in account_line(node, mark)
-        listener.kill()
+        try:
+            assert listener.stdout.readline() == "listening\n"
+            mark = node.log_mark()
+            assert job_of(cluster.login.ssh("alice", WHERE, client="alice", host="node2")) == newest
+            assert "caller=caller-not-a-node" in account_line(node, mark)
+        finally:
+            listener.kill()
         assert listener.stdout.read() == ""
 
 
@@ -123,10 +213,10 @@ def test_callerid__a_silent_slurmd_costs_its_budget_and_no_more(cluster: Cluster
     node = cluster["node2"]
     cluster["node1"].run("pkill -STOP -x slurmd")
     mark = node.log_mark()
-    started = time.monotonic()
     assert job_of(cluster.ssh("alice", "node1", "node2", WHERE)) == newest
-    assert time.monotonic() - started < 5
-    assert "caller=caller-silent" in account_line(node, mark)
+    line = account_line(node, mark)
+    assert "caller=caller-silent" in line
+    assert took_ms(line) < 1000 + SLACK_MS
 
 
 def test_callerid__a_slurmd_that_is_down(cluster: Cluster) -> None:
@@ -141,6 +231,124 @@ def test_callerid__a_slurmd_that_is_down(cluster: Cluster) -> None:
     finally:
         cluster["node1"].slurmd.start()
         cluster.ctl.wait_idle()
+
+
+def took_ms(line: str) -> int:
+    """How long the account phase took, as the module has measured it."""
+    found = re.search(r" ms=(\d+)$", line)
+    assert found, line
+    return int(found[1])
+
+
+#: What somebody in slurmd's place may do, and what comes of it.
+IMPOSTORS = {
+    "forge": "caller-untrusted",
+    "replay": "caller-untrusted",
+    "garbage": "caller-malformed",
+    "endless": "caller-malformed",
+    "drip": "caller-silent",
+    "silent": "caller-silent",
+}
+
+
+def test_callerid__nobody_in_slurmds_place_is_believed(cluster: Cluster) -> None:
+    """slurmd of node1 is down, and bob, who has no right to anything, listens on its port, which is no privileged one."""
+    older = cluster.allocate("alice", ["node1", "node2"])
+    newest = cluster.allocate("alice", ["node2"])
+    source, node = cluster["node1"], cluster["node2"]
+    source.install(Path(__file__).with_name("impostor.py"), "/run/lab/impostor.py")
+    use_strict_lines(node, f"{STRICT} caller_timeout=0.5")
+    source.slurmd.stop()
+    try:
+        for how, status in IMPOSTORS.items():
+            argv = ["python3", "/run/lab/impostor.py", how, str(PORT), str(older), "/home/bob/received"]
+            with source.popen(argv, "bob", stdout=subprocess.PIPE) as impostor:
+                try:
+                    assert impostor.stdout is not None
+                    assert impostor.stdout.readline() == "listening\n"
+                    mark = node.log_mark()
+                    assert job_of(cluster.ssh("alice", "node1", "node2", WHERE)) == newest, how
+                finally:
+                    impostor.kill()
+            line = account_line(node, mark)
+            assert f"caller={status}" in line, how
+            assert ("security=" in line) == (status != "caller-silent"), how
+            assert took_ms(line) < 500 + SLACK_MS, how
+            received = source.path("/home/bob/received").read_bytes()
+        assert_useless(source, received)
+    finally:
+        use_strict_lines(node)
+        source.slurmd.start()
+        cluster.ctl.wait_idle()
+
+
+def assert_useless(machine: Node, received: bytes) -> None:
+    """The credential that an impostor has got is for root alone."""
+    credential = decode_message(received).credential or ""
+    for user in ("bob", "alice"):
+        done = machine.run(["unmunge"], user=user, input=credential, check=False)
+        assert done.returncode != 0
+        assert "Unauthorized credential" in done.stderr
+    # so it was a credential, and a good one
+    decoded = machine.run(["unmunge"], input=credential).stdout
+    assert re.search(r"^STATUS: +Success", decoded)
+    # and root's own only where it cannot be used for another message
+    who = "alice" if machine.slurm_release < (22, 5) else "root"
+    assert re.search(rf"^UID: +{who} ", decoded, re.MULTILINE)
+
+
+def drop(machine: Node, port: int) -> None:
+    """Packets to a port disappear, as behind a firewall."""
+    machine.run(
+        [
+            "nft",
+            f"add table inet lab; add chain inet lab inbound {{ type filter hook input priority 0; }}; "
+            f"add rule inet lab inbound tcp dport {port} drop",
+        ]
+    )
+
+
+def test_callerid__dropped_packets_cost_the_resident_services_users_one_wait(cluster: Cluster) -> None:
+    cluster.allocate("alice", ["node1", "node2"])
+    cluster.allocate("bob", ["node1", "node2"])
+    newest = {user: cluster.allocate(user, ["node2"]) for user in ("alice", "bob")}
+    node = cluster["node2"]
+
+    def login(user: str) -> tuple[str, int]:
+        mark = node.log_mark()
+        assert job_of(cluster.ssh(user, "node1", "node2", WHERE)) == newest[user]
+        line = account_line(node, mark)
+        status = re.search(r" caller=(\S+)", line)
+        assert status
+        return status[1], took_ms(line)
+
+    drop(cluster["node1"], PORT)
+    drop(cluster.login, 6818)
+    try:
+        status, took = login("alice")
+        assert status == "caller-silent"
+        assert 950 < took < 1000 + SLACK_MS, "the one-shot helper has no memory"
+        with node.popen(SERVE) as service:
+            try:
+                wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
+                status, took = login("alice")
+                assert status == "caller-silent"
+                assert 950 < took < 1000 + SLACK_MS
+                for user in ("alice", "bob", "alice"):
+                    status, took = login(user)
+                    assert status == "caller-skipped"
+                    assert took < SLACK_MS
+                # the login node is no node of slurm.conf's: nobody asks it anything
+                mark = node.log_mark()
+                cluster.login.ssh("alice", "true", client="alice", host="node2", check=True)
+                line = account_line(node, mark)
+                assert "caller=caller-not-a-node" in line
+                assert took_ms(line) < SLACK_MS
+            finally:
+                service.terminate()
+    finally:
+        for machine in (cluster["node1"], cluster.login):
+            machine.run(["nft", "delete table inet lab"])
 
 
 def test_callerid__without_munge_here(cluster: Cluster) -> None:

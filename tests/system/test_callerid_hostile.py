@@ -22,10 +22,11 @@ import pytest
 
 from slurm_adopt.record import replace
 from slurm_adopt.system import callerid
+from slurm_adopt.system.caller_memory import CallerMemory
 from slurm_adopt.system.callerid import CallerFault, Question, ask_node, find_caller
-from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys
+from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys, speaker
 from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
-from slurm_adopt.system.task import DeadlineExceeded, run
+from slurm_adopt.system.task import DeadlineExceeded, all_of, run, sleep_until
 from slurm_adopt.wire.callerid import (
     AUTH_MUNGE,
     AUTH_SLURM,
@@ -154,7 +155,7 @@ def version_of(request: bytes) -> int:
 
 
 def ask(conf: SlurmConf, slurmd: Slurmd, version: int = V42, seconds: float = 10) -> CallerReply:
-    return run(ask_node(conf, slurmd.node, QUESTION, version, soon(seconds)))
+    return run(ask_node(conf, slurmd.node, QUESTION, version, 1001, soon(seconds)))
 
 
 def status_of(conf: SlurmConf, slurmd: Slurmd, version: int = V42) -> str:
@@ -311,7 +312,7 @@ def test_callerid__nobody_listens(conf: SlurmConf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(CallerFault) as caught:
-        run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, soon()))
+        run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, 1001, soon()))
     assert caught.value.status == "caller-unreachable"
 
 
@@ -343,6 +344,17 @@ def test_callerid__keys(conf: SlurmConf) -> None:
         (folder / "slurm.key").write_bytes(secret)
         with pytest.raises(AuthFault):
             read_keys(conf)
+
+
+def test_callerid__who_asks(conf: SlurmConf) -> None:
+    """Root's credential only where it is bound to the message; before that the user's own."""
+    munge = replace(conf, auth_type="auth/munge")
+    assert [speaker(munge, number << 8, 1001) for number in (36, 37, 38, 45)] == [1001, 1001, ME, ME]
+    assert speaker(munge, 38 << 8, 0) == ME
+    for number in (36, 37):
+        assert speaker(conf, number << 8, 1001) == ME
+        with pytest.raises(AuthFault, match="not bound"):
+            speaker(munge, number << 8, 0)
 
 
 def test_callerid__auth_info() -> None:
@@ -390,6 +402,124 @@ def test_find_caller__keeps_its_deadline(conf: SlurmConf, serve: Callable[..., S
     assert (found.status, found.detail) == ("caller-silent", "no answer in time")
     assert time.monotonic() - started < 2
     done.set()
+
+
+def test_find_caller__remembers_the_version(
+    conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection
+) -> None:
+    highest = 40 << 8
+
+    def answer(stream: socket.socket, request: bytes) -> None:
+        if version_of(request) <= highest:
+            stream.sendall(reply(version_of(request)))
+
+    slurmd, memory = serve(answer), CallerMemory()
+
+    def versions() -> list[int]:
+        slurmd.seen.clear()
+        fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(), memory))
+        assert (fact.status, fact.job_id) == ("found", 7)
+        return [version_of(request) >> 8 for request in slurmd.seen]
+
+    assert versions() == [42, 41, 40]
+    assert versions() == [40]
+    # another release runs there now
+    highest = 39 << 8
+    assert versions() == [40, 42, 41, 39]
+    assert versions() == [39]
+
+
+@pytest.mark.parametrize("how", ["silent", "drip", "dropped"])
+def test_find_caller__a_silent_place_is_asked_once(
+    conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection, how: str
+) -> None:
+    done = threading.Event()
+
+    def answer(stream: socket.socket, _: bytes) -> None:
+        for byte in reply(V42) if how == "drip" else b"":
+            stream.sendall(bytes([byte]))
+            if done.wait(0.05):
+                return
+        done.wait(5)
+
+    slurmd, memory = serve(answer), CallerMemory()
+    place = with_node(conf, slurmd)
+    full: list[socket.socket] = []
+    if how == "dropped":
+        # a queue that is full: the kernel drops the handshake's packets
+        server = socket.create_server(("127.0.0.1", 0), backlog=0)
+        full.append(server)
+        for _ in range(3):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+            full.append(client)
+        port = server.getsockname()[1]
+        place = replace(conf, statements=parse(f"NodeName=n1 NodeAddr=127.0.0.1 Port={port}").statements)
+
+    def asked(seconds: float, memory: CallerMemory) -> tuple[str, float]:
+        started = time.monotonic()
+        fact = run(find_caller(place, elsewhere, 1001, ((7, 1),), V42, soon(seconds), memory))
+        assert fact.job_id == 0
+        assert fact.detail
+        return fact.status, time.monotonic() - started
+
+    status, took_s = asked(0.4, memory)
+    assert (status, took_s >= 0.4) == ("caller-silent", True)
+    for _ in range(3):
+        status, took_s = asked(0.4, memory)
+        assert (status, took_s < 0.1) == ("caller-skipped", True)
+    done.set()
+    for sock in full:
+        sock.close()
+
+
+def test_find_caller__slow_here_is_not_silent_there(
+    conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever keeps munged or the key's file system busy must not make other nodes look silent."""
+
+    def slow(*_: object) -> Any:
+        yield from sleep_until(soon(30))
+
+    slurmd, memory = serve(say(lambda _: reply(V42))), CallerMemory()
+    for function in ("make_credential", "check_credential"):
+        with monkeypatch.context() as patch:
+            patch.setattr(callerid, function, _bounded(slow))
+            fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(0.4), memory))
+            assert fact.status == "caller-no-credential"
+    fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(), memory))
+    assert fact.status == "found"
+
+
+def _bounded(task: Callable[..., Any]) -> Callable[..., Any]:
+    """With the last argument as its deadline, as every task."""
+
+    def call(*arguments: Any) -> Any:
+        (outcome,) = yield from all_of([task(*arguments)], arguments[-1])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return call
+
+
+def test_find_caller__a_login_in_a_hurry_proves_nothing(
+    conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection
+) -> None:
+    slow = threading.Event()
+
+    def answer(stream: socket.socket, _: bytes) -> None:
+        slow.wait(0.2)
+        stream.sendall(reply(V42))
+
+    slurmd, memory = serve(answer), CallerMemory()
+
+    def status(seconds: float) -> str:
+        return run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(seconds), memory)).status
+
+    assert status(0.1) == "caller-silent"
+    assert status(5) == "found"
 
 
 def test_find_caller__several_slurmds_of_one_host(

@@ -14,6 +14,7 @@ from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product
 
+OURS = "required pam_slurm_adopt.so profile=strict"
 SOCKET = "/run/slurm-adopt/user.sock"
 
 
@@ -118,6 +119,22 @@ def test_move__everything_of_the_login_goes(users: Node, session: LazySession) -
     # what is started from now on as well
     assert f"/job_{first}/step_extern" in login.say("cat /proc/self/cgroup")
     assert "already" in login.say(f"slurm-adopt move {first}")
+
+
+def test_move__daemons_of_the_login(users: Node, session: LazySession) -> None:
+    """What has left the login's tree and sessions is found by the audit session, if the login has one."""
+    users.pam("sshd", account=[OURS], session=["required pam_loginuid.so", OURS])
+    first, second = users.submit("alice"), users.submit("alice")
+    login, other = session(), session()
+    login.say("setsid -f sleep 1007")
+    other.say("setsid -f sleep 1008")
+    audited = login.say("cat /proc/self/sessionid") not in ("", "4294967295")
+    said = login.say(f"slurm-adopt move {first}")
+    (daemon,) = [one for one in users.processes("alice") if one.command == "sleep 1007"]
+    (others,) = [one for one in users.processes("alice") if one.command == "sleep 1008"]
+    assert job_of(users, others.pid) == second
+    assert job_of(users, daemon.pid) == (first if audited else second)
+    assert f"other processes of yours stay in job {second}" in said
 
 
 def test_move__the_session_lives_and_dies_with_the_new_job(users: Node, session: LazySession) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 from lab.root import ensure_root
 from slurm_adopt.system.munge import ANY_UID, LIBRARY, Credential, MungeFault, decode_credential, encode_credential
 from slurm_adopt.system.task import DeadlineExceeded, run
+
+ME = os.geteuid()
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,10 @@ def soon(seconds: float = 10) -> int:
 
 
 @pytest.fixture(scope="module")
-def munged(program: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("munge")
+def munged(program: tuple[str, str]) -> Iterator[str]:
+    # not below pytest's folder, which nobody but its owner may enter
+    folder = Path(tempfile.mkdtemp(prefix="munge-"))
+    folder.chmod(0o755)
     key = folder / "key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
@@ -64,6 +69,7 @@ def munged(program: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -
     finally:
         process.terminate()
         process.wait(10)
+        shutil.rmtree(folder)
 
 
 def reason_of(task: object) -> str:
@@ -75,44 +81,54 @@ def reason_of(task: object) -> str:
 @pytest.mark.parametrize("payload", [b"", b"\2" + bytes(32), b"a\0b"])
 def test_munge__round_trip(munged: str, payload: bytes) -> None:
     me = os.geteuid()
-    text = run(encode_credential(payload, me, 60, munged, soon()))
+    text = run(encode_credential(payload, me, 60, munged, ME, soon()))
     assert text.startswith("MUNGE:")
-    assert run(decode_credential(text, munged, soon())) == Credential(me, os.getegid(), me, payload)
+    assert run(decode_credential(text, munged, ME, soon())) == Credential(me, os.getegid(), me, payload)
 
 
 def test_munge__for_all(munged: str) -> None:
-    text = run(encode_credential(b"x", ANY_UID, 0, munged, soon()))
-    assert run(decode_credential(text, munged, soon())).restricted_to == ANY_UID
+    text = run(encode_credential(b"x", ANY_UID, 0, munged, ME, soon()))
+    assert run(decode_credential(text, munged, ME, soon())).restricted_to == ANY_UID
 
 
 def test_munge__a_credential_for_somebody_else(munged: str) -> None:
-    text = run(encode_credential(b"x", 12345, 0, munged, soon()))
-    assert reason_of(decode_credential(text, munged, soon())) == "credential-unauthorized"
+    text = run(encode_credential(b"x", 12345, 0, munged, ME, soon()))
+    assert reason_of(decode_credential(text, munged, ME, soon())) == "credential-unauthorized"
 
 
 def test_munge__replayed_and_expired(munged: str) -> None:
-    text = run(encode_credential(b"x", ANY_UID, 1, munged, soon()))
-    run(decode_credential(text, munged, soon()))
+    text = run(encode_credential(b"x", ANY_UID, 1, munged, ME, soon()))
+    run(decode_credential(text, munged, ME, soon()))
     with pytest.raises(MungeFault) as caught:
-        run(decode_credential(text, munged, soon()))
+        run(decode_credential(text, munged, ME, soon()))
     assert caught.value.reason == "credential-replayed"
     assert caught.value.content == Credential(os.geteuid(), os.getegid(), ANY_UID, b"x")
-    text = run(encode_credential(b"x", ANY_UID, 1, munged, soon()))
+    text = run(encode_credential(b"x", ANY_UID, 1, munged, ME, soon()))
     time.sleep(2.1)
-    assert reason_of(decode_credential(text, munged, soon())) == "credential-expired"
+    assert reason_of(decode_credential(text, munged, ME, soon())) == "credential-expired"
+
+
+@pytest.mark.skipif(ME != 0, reason="only root can speak as somebody else")
+def test_munge__as_somebody_else(munged: str) -> None:
+    text = run(encode_credential(b"x", 12345, 0, munged, 1001, soon()))
+    assert reason_of(decode_credential(text, munged, ME, soon())) == "credential-unauthorized"
+    assert reason_of(decode_credential(text, munged, 1001, soon())) == "credential-unauthorized"
+    assert run(decode_credential(text, munged, 12345, soon())) == Credential(1001, 65534, 12345, b"x")
+    # the child only: we are who we were
+    assert os.getresuid() == (0, 0, 0)
 
 
 @pytest.mark.parametrize("text", ["", "x", "MUNGE::", "MUNGE:AwQFAAB:", "MUNGE:" + "A" * 4000 + ":"])
 def test_munge__nonsense(munged: str, text: str) -> None:
-    assert reason_of(decode_credential(text, munged, soon())) in ("credential-invalid", "munge-failed")
+    assert reason_of(decode_credential(text, munged, ME, soon())) in ("credential-invalid", "munge-failed")
 
 
 def test_munge__tampered_or_unreachable(munged: str, tmp_path: Path) -> None:
-    text = run(encode_credential(b"x", ANY_UID, 0, munged, soon()))
+    text = run(encode_credential(b"x", ANY_UID, 0, munged, ME, soon()))
     head, tail = text[:40], text[40:]
     flipped = head + ("A" if tail[0] != "A" else "B") + tail[1:]
-    assert reason_of(decode_credential(flipped, munged, soon())) == "credential-invalid"
-    assert reason_of(encode_credential(b"x", 0, 0, str(tmp_path / "none"), soon())) == "munge-unreachable"
+    assert reason_of(decode_credential(flipped, munged, ME, soon())) == "credential-invalid"
+    assert reason_of(encode_credential(b"x", 0, 0, str(tmp_path / "none"), ME, soon())) == "munge-unreachable"
 
 
 @pytest.mark.usefixtures("program")
@@ -123,5 +139,5 @@ def test_munge__one_that_hangs_is_given_up(tmp_path: Path) -> None:
         server.listen(1)
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            run(encode_credential(b"x", 0, 0, path, soon(0.3)))
+            run(encode_credential(b"x", 0, 0, path, ME, soon(0.3)))
         assert time.monotonic() - started < 3

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slurm_adopt.record import replace
 from slurm_adopt.system import peer_node
+from slurm_adopt.system.caller_memory import CallerMemory
 from slurm_adopt.system.peer_node import find_nodes_of_peer, names_in_hosts
 from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
-from slurm_adopt.system.task import run
+from slurm_adopt.system.task import all_of, run
 from slurm_adopt.wire.slurm_conf import parse
 
 NODES = """
@@ -103,6 +105,65 @@ def test_peer_node__dns_that_hangs_is_given_up(conf: SlurmConf) -> None:
     started = time.monotonic()
     assert find(conf, "10.0.2.3") == []
     assert time.monotonic() - started < 3
+
+
+def test_peer_node__asks_the_resolver_once(conf: SlurmConf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tmp_path / "asked"
+    resolve = peer_node._resolve
+
+    def counted(*arguments: Any) -> bytes:
+        with asked.open("a") as file:
+            file.write("x")
+        return resolve(*arguments)
+
+    monkeypatch.setattr(peer_node, "_resolve", counted)
+    memory = CallerMemory()
+
+    def names(address: str, conf: SlurmConf = conf, seconds: float = 10) -> list[str]:
+        deadline_ns = time.monotonic_ns() + int(seconds * 10**9)
+        return [node.name for node in run(find_nodes_of_peer(conf, address, deadline_ns, memory, 1001))]
+
+    # known, another machine's, nobody's, and one whose name server hangs
+    for address, found in (("10.0.2.1", ["dns"]), ("10.0.2.4", []), ("10.0.2.9", []), ("10.0.2.3", [])):
+        asked.write_text("")
+        assert [names(address), names(address), names(address)] == [found] * 3
+        assert asked.read_text() == "x"
+    # a new slurm.conf, or another /etc/hosts, and it is looked for again
+    assert names("10.0.2.1", replace(conf)) == ["dns"]
+    assert asked.read_text() == "xx"
+    (tmp_path / "hosts").write_text(HOSTS + "10.0.2.1 plain\n")
+    assert names("10.0.2.1") == ["plain"]
+
+
+def test_peer_node__a_login_in_a_hurry_proves_nothing(conf: SlurmConf) -> None:
+    memory = CallerMemory()
+    deadline_ns = time.monotonic_ns() + 20_000_000
+    assert run(find_nodes_of_peer(conf, "10.0.2.3", deadline_ns, memory, 1001)) == []
+    assert memory.nodes_of("10.0.2.3", conf, peer_node._hosts_state()) is None
+
+
+def test_peer_node__logins_side_by_side_look_up_once(
+    conf: SlurmConf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "asked"
+
+    def slow(*_: Any) -> bytes:
+        with asked.open("a") as file:
+            file.write("x")
+        time.sleep(0.05)
+        return b"dns.example.org\ndns"
+
+    monkeypatch.setattr(peer_node, "_resolve", slow)
+    memory, deadline_ns = CallerMemory(), time.monotonic_ns() + 10**10
+    tasks = [find_nodes_of_peer(conf, "10.0.2.1", deadline_ns, memory, 1001) for _ in range(20)]
+    outcomes = run(all_of(tasks, deadline_ns))
+    assert [[node.name for node in nodes] for nodes in outcomes if not isinstance(nodes, Exception)] == [["dns"]] * 20
+    assert asked.read_text() == "x"
+    # one that is given up does not block the others
+    task = find_nodes_of_peer(conf, "10.0.2.9", deadline_ns, memory, 1001)
+    next(task)
+    task.close()
+    assert memory.resolving == set()
 
 
 def test_peer_node__no_address(conf: SlurmConf) -> None:

@@ -65,6 +65,27 @@ def test_races__login_during_a_short_prolog_waits_for_it(node: Node) -> None:
     assert 200 <= int(fields["waited_ms"]) <= 2000
 
 
+def test_races__the_resident_service_waits_too(node: Node) -> None:
+    """One login waits, another user's is answered meanwhile."""
+    socket = "/run/slurm-adopt/login.sock"
+    use_strict_lines(node, f"{STRICT} mode=service")
+    with node.popen(["slurm-adopt", "serve", "--listen", socket, "--no-audit-journal"]) as service:
+        try:
+            wait_for(lambda: node.path(socket).exists(), "the service to listen")
+            job = in_prolog(node, "alice", 1.2)
+            mark = node.log_mark()
+            waiting = node.ssh_popen("alice", "echo $SLURM_JOB_ID")
+            assert node.ssh("bob").returncode != 0
+            assert [line for line in node.log_since(mark) if "user=bob" in line and "reason=no-job" in line]
+            out, _ = waiting.communicate(timeout=20)
+            assert f"{job}\n" in out
+            fields = [line for line in node.log_since(mark) if "user=alice" in line and "phase=account" in line]
+            assert "waited_ms=" in fields[0]
+        finally:
+            service.terminate()
+            service.wait(10)
+
+
 @pytest.mark.parametrize(("wait", "least_s", "most_s"), [("", 1.9, 3.5), ("prolog_wait=0", 0, 1.2)])
 def test_races__a_long_prolog_is_named_as_the_reason(node: Node, wait: str, least_s: float, most_s: float) -> None:
     in_prolog(node, "alice", 5)
@@ -157,7 +178,8 @@ def test_races__a_requeued_job_is_joined_again(node: Node) -> None:
             node.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=False)
         return node.extern_socket(job) is not None
 
-    wait_for(started_again, "the second run", 60, 1)
+    time.sleep(3)  # credentials count seconds: slurmd 20.11 takes one of the same second for the one it has revoked
+    wait_for(started_again, "the second run", 90, 5)
     done = node.ssh("alice", "cat /proc/self/cgroup")
     assert f"job_{job}/step_extern" in done.stdout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.system.accounts import uid_of_user
-from slurm_adopt.system.slurm_conf import ConfFault, FileState, SlurmConf, is_current, read_slurm_conf
+from slurm_adopt.system.slurm_conf import ConfFault, FileState, SlurmConf, check_not_own, is_current, read_slurm_conf
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 
@@ -138,6 +138,20 @@ def test_slurm_conf__who_may_write_it(
 def test_slurm_conf__the_users_own_file_is_not_believed_because_he_calls_root_slurm_user(conf: Path) -> None:
     os.chown(conf, 12345, 0)
     assert fault(conf) == "slurm-conf-untrusted"
+
+
+@root_only
+def test_slurm_conf__nobody_is_judged_by_his_own_file(conf: Path) -> None:
+    part = conf.parent / "part.conf"
+    part.write_text("")
+    conf.write_text("SlurmUser=12345\nInclude part.conf\n")
+    os.chown(part, 12345, 0)
+    found = read(conf)
+    check_not_own(found, 1001)
+    check_not_own(found, 0)
+    with pytest.raises(ConfFault, match="belongs to uid 12345") as caught:
+        check_not_own(found, 12345)
+    assert caught.value.reason == "slurm-conf-untrusted"
 
 
 def test_slurm_conf__notices_a_change(conf: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 AUDIT_FILE = "/run/lab/audit"
 METRICS_FILE = "/run/lab/metrics.prom"
 STRICT = "required pam_slurm_adopt.so profile=strict"
+#: What storms are tested for is what is decided, on a machine that may have other work: time enough for everybody.
+PATIENT = f"{STRICT} timeout=30"
 VALUE = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)")
 #: what `pamtester` says when the account stack lets somebody in
 PASSED = "account management done"
@@ -30,9 +33,10 @@ PASSED = "account management done"
 class Service:
     """`slurm-adopt serve` in a node."""
 
-    def __init__(self, node: Node, *more: str) -> None:
+    def __init__(self, node: Node, *more: str, before: Sequence[str] = ()) -> None:
+        """more: arguments. before: what runs it."""
         self.node = node
-        self.argv = ["/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", AUDIT_FILE]
+        self.argv = [*before, "/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", AUDIT_FILE]
         self.argv += ["--metrics-file", METRICS_FILE, *more]
         self.process: subprocess.Popen[str] | None = None
 
@@ -124,7 +128,7 @@ def login(node: Node, user: str) -> int:
     return job
 
 
-def ask(node: Node, users: Sequence[str], at_once: int = 0) -> dict[str, list[bool]]:
+def ask(node: Node, users: Sequence[str]) -> dict[str, list[bool]]:
     """The account phase for all of these users at the same time: whether each was let in."""
     lines = [
         f"( pamtester -I rhost=10.0.0.9 sshd {user} acct_mgmt > /tmp/ask.{n} 2>&1 ) &" for n, user in enumerate(users)
@@ -161,13 +165,34 @@ def test_service__logins_go_through_it(service: Service, node: Node) -> None:
     assert service.value("slurm_adopt_login_seconds_count") == 3
 
 
+def test_service__with_no_more_rights_than_its_unit_gives(node: Node) -> None:
+    unit = (Path(__file__).parents[2] / "data/systemd/slurm-adopt.service.in").read_text()
+    line = next(line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    rights = "-all," + ",".join(f"+{word[4:].lower()}" for word in line.partition("=")[2].split())
+    node.pam("sshd", account=[f"{STRICT} mode=service rlimits=job"], session=[f"{STRICT} mode=service rlimits=job"])
+    service = Service(node, before=["setpriv", "--no-new-privs", f"--bounding-set={rights}", "--inh-caps=-all", "--"])
+    service.start()
+    try:
+        job = node.submit("alice", "ulimit -S -n 777; sleep 1000")
+        kbd = node.sshd("kbd", 2222, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes"])
+        assert login(node, "alice") == job
+        done = node.ssh("alice", "cat /proc/self/cgroup", auth="keyboard-interactive", port=kbd.port)
+        assert job_of(done.stdout) == job, done.stderr
+        assert node.ssh("alice", "ulimit -n").stdout.strip() == "777"
+    finally:
+        service.stop()
+        node.run(["rm", "-rf", "/run/slurm-adopt", AUDIT_FILE, METRICS_FILE])
+
+
 def test_service__each_step_is_asked_once(service: Service, node: Node) -> None:
     jobs = node.submit_many("bob", 5)
     node.submit("alice")
+    assert login(node, "alice")
+    wait_for(lambda: service.value("slurm_adopt_steps", owner="known") == len(jobs) + 1, "all steps to be known")
+    asked = service.value("slurm_adopt_step_questions_total")
     for _ in range(3):
         assert login(node, "alice")
-    assert service.value("slurm_adopt_step_questions_total") == len(jobs) + 1
-    assert service.value("slurm_adopt_steps", owner="known") == len(jobs) + 1
+    assert service.value("slurm_adopt_step_questions_total") == asked
     assert service.value("slurm_adopt_conf_reads_total") == 1
 
 
@@ -231,8 +256,11 @@ def test_service__stopped_and_started_between_logins(service: Service, node: Nod
     assert login(node, "alice") == job
     service.start()
     assert login(node, "alice") == job
-    # the numbers go on; the login between the two was the helper's
-    assert service.value("slurm_adopt_logins_total", phase="account", verdict="allow") == 2
+    # the numbers go on, and the helper has left a note of the login between the two
+    counted = {"phase": "account", "verdict": "allow", "reason": "adopted"}
+    assert service.value("slurm_adopt_logins_total", path="resident", **counted) == 2
+    assert service.value("slurm_adopt_logins_total", path="one-shot", **counted) == 1
+    assert [event["path"] for event in service.audit("login")] == ["resident", "one-shot", "resident"]
 
 
 def test_service__a_restart_hands_over_the_socket(service: Service, node: Node) -> None:
@@ -250,6 +278,7 @@ def test_service__a_restart_hands_over_the_socket(service: Service, node: Node) 
 
 def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) -> None:
     """kill -9 again and again while people log in: each login is in its job or refused, and for the right reason."""
+    node.pam("sshd", account=[PATIENT], session=[PATIENT])
     jobs = {"alice": node.submit("alice"), "bob": node.submit("bob"), "carol": 0}
     chance = random.Random(1)
     with ThreadPoolExecutor(6) as pool:
@@ -267,15 +296,16 @@ def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) 
 
 
 def test_service__restarted_during_a_storm(service: Service, node: Node) -> None:
-    users = ["alice", "bob"] * 60
+    node.pam("sshd", account=[PATIENT], session=[PATIENT])
+    users = ["alice", "bob"] * 30
     node.submit("alice")
     with ThreadPoolExecutor(1) as pool:
         storm = pool.submit(ask, node, users)
         while not storm.done():
-            time.sleep(0.15)
+            time.sleep(0.4)
             assert service.stop() == 0
             service.start()
-        assert storm.result() == {"alice": [True] * 60, "bob": [False] * 60}
+        assert storm.result() == {"alice": [True] * 30, "bob": [False] * 30}
 
 
 @pytest.fixture
@@ -289,7 +319,7 @@ def activator(node: Node) -> Iterator[None]:
     process.wait()
     node.run(["pkill", "-f", "^/usr/bin/python3 -IS /usr/bin/slurm-adopt serve"], check=False)
     wait_for(lambda: not Service(node).pid, "the service to end")
-    node.run(["rm", "-rf", "/run/slurm-adopt"])
+    node.run("rm -rf /run/slurm-adopt /run/lab/notify /run/lab/said /run/lab/runs")
 
 
 ACTIVATE = f"""
@@ -310,10 +340,13 @@ while True:
     if pid == 0:
         become()
     said = b""
-    while b"STOPPING=1" not in said:
-        said += notify.recv(100) + b" "
-        open("/run/lab/said", "wb").write(said)
-    os.waitpid(pid, 0)
+    while True:
+        ended = os.waitpid(pid, os.WNOHANG)[0]
+        if select.select([notify], [], [], 0.02)[0]:
+            said += notify.recv(100) + b" "
+            open("/run/lab/said", "wb").write(said)
+        elif ended:
+            break
     open("/run/lab/runs", "a").write("run\\n")
 """
 
@@ -342,25 +375,24 @@ def _runs(node: Node) -> int:
 
 def test_service__restart_under_socket_activation_loses_nobody(activator: None, node: Node) -> None:
     """Who is not accepted by the old one waits in the socket for the new one: not one login needs the helper."""
-    node.pam("sshd", account=[f"{STRICT} mode=service"], session=[STRICT])
+    node.pam("sshd", account=[f"{PATIENT} mode=service"], session=[STRICT])
     node.submit("alice")
     with ThreadPoolExecutor(1) as pool:
         storm = pool.submit(ask, node, ["alice", "bob"] * 50)
-        restarts = 0
         while not storm.done():
             pid = Service(node).pid
             if pid:
                 node.run(["kill", str(pid)], check=False)
-                restarts += 1
-            time.sleep(0.1)
+            time.sleep(0.3)
         assert storm.result() == {"alice": [True] * 50, "bob": [False] * 50}
-    assert restarts > 1
+    assert _runs(node) > 1
 
 
 # Storms and hung steps ------------------------------------------------------------------------------
 
 
 def test_service__storm_of_200_by_20_users_with_five_hung_steps_of_another(service: Service, node: Node) -> None:
+    node.pam("sshd", account=[PATIENT], session=[PATIENT])
     users = make_users(node, 20)
     with_job, without = users[:10], users[10:]
     hung = [stepd_of(node, job) for job in node.submit_many("bob", 5)]
@@ -368,6 +400,8 @@ def test_service__storm_of_200_by_20_users_with_five_hung_steps_of_another(servi
         node.submit(user)
     node.run(["kill", "-STOP", *map(str, hung)])
     answers = ask(node, users * 10)
+    refused = [event for event in service.audit("login") if event["user"] in with_job and event["verdict"] != "allow"]
+    assert [(event["user"], event["reason"], event["ms"]) for event in refused] == []
     assert {user: answers[user] for user in with_job} == {user: [True] * 10 for user in with_job}
     assert {user: answers[user] for user in without} == {user: [False] * 10 for user in without}
     # nobody was sent to the helper, nobody's time was up
@@ -418,8 +452,8 @@ def test_service__one_users_logins_that_hang_leave_places_for_the_others(service
 def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) -> None:
     job = node.submit("alice")
     assert login(node, "alice") == job
-    stays = node.ssh_popen("alice", "sleep 1000")
-    wait_for(lambda: len(service.audit("login")) == 2, "the second login")
+    stays = node.ssh_popen("alice", "sleep 1234")
+    wait_for(lambda: any("sleep 1234" in p.command for p in node.processes("alice")), "the second session")
     node.cancel(job)
     ends = wait_for(lambda: len(found := service.audit("end")) == 2 and found, "both ends")
     stays.kill()
@@ -429,6 +463,8 @@ def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) ->
     expected = {"user": "alice", "uid": 1501, "from": "127.0.0.1", "service": "sshd", "phase": "account", "verdict": "allow",
                 "reason": "adopted", "job": job, "chosen": "only", "path": "resident", "pid": ends[0]["pid"]}  # fmt: skip
     assert {key: first[key] for key in expected} == expected
+    key = node.run("ssh-keygen -lf /root/.ssh/id_ed25519.pub").stdout.split()[1]
+    assert ends[0]["auth"] == ends[1]["auth"] == [f"publickey {key}"]
     assert node.path(AUDIT_FILE).stat().st_mode & 0o777 == 0o600
     rows = node.run(["slurm-adopt", "history", "--file", AUDIT_FILE, "--user", "alice"]).stdout.splitlines()
     assert [row.split()[-1] for row in rows[1:]] == ["logout", "job-ended"]

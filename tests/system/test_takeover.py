@@ -23,7 +23,8 @@ LIMITS_CONF = f"alice - nofile {PAM_NOFILE}\nalice - memlock 64\nalice - core 0\
     ids=lambda suite: suite or "host",
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
-    settings = {"LaunchParameters": "ulimit_pam_adopt"}
+    # RLIMIT_RSS comes from the memory that the job was given: it must be a resource that is given
+    settings = {"LaunchParameters": "ulimit_pam_adopt", "SelectTypeParameters": "CR_Core_Memory"}
     with Node(suite=request.param, slurm=settings) as node:
         use_product(node)
         node.write("/etc/security/limits.conf", LIMITS_CONF)
@@ -152,6 +153,13 @@ def test_takeover__export_env_job_gives_what_holds_for_the_job(node: Node) -> No
     task = {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_TASK_PID", "SLURM_GTIDS", "SLURM_JOBID"}
     assert not task & set(variables)
     assert not {"LD_PRELOAD", "MYSECRET"} & set(variables)
+
+
+def test_takeover__export_env_none_leaves_no_trace_of_slurm(node: Node) -> None:
+    """The account phase needs SLURM_JOB_ID to tell the session phase the job; the session does not see it."""
+    submit_with(node, GPUS)
+    use_strict_lines(node, f"{STRICT} export_env=none greeting=on")
+    assert not [name for name in variables_of_login(node) if name.startswith("SLURM")]
 
 
 def test_takeover__export_env_of_a_list(node: Node) -> None:

@@ -101,6 +101,18 @@ def test_use__the_next_logins_go_there(users: Node) -> None:
     assert "There was no preference" in call(users, "alice", "use", "--clear").stdout
 
 
+def test_use__the_job_one_comes_from_is_stronger(users: Node) -> None:
+    """Caller ID, on this very node: a login from inside a job is in that job, and is told why."""
+    users.run("rm -f /tmp/go /tmp/greeted; touch /tmp/greeted; chmod 666 /tmp/greeted")
+    login = "echo exit | ssh -tt -o BatchMode=yes alice@127.0.0.1 >/tmp/greeted 2>&1; echo done >>/tmp/greeted"
+    first = users.submit("alice", f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {login}; sleep 1000")
+    second = users.submit("alice")
+    call(users, "alice", "use", str(second))
+    users.run("touch /tmp/go")
+    wait_for(lambda: "done" in users.read("/tmp/greeted"), "the login from inside the job", 30)
+    assert f"you are in job {first}, the job you come from (also here: {second})" in users.read("/tmp/greeted")
+
+
 def test_use__is_forgotten_when_the_job_ends(users: Node) -> None:
     first, second, third = (users.submit("alice") for _ in range(3))
     call(users, "alice", "use", str(first))

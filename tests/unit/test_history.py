@@ -69,3 +69,20 @@ def test_history__reads_a_file(tmp_path, capsys) -> None:  # type: ignore[no-unt
     path.write_text("".join(json.dumps(event) + "\n" for event in (LOGIN, DENIED, END)))
     assert main(["history", "--file", str(path), "--user", "bob", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == DENIED
+
+
+def test_history__reads_the_journal(tmp_path, capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    journal = tmp_path / "journalctl"
+    journal.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked\ncat {tmp_path}/lines\n')
+    journal.chmod(0o755)
+    (tmp_path / "lines").write_text(json.dumps(LOGIN) + "\n" + json.dumps(END) + "\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert main(["history", "--since", "2026-11-22", "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [LOGIN, END]
+    assert "--identifier=slurm-adopt-audit" in (tmp_path / "asked").read_text()
+
+
+def test_history__without_a_journal_there_is_a_hint(tmp_path, capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["history"]) == 1
+    assert "--audit-file" in capsys.readouterr().err

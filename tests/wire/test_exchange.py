@@ -24,6 +24,7 @@ CONNECTION = Connection(4, 6, "::ffff:10.0.0.2", 22, "::ffff:10.0.0.1", 40000)
 REQUEST = LoginRequest(
     "account", 123456789, "sshd", "alice", 1501, "10.0.0.1", "ssh", "12", ("profile=strict", "a=b=c"), (CONNECTION,)
 )
+UNSET_REPLY = LoginReply("success", "adopted", unset=("SLURM_JOB_ID", "OTHER"))
 REPLY = LoginReply(
     "success",
     "adopted",
@@ -41,6 +42,7 @@ REPLY = LoginReply(
 def test_exchange__round_trip() -> None:
     assert decode_request(encode_request(REQUEST)) == REQUEST
     assert decode_reply(encode_reply(REPLY)) == REPLY
+    assert decode_reply(encode_reply(UNSET_REPLY)) == UNSET_REPLY
 
 
 @pytest.mark.parametrize("packet", [encode_request(REQUEST), encode_reply(REPLY)], ids=["request", "reply"])
@@ -71,6 +73,8 @@ REFUSED = [
     b"V=1\0RESULT=success\0REASON=x\0NOVALUE\0",
     b"V=1\0RESULT=success\0REASON=x\0ENV1=A=B\0",
     b"V=1\0RESULT=success\0REASON=x\0ENV0=A\0",
+    b"V=1\0RESULT=success\0REASON=x\0UNSET0=A=B\0",
+    b"V=1\0RESULT=success\0REASON=x\0UNSET1=A\0",
     b"V=1\0RESULT=success\0REASON=x\0JOIN0=mount\0",
     b"V=1\0RESULT=success\0REASON=x\0JOIN0=moon\0JOIN_FAILED=ignore\0",
     b"V=1\0RESULT=success\0REASON=x\0LEVEL=loud\0",

@@ -131,3 +131,14 @@ def test_stepd__any_name(name: str) -> None:
     if found is not None:
         tail = "" if found.het_component is None else f".{found.het_component}"
         assert name == f"{found.node}_{found.job_id}.{found.step_id}{tail}"
+
+
+def test_stepd__list_of_pids() -> None:
+    data = struct.pack("=III", 2, 100, 4194304)
+    assert stepd.decode_pids(Cursor(data)) == (100, 4194304)
+    assert stepd.decode_pids(Cursor(struct.pack("=I", 0))) == ()
+    for end in range(len(data)):
+        with pytest.raises(Incomplete):
+            stepd.decode_pids(Cursor(data[:end]))
+    with pytest.raises(RemoteProtocolError):
+        stepd.decode_pids(Cursor(struct.pack("=I", stepd.PIDS_CAP + 1)))

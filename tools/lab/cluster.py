@@ -31,6 +31,7 @@ class Cluster:
     suite          as for Node
     nodes          the compute nodes' names
     slurmd_port    other than 6818
+    ports          of single nodes, by name
     slurm          slurm.conf settings; {"CommunicationParameters": "EnableIPv6"} for Slurm over IPv6
     """
 
@@ -40,12 +41,13 @@ class Cluster:
         *,
         nodes: Sequence[str] = ("node1", "node2"),
         slurmd_port: int | None = None,
+        ports: Mapping[str, int] | None = None,
         slurm: Settings | None = None,
         cgroup_conf: Settings | None = None,
         lines: Sequence[str] = (),
     ) -> None:
         self.numbers = {**_NUMBERS, **{name: 11 + index for index, name in enumerate(nodes)}}
-        entries = [NodeEntry(name, name, self.address(name)) for name in nodes]
+        entries = [NodeEntry(name, name, self.address(name), (ports or {}).get(name)) for name in nodes]
         settings: dict[str, str | None] = dict(slurm or {})
         if slurmd_port is not None:
             settings["SlurmdPort"] = str(slurmd_port)

@@ -48,12 +48,14 @@ def build_for(suite: str, options: Sequence[str] = ()) -> Path:
     digest = hashlib.sha256("\0".join(options).encode())
     for path in sources:
         digest.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes())
-    tree = cache_dir() / "builds" / f"{suite}-{digest.hexdigest()[:12]}"
+    # of each checkout's own: others remove only theirs
+    checkout = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
+    tree = cache_dir() / "builds" / f"{suite}-{checkout}-{digest.hexdigest()[:12]}"
     tree.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{cache_dir()}/builds/{suite}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tree.exists():
-            for old in tree.parent.glob(f"{suite}-*"):
+            for old in tree.parent.glob(f"{suite}-{checkout}-*"):
                 shutil.rmtree(old)
             partial = tree.with_name(f".{tree.name}")
             shutil.rmtree(partial, ignore_errors=True)

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "use": ("use", "choose the job that your next logins to this node go into", "user"),
     "move": ("move", "move this ssh login into another of your jobs", "user"),
     "serve-users": ("serve_users", "answer what users ask for, on a socket of its own", "service"),
+    "status": ("status", "the ssh logins on this node, the job each is in, and what is in none", "node"),
     "serve": ("serve", "answer the PAM modules of this node as a resident service", "service"),
     "metrics": ("metrics", "the service's numbers, in Prometheus' text format", "service"),
     "history": ("history", "who logged in, into which job, and how it ended", "service"),

@@ -9,6 +9,7 @@ import resource
 
 from ..service.audit import AuditFault
 from ..service.serve import LOGIN_SOCKET, Service, Setup
+from ..service.warn import parse_marks
 from ..system.listener import ListenFault
 from ..system.notify import take_listeners
 from .main import die
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audit-file", metavar="PATH", default="", help="append the audit stream to PATH, besides the journal"
     )
+    parser.add_argument(
+        "--warn-before",
+        metavar="MINUTES",
+        default="",
+        help="tell logins on their terminals before their job ends, e.g. 15,5,1 (or 90s), and when its time is up",
+    )
     parser.add_argument("--no-audit-journal", action="store_true", help="send no audit stream to the journal")
 
 
@@ -61,8 +68,14 @@ def run(args: argparse.Namespace) -> int:
         idle_exit_s = DEFAULT_IDLE_EXIT_S if activated and not args.listen else 0
     if not 0 <= idle_exit_s <= 86400:
         die(f"--idle-exit {idle_exit_s:g} is not between 0 and 86400")
+    try:
+        marks_s = parse_marks(args.warn_before) if args.warn_before else ()
+    except ValueError as error:
+        die(f"--warn-before: {error}")
     raise_descriptor_limit()
-    setup = Setup(args.listen or "", idle_exit_s, args.metrics_file, not args.no_audit_journal, args.audit_file)
+    setup = Setup(
+        args.listen or "", idle_exit_s, args.metrics_file, not args.no_audit_journal, args.audit_file, marks_s
+    )
     try:
         service = Service(setup, activated)
     except (ListenFault, AuditFault) as fault:

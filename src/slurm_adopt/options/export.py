@@ -34,6 +34,8 @@ NAMEABLE = (*JOB_NAMES, "SLURM_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP
 #: Never, whoever names it: it would make Slurm's commands read another configuration.
 NEVER = ("SLURM_CONF", "SLURM_CONF_SERVER")
 LIST_CAP = 32
+#: Words for SLURM_JOB_ID alone, and for not even that.
+PLAIN = ("id", "none")
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -49,11 +51,11 @@ def export_patterns(value: str) -> tuple[str, ...]:
     if value == "job":
         return JOB_NAMES
     names = tuple(value.split(","))
-    return names if value != "id" and is_export(value) else ()
+    return names if value not in PLAIN and is_export(value) else ()
 
 
 def is_export(value: str) -> bool:
     """Whether `export_env=` takes this value."""
     names = value.split(",")
     known = all(name and "*" not in name and matches(name, NAMEABLE) for name in names)
-    return value in ("id", "job") or (known and len(names) <= LIST_CAP)
+    return value in (*PLAIN, "job") or (known and len(names) <= LIST_CAP)

@@ -37,11 +37,17 @@ class Options:
     caller_timeout_s: float
     rlimits: str
     export_env: str
+    runtime_dir: str
     mode: str
     socket: str
     greeting: bool
     profile: str
     problems: tuple[str, ...] = ()
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether the session gets more from its job than membership, SLURM_JOB_ID and X11."""
+        return self.rlimits != "keep" or self.export_env not in ("id", "none") or self.runtime_dir != "none"
 
 
 def parse_options(args: Iterable[str]) -> Options:
@@ -85,6 +91,7 @@ def parse_options(args: Iterable[str]) -> Options:
         caller_timeout_s=float(values["caller_timeout"]),
         rlimits=values["rlimits"],
         export_env=values["export_env"],
+        runtime_dir=values["runtime_dir"],
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",

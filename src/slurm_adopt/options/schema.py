@@ -122,10 +122,17 @@ OPTIONS = (
     OptionSpec(
         "export_env",
         (),
-        "Variables of the job for the session: `id` is SLURM_JOB_ID alone, `job` adds what holds for the whole job "
-        "on this node (SLURM_JOB_*, visible GPUs) and nothing of a single task; or a list of names.",
-        form="id, job, or names of variables with commas",
+        "Variables of the job for the session: `none` (needs the session line), `id` is SLURM_JOB_ID alone, `job` adds "
+        "what holds for the whole job on this node (SLURM_JOB_*, visible GPUs) and nothing of a single task; or names.",
+        form="none, id, job, or names of variables with commas",
         default="id",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "runtime_dir",
+        ("none", "user"),
+        "`user`: XDG_RUNTIME_DIR is the directory that the shipped prolog hook makes for users with jobs on the node.",
+        stricter="none",
         origin="slurm-adopt",
     ),
     OptionSpec(

@@ -3,9 +3,12 @@
 
     {"event": "login", "time": ..., "user": ..., "uid": ..., "from": ..., "service": ..., "phase": ..., "verdict": ...,
      "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "caller": ...,
-     "security": ..., "failed": [...]}
+     "security": ..., "auth": [...], "failed": [...]}
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
-     "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved"}
+     "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
+
+sshd tells how the user proved who he is in the session phase, so `auth` is in the line of the end; in that of the
+login only if the session phase is the one that decided.
 
 Rules of this file:
 1. Times are UTC, RFC 3339 with milliseconds. `where` is what the kernel shows, read after the decision.
@@ -16,6 +19,8 @@ Rules of this file:
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import json
 import os
 import stat
@@ -25,15 +30,16 @@ from ..system.journal import LogSender
 from ..system.procfs import read_cgroups
 from ..wire.cgroup_path import decode_cgroups, extern_step
 from ..wire.errors import RemoteProtocolError
-from .reply import security_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .login import Answer
     from .metrics import Metrics
+    from .notes import Decided
 
+#: AuthenticationMethods with more than this in a row do not exist.
+METHOD_CAP = 8
 IDENTIFIER = "slurm-adopt-audit"
 
 
@@ -64,37 +70,55 @@ class Audit:
             self._metrics.count("slurm_adopt_audit_lost_total")
 
 
-def login_event(answer: Answer, seconds: float, path: str) -> dict[str, Any]:
+def login_event(decided: Decided, path: str) -> dict[str, Any]:
     """A decided login as an event."""
-    facts, verdict = answer.facts, answer.verdict
     event: dict[str, Any] = {
         "event": "login",
-        "time": stamp(time.time()),
-        "user": facts.user,
-        "uid": facts.uid,
-        "from": facts.source,
-        "service": facts.service,
-        "phase": facts.phase,
-        "verdict": verdict.action,
-        "reason": verdict.reason,
-        "job": verdict.job_id or None,
-        "chosen": verdict.chosen or None,
-        "where": "",
-        "pid": answer.processes[0].pid if answer.processes else None,
-        "ms": round(seconds * 1000, 3),
+        "time": stamp(decided.when),
+        "user": decided.user,
+        "uid": decided.uid,
+        "from": decided.source,
+        "service": decided.service,
+        "phase": decided.phase,
+        "verdict": decided.action,
+        "reason": decided.reason,
+        "job": decided.job or None,
+        "chosen": decided.chosen or None,
+        "where": where_of(decided.pid) if decided.job and decided.action == "allow" else "",
+        "pid": decided.pid or None,
+        "ms": round(decided.seconds * 1000, 3),
         "path": path,
     }
-    if verdict.job_id and verdict.action == "allow" and answer.processes:
-        event["where"] = where_of(answer.processes[0].pid)
-    if facts.caller.status != "not-asked":
-        event["caller"] = facts.caller.status
-    security = security_event(facts)
-    if security:
-        event["security"] = security
-    failures = [f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure]
-    if failures:
-        event["failed"] = failures
+    if decided.caller != "not-asked":
+        event["caller"] = decided.caller
+    if decided.security:
+        event["security"] = decided.security
+    auth = auth_methods(decided.auth)
+    if auth:
+        event["auth"] = auth
+    if decided.failed:
+        event["failed"] = list(decided.failed)
     return event
+
+
+def auth_methods(text: str) -> list[str]:
+    """sshd's SSH_AUTH_INFO_0 as words: `publickey SHA256:…` as ssh-keygen -l shows it, `password`, ….
+
+    A line is a method, for keys followed by the key's type and its base64 (sshd(8), ExposeAuthInfo).
+    """
+    methods = []
+    for line in text.splitlines()[:METHOD_CAP]:
+        words = line.split(" ")
+        if len(words) >= 3:
+            try:
+                digest = hashlib.sha256(binascii.a2b_base64(words[2])).digest()
+            except ValueError:
+                continue
+            shown = binascii.b2a_base64(digest, newline=False).decode().rstrip("=")
+            methods.append(f"{words[0]} SHA256:{shown}")
+        elif words[0]:
+            methods.append(words[0])
+    return methods
 
 
 def where_of(pid: int) -> str:

@@ -61,8 +61,8 @@ class Clients:
     def __init__(self, loop: Loop, source: StepSource, metrics: Metrics) -> None:
         self.admission: Admission[Client] = Admission()
         self.open: set[Client] = set()
-        #: called with each answer, after it was sent: request, answer, seconds it took
-        self.on_answer: Callable[[LoginRequest, Answer, float], None] = lambda *_: None
+        #: called with each answer, after it was sent, and the seconds it took
+        self.on_answer: Callable[[Answer, float], None] = lambda *_: None
         self.last_active_ns = time.monotonic_ns()
         self._loop = loop
         self._source = source
@@ -77,9 +77,14 @@ class Clients:
         self._listeners.append(listener)
         self._watch(listener)
 
-    def stop(self) -> None:
-        """Take no more connections; those that were accepted are still answered."""
+    def stop(self, take_all: bool) -> None:
+        """Take no more connections; those that were accepted are still answered.
+
+        `take_all`: those that wait in the sockets as well, because no successor will.
+        """
         for listener in self._listeners:
+            if take_all:
+                self._accept(listener)
             self._loop.unwatch(listener.fileno())
         self._listeners.clear()
 
@@ -182,10 +187,10 @@ class Clients:
         client.place = RUN
         client.running = self._loop.spawn(
             decide_login(request, client.peer.pid, self._source),
-            lambda _, outcome: self._answer(client, request, outcome),
+            lambda _, outcome: self._answer(client, outcome),
         )
 
-    def _answer(self, client: Client, request: LoginRequest, outcome: Answer | Exception) -> None:
+    def _answer(self, client: Client, outcome: Answer | Exception) -> None:
         client.running = None
         if not isinstance(outcome, Answer):
             self._metrics.count("slurm_adopt_faults_total")
@@ -200,7 +205,7 @@ class Clients:
         seconds = (time.monotonic_ns() - client.accepted_ns) / 1e9
         self._close(client)
         try:
-            self.on_answer(request, outcome, seconds)
+            self.on_answer(outcome, seconds)
         except Exception:  # rule 4: what cannot be written down must not end the service for all
             self._metrics.count("slurm_adopt_faults_total")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Written by data/hooks/prolog.
 JOBS_DIRECTORY = "/run/slurm-adopt/jobs"
+RUNTIME_DIRECTORIES = "/run/slurm-adopt/user"
 #: The reply packet has 4096 bytes and 64 fields, and other things to say.
 COUNT_CAP, VALUE_CAP, TOTAL_CAP = 24, 512, 2048
 FILE_CAP = 16 * 1024
@@ -64,6 +65,17 @@ def collect_variables(patterns: tuple[str, ...], job_id: int, pids: Iterable[int
             if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):
                 found[name] = value
     return _fitting(found)
+
+
+def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
+    """XDG_RUNTIME_DIR, if the prolog hook has made it and it is the user's alone."""
+    path = f"{RUNTIME_DIRECTORIES}/{uid}"
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return ()
+    private = stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077
+    return (("XDG_RUNTIME_DIR", path),) if private else ()
 
 
 def _decode(text: bytes) -> Iterable[tuple[str, str]]:

@@ -24,16 +24,23 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Protocol
 
+    from ..system.caller_memory import CallerMemory
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
     from ..system.stepd import StepConnection
     from ..system.task import Task
+    from .turnstile import Turn
 
     class StepSource(Protocol):
-        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service."""
+        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service.
+
+        `callers`: what is known of the machines that logins come from, if anything is remembered.
+        """
+
+        callers: CallerMemory | None
 
         def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`."""
@@ -66,8 +73,8 @@ class Found:
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
         self.unanswered: list[str] = []
-        #: what else ends with the login
-        self.on_close: Callable[[], None] = lambda: None
+        #: the resident service lets a few logins of a user at its steps at a time
+        self.turn: Turn | None = None
 
     def steps(self) -> tuple[StepFact, ...]:
         return tuple(step.fact for step in self.own)
@@ -78,11 +85,23 @@ class Found:
     def close(self) -> None:
         for step in self.own:
             step.connection.close()
-        self.on_close()
+        self.pause()
+
+    def pause(self) -> None:
+        """Let other logins of the user go first: this one waits for something else now."""
+        if self.turn is not None:
+            self.turn.leave()
+
+    def resume(self, deadline_ns: int) -> Task[None]:
+        """The end of `pause`. `DeadlineExceeded`."""
+        if self.turn is not None:
+            yield from self.turn.enter(deadline_ns)
 
 
 class Scan:
     """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
+
+    callers: CallerMemory | None = None
 
     def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
         """Read slurm.conf."""

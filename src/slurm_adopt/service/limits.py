@@ -75,7 +75,7 @@ def _lower(pid: int, number: int, limit: Limit) -> None:
 def _decode(text: bytes) -> list[Limit]:
     """/proc/PID/limits: a heading, then a line for each limit in the order of the kernel's numbers."""
     found: list[Limit] = []
-    for line in text.split(b"\n")[1 : COUNT + 1]:
+    for line in text.splitlines()[1 : COUNT + 1]:
         words = line[NAME_WIDTH:].split()
         if len(words) < 2 or not all(word == b"unlimited" or word.isdigit() for word in words[:2]):
             return []

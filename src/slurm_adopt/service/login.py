@@ -22,15 +22,13 @@ from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
 from ..system.pam_config import has_session_line
-from ..system.slurm_conf import ConfFault
+from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
 from ..system.task import MS, DeadlineExceeded
 from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
-from .starting import await_start, find_starting
-from .takeover import is_wanted, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +65,8 @@ class Answer:
         self.verdict = verdict
         self.processes = login.processes
         self.caller_pid = login.caller_pid
+        self.nodename = login.options.nodename
+        self.auth = login.request.auth
 
 
 class Login:
@@ -114,12 +114,18 @@ class Login:
         if self.options.greeting and verdict.chosen and self.facts.phase == "account":
             # the session phase tells it, in a process that knows nothing of this one but the PAM environment
             self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
-        reply = compose(
-            self.facts, self.options, verdict, self.env, kinds, detail or self.remark, self.greeting(verdict)
-        )
+        words = (detail or self.remark, self.greeting(verdict))
+        reply = compose(self.facts, self.options, verdict, self.env, kinds, *words, self.unset())
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
         return Answer(reply, fds, self, verdict)
+
+    def unset(self) -> tuple[str, ...]:
+        """What the account phase has left for the session phase, and the session is not to see."""
+        if self.facts.phase != "open_session":
+            return ()
+        chosen = (CHOSEN_VARIABLE,) if self.options.greeting else ()
+        return (*chosen, "SLURM_JOB_ID") if self.options.export_env == "none" else chosen
 
     def greeting(self, verdict: Verdict) -> str:
         """The line for the user, if the site wants one and this is the phase in which it is said."""
@@ -201,6 +207,7 @@ def _gather(login: Login) -> Task[str]:
     """Fill in steps or fault; the return value is a detail for the log."""
     try:
         conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
+        check_not_own(conf, login.request.uid)
         found = yield from login.source.query_own(conf, login.options.nodename, login.request.uid, login.deadline_ns)
     except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason)
@@ -208,6 +215,8 @@ def _gather(login: Login) -> Task[str]:
     login.found = found
     login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if login.request.phase == "account" and not newest_first(login.facts):
+        from .starting import find_starting  # most logins find their job and do not pay for loading this
+
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
         login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if login.options.action_unknown == "preferred" and len(found.own) > 1:
@@ -217,6 +226,8 @@ def _gather(login: Login) -> Task[str]:
 
 def _await_start(login: Login) -> Task[None]:
     """Wait for the user's job to start; what is found then takes the place of what was found before."""
+    from .starting import await_start, find_starting
+
     conf, options, uid = login.conf, login.options, login.request.uid
     assert conf is not None, "steps or prologs were found"
     begun_ns = time.monotonic_ns()
@@ -249,13 +260,16 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
     deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
-    return (yield from find_caller(login.conf, login.connection, login.request.uid, stepds, version, deadline_ns))
+    uid, memory = login.request.uid, login.source.callers
+    login.found.pause()
+    return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
 
 
 def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:
     step = login.found.of_job(decision.job_id)
     assert step is not None, "the decision names one of the user's own steps"
     connection = step.connection
+    yield from login.found.resume(login.deadline_ns)
     connection.deadline_ns = _attempt_deadline(login)
     try:
         extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
@@ -284,7 +298,7 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
     login.env = environment_of(job_id, extras.x11)
     step = login.found.of_job(job_id)
     assert step is not None
-    if is_wanted(login.options):
+    if login.options.takes_over:
         yield from _take_over(login, step, processes)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
@@ -295,6 +309,8 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
 
 def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> Task[None]:
     """The job's limits and variables."""
+    from .takeover import take_over
+
     conf, identity, options = login.conf, step.connection.identity, login.options
     assert conf is not None, "a step was found, so the configuration was read"
     assert identity is not None

@@ -13,6 +13,7 @@ import os
 import time
 
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
+from ..system.caller_memory import CallerMemory
 from ..system.loop import wait_flag
 from ..system.spool import SpoolFault
 from ..system.spool_dir import has_pattern, spool_dirs
@@ -21,7 +22,7 @@ from ..system.task import DeadlineExceeded
 from .conf_cache import ConfCache
 from .gather import GRACE_NS, Found, OwnStep, ask_steps
 from .step_index import STEP_FOREIGN, Entry, StepIndex
-from .turnstile import Turnstile
+from .turnstile import Turn, Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Memory:
 
     def __init__(self, loop: Loop) -> None:
         self.conf_cache = ConfCache(loop)
+        self.callers: CallerMemory | None = CallerMemory()
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None
@@ -76,15 +78,16 @@ class Memory:
         """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
         if not any(index.own(uid) for index in indexes):
             return
-        leave = yield from self._turnstile.enter(uid, deadline_ns)
+        turn = Turn(self._turnstile, uid)
+        yield from turn.enter(deadline_ns)
         try:
             for index in indexes:
                 yield from _ask(index, uid, deadline_ns, found)
         finally:
             if found.own:
-                found.on_close = leave
+                found.turn = turn
             else:
-                leave()
+                turn.leave()
 
     def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "slurm_adopt_logins_total": ("counter", "Requests decided, by phase, verdict, reason code and path."),
     "slurm_adopt_login_seconds": ("histogram", "Time from accepting a request to its reply."),
+    "slurm_adopt_callers_total": ("counter", "Logins whose source was asked for, by what came of it."),
     "slurm_adopt_strangers_total": ("counter", "Connections of processes that are not root's, closed unread."),
     "slurm_adopt_bad_requests_total": ("counter", "Requests that were malformed."),
     "slurm_adopt_sent_away_total": ("counter", "Requests sent to the one-shot helper because there was no room."),

@@ -5,7 +5,7 @@ Rules of this file:
 1. It believes a peer with uid 0 only, and takes the caller's pid from the kernel.
 2. It holds itself to the module's deadline; should it hang all the same, the module kills it, and the kernel does
    (PR_SET_PDEATHSIG) when the module's process ends.
-3. It writes nothing: the log line travels in the reply, the module sends it.
+3. It logs nothing: the log line travels in the reply, the module sends it. A note for the service's numbers is all.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..system.task import run
 from ..wire.errors import ProtocolError
 from ..wire.exchange import PACKET_CAP, decode_request, encode_reply
 from .login import Answer, decide_login
+from .notes import decided_of, write_note
 
 #: How long a request may take to arrive after we were started: the module has sent it before.
 REQUEST_WAIT_NS = 2_000_000_000
@@ -26,6 +27,7 @@ REQUEST_WAIT_NS = 2_000_000_000
 
 def main() -> None:
     """Answer the one request on descriptor 0."""
+    began_ns = time.monotonic_ns()
     socket = sock.Socket(fileno=0)
     socket.setblocking(False)
     peer = sock.peer_of(socket)
@@ -36,6 +38,8 @@ def main() -> None:
     sock.close_all(fds)
     request = decode_request(packet)
     answer = run(decide_login(request, peer.pid))
+    # before the answer: after it the module ends us
+    write_note(decided_of(answer, (time.monotonic_ns() - began_ns) / 1e9))
     sock.send_with_fds(socket, encode_answer(answer), answer.fds)
     os._exit(0)  # nothing is left to tidy up that the kernel does not: saves a millisecond
 

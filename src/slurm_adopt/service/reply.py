@@ -45,6 +45,7 @@ def compose(
     joins: tuple[str, ...] = (),
     detail: str = "",
     info: str = "",
+    unset: tuple[str, ...] = (),
 ) -> LoginReply:
     """The reply for a verdict."""
     level = _level(facts, options, verdict)
@@ -57,6 +58,7 @@ def compose(
         error=refusal(verdict.reason) if verdict.action == "deny" else "",
         info=info,
         env=env,
+        unset=unset,
         joins=joins,
         join_failed=join_failed if joins else "",
         join_error=refusal("adopt-failed") if joins and join_failed != "success" else "",

@@ -3,7 +3,8 @@
 
 Rules of this file:
 1. Under socket activation the listening socket is the service manager's: who was not accepted waits for the successor.
-   With a socket of our own, who was not accepted is told by the kernel, and the module starts the one-shot helper.
+   A socket of our own is emptied before it is closed; who comes too late is told by the kernel, and the module starts
+   the one-shot helper.
 2. A stop finishes what was accepted, each within its own deadline, and nothing else.
 3. Idle is: no login under way, no session open that is watched.
 4. The numbers and the open sessions outlive the process in /run/slurm-adopt; a crash costs some seconds of them.
@@ -14,10 +15,10 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
+import resource
 import signal
 import time
 
-from ..options.parse import parse_options
 from ..record import record
 from ..system import sock
 from ..system.listener import Listener, prepare_folder
@@ -30,14 +31,16 @@ from .clients import Clients
 from .endings import Endings
 from .memory import Memory
 from .metrics import Metrics
+from .notes import decided_of, take_notes
 from .sessions import Session, Sessions
+from .warn import Warner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..wire.exchange import LoginRequest
     from .login import Answer
+    from .notes import Decided
 
 LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
@@ -45,18 +48,20 @@ SESSIONS_FILE = "/run/slurm-adopt/sessions"
 NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
 #: How old the written numbers may be.
 WRITE_NS = 5_000 * MS
+DESCRIPTORS = 65536
 WARM_UP_NS = 10_000 * MS
 
 
 @record
 class Setup:
-    """What the command line says. `idle_exit_s` 0: never."""
+    """What the command line says. `idle_exit_s` 0: never; `warn_before_s` empty: nobody is warned."""
 
     listen: str = ""
     idle_exit_s: float = 0
     metrics_file: str = ""
     audit_journal: bool = True
     audit_file: str = ""
+    warn_before_s: tuple[int, ...] = ()
 
 
 class Service:
@@ -72,6 +77,8 @@ class Service:
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
         self.endings = Endings(self.loop, self.memory, self.audit)
         self.sessions = Sessions(self.loop, self.endings.ended)
+        self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
+        self._watches = self.audit.enabled or self.warner is not None
         self.supervisor = Supervisor()
         self._own: list[Listener] = []
         self._stopping = False
@@ -91,8 +98,12 @@ class Service:
     def run(self) -> None:
         """Serve until stopped or idle."""
         self._take_signals()
-        if self.audit.enabled:
+        _raise_descriptors()
+        if self._watches:
             self.sessions.restore(SESSIONS_FILE)
+        self._take_notes()
+        if self.warner is not None:
+            self.loop.spawn(self.warner.watch())
         self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
         self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
         self.supervisor.tell("READY=1")
@@ -108,7 +119,7 @@ class Service:
             return
         self._stopping = True
         self.supervisor.tell("STOPPING=1")
-        self.clients.stop()
+        self.clients.stop(take_all=bool(self.setup.listen))
         for listener in self._own:
             self.loop.unwatch(listener.socket.fileno())
             listener.close()
@@ -116,7 +127,7 @@ class Service:
 
     def _end(self) -> None:
         self.endings.flush()
-        if self.audit.enabled:
+        if self._watches:
             _attempt(lambda: self.sessions.save(SESSIONS_FILE))
         self._write_numbers()
 
@@ -152,29 +163,39 @@ class Service:
 
     # After an answer -------------------------------------------------------------------------------
 
-    def _on_answer(self, request: LoginRequest, answer: Answer, seconds: float) -> None:
-        facts, verdict = answer.facts, answer.verdict
-        path = "resident" if facts.caller.status == "not-asked" else "caller-id"
-        self.metrics.count(
-            "slurm_adopt_logins_total", phase=facts.phase, verdict=verdict.action, reason=verdict.reason, path=path
-        )
-        self._numbers_changed()
-        if facts.phase == "close_session":
+    def _on_answer(self, answer: Answer, seconds: float) -> None:
+        self._enter(decided_of(answer, seconds), "resident")
+        if answer.facts.phase == "close_session":
             self.sessions.closed(answer.caller_pid)
+        self._numbers_changed()
+
+    def _enter(self, decided: Decided, path: str) -> None:
+        """Into the books: numbers, audit stream, open sessions."""
+        if decided.caller != "not-asked":
+            path = "caller-id"
+            self.metrics.count("slurm_adopt_callers_total", status=decided.caller)
+        verdict, reason = decided.action, decided.reason
+        self.metrics.count("slurm_adopt_logins_total", phase=decided.phase, verdict=verdict, reason=reason, path=path)
+        if decided.phase == "close_session":
             return
-        self.metrics.observe("slurm_adopt_login_seconds", seconds, verdict=verdict.action, path=path)
-        if not self.audit.enabled:
-            return
+        self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
         # the session phase of a login that the account phase has put into its job says nothing new
-        if verdict.reason not in ("session-verified", "session-not-ours"):
-            self.audit.write(login_event(answer, seconds, path))
-        if verdict.action == "allow" and verdict.job_id and answer.processes:
-            self.sessions.opened(_session(request, answer))
+        if self.audit.enabled and decided.reason not in ("session-verified", "session-not-ours"):
+            self.audit.write(login_event(decided, path))
+        if self._watches and decided.action == "allow" and decided.job and decided.pid:
+            self.sessions.opened(_session(decided))
+
+    def _take_notes(self) -> None:
+        """The logins that one-shot helpers have decided meanwhile."""
+        with contextlib.suppress(OSError):
+            for decided in take_notes():
+                self._enter(decided, "one-shot")
 
     # Numbers ---------------------------------------------------------------------------------------
 
     def render(self) -> str:
         """The numbers as they are now."""
+        self._take_notes()
         metrics, admission = self.metrics, self.clients.admission
         metrics.put("slurm_adopt_logins_running", admission.running)
         metrics.put("slurm_adopt_logins_waiting", admission.waiting)
@@ -204,18 +225,16 @@ class Service:
             return
 
 
-def _session(request: LoginRequest, answer: Answer) -> Session:
-    carrier, facts = answer.processes[0], answer.facts
-    return Session(
-        carrier.pid,
-        carrier.started,
-        facts.user,
-        facts.uid,
-        answer.verdict.job_id,
-        facts.source,
-        parse_options(request.args).nodename,
-        time.time(),
-    )
+def _session(decided: Decided) -> Session:
+    who = (decided.pid, decided.started, decided.user, decided.uid)
+    return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
+
+
+def _raise_descriptors() -> None:
+    """As many descriptors as the unit allows itself: the usual soft limit of 1024 is that of select()."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _attempt(act: Callable[[], None]) -> None:

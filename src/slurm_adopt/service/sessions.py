@@ -20,7 +20,7 @@ from ..system.task import MS, POLLIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..system.loop import Loop
 
@@ -35,7 +35,9 @@ LOGOUT, PROCESS_ENDED, UNOBSERVED = "logout", "process-ended", "unobserved"
 
 @record
 class Session:
-    """`began` is in seconds since 1970, `started` the process's start in clock ticks since boot."""
+    """`began` is in seconds since 1970, `started` the process's start in clock ticks since boot.
+
+    `auth` is sshd's SSH_AUTH_INFO_0, which is complete in the session phase only."""
 
     pid: int
     started: int
@@ -45,6 +47,7 @@ class Session:
     source: str
     nodename: str
     began: float
+    auth: str
 
 
 class Sessions:
@@ -62,6 +65,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._open.values()))
 
     def opened(self, session: Session) -> None:
         """A login is in a job; a second phase of the same login changes nothing but the job."""

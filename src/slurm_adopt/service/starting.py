@@ -61,6 +61,7 @@ def await_start(
     prologs = find_starting(conf, nodename, uid)
     seen_ns = asked_ns = time.monotonic_ns()
     while time.monotonic_ns() < until_ns:
+        found.pause()
         yield from sleep_until(min(until_ns, time.monotonic_ns() + POLL_NS))
         before, prologs = prologs, find_starting(conf, nodename, uid)
         now_ns = time.monotonic_ns()

@@ -2,7 +2,7 @@
 """What a session takes over from its job beyond membership, if the site asks for it: limits and variables.
 
 Rules of this file:
-1. With the default options nothing here runs or is loaded.
+1. With the default options (`Options.takes_over` is false) nothing here runs or is loaded.
 2. It adds to a login that is in its job already; it never refuses one.
 """
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     Variables = tuple[tuple[str, str], ...]
 
 
-def is_wanted(options: Options) -> bool:
-    """Whether the options ask for anything of this."""
-    return options.rlimits == "job" or options.export_env != "id"
+def _asks_steps(options: Options) -> bool:
+    return options.rlimits == "job" or options.export_env not in ("id", "none")
 
 
 def take_over(
@@ -36,10 +35,13 @@ def take_over(
     deadline_ns: int,
 ) -> Task[tuple[Variables, str]]:
     """Apply the job's limits to the login's processes, and return its variables; and a remark for the log."""
-    from .environment import query_variables
+    from .environment import find_runtime_dir, query_variables
     from .job_steps import find_job_processes
     from .limits import apply_limits, read_limits
 
+    found: Variables = find_runtime_dir(uid) if options.runtime_dir == "user" else ()
+    if not _asks_steps(options):
+        return found, ""
     pids = yield from find_job_processes(conf, options.nodename, job_id, uid, extern_pid, deadline_ns)
     remark = ""
     # pam_limits runs in the session stack: what is set before it, it replaces
@@ -47,5 +49,5 @@ def take_over(
         remark = apply_limits(read_limits(pids), processes)
     patterns = export_patterns(options.export_env)
     if not patterns:
-        return (), remark
-    return (yield from query_variables(patterns, job_id, pids, deadline_ns)), remark
+        return found, remark
+    return found + (yield from query_variables(patterns, job_id, pids, deadline_ns)), remark

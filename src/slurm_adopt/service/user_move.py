@@ -100,8 +100,8 @@ def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Mov
         outside, pending = [], []
         for row in find_members(top, rows):
             step = _step_of(row.pid, found)
-            if step is target:
-                continue
+            if step is target or (step is None and _has_ended(row)):
+                continue  # it is there, or it has ended (as a zombie it is nowhere any more)
             if step is None or tries.get((row.pid, row.started), 0) >= TRY_CAP:
                 outside.append(f"{row.pid} {'refused' if step else 'outside of your jobs'}")
             else:
@@ -123,10 +123,15 @@ def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Mov
     return Moved("user-moved", len(moved))
 
 
+def _has_ended(row: Row) -> bool:
+    """Whether it is gone, a zombie, or another process by now."""
+    again = read_row(row.pid)
+    return again is None or again.started != row.started
+
+
 def _move_one(row: Row, target: OwnStep, found: Found) -> Task[bool]:
     """Whether the process is in the target now; False also if it has ended. `StepFault` if the target is lost."""
-    again = read_row(row.pid)
-    if again is None or again.started != row.started or _step_of(row.pid, found) is None:
+    if _has_ended(row) or _step_of(row.pid, found) is None:
         return False
     try:
         yield from add_process(target.connection, row.pid)
@@ -134,8 +139,7 @@ def _move_one(row: Row, target: OwnStep, found: Found) -> Task[bool]:
         if fault.reason == "adopt-refused":
             return False
         raise
-    after = read_row(row.pid)
-    if after is None or after.started != row.started:
+    if _has_ended(row):
         return False
     return _step_of(row.pid, found) is target or (yield from _in_steps_books(row.pid, target))
 

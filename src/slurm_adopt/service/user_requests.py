@@ -22,7 +22,7 @@ from ..system.job_end import find_job_end
 from ..system.pam_config import MODULE, read_stack
 from ..system.preferences import Preference, clear_preference, clear_void_preferences, write_preference
 from ..system.procfs import read_file, read_process, read_started
-from ..system.slurm_conf import ConfFault
+from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..wire.user_exchange import UserJob, UserReply
 from .gather import Scan, find_membership, find_preferred
@@ -44,6 +44,7 @@ def answer_user(request: UserRequest, peer: Peer, deadline_ns: int) -> Task[User
         return _clear(peer.uid)
     try:
         conf = yield from Scan().read_conf(deadline_ns)
+        check_not_own(conf, peer.uid)
         found = yield from Scan().query_own(conf, options.nodename, peer.uid, deadline_ns)
     except (ConfFault, SpoolFault) as fault:
         return _reply("failed", fault.reason, text=f"{REASONS[fault.reason].meaning} ({fault})")

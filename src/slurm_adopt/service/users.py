@@ -49,7 +49,7 @@ class Limits:
     per_user: int = 2
     burst: int = 10
     per_second: float = 1.0
-    answer_s: float = 10.0
+    answer_s: float = 20.0
     idle_s: float = 0.0
 
 

@@ -15,7 +15,7 @@ Rules of this file:
 from __future__ import annotations
 
 import _socket
-import os
+import time
 
 from ..model import CallerFact
 from ..record import record
@@ -26,9 +26,9 @@ from ..wire.rpc_hash import BOUND_NOT, check_payload, hash_payload
 from .local_end import find_local_end, is_here, packed
 from .peer_node import find_nodes_of_peer
 from .procfs import read_cgroups
-from .rpc_auth import AuthFault, check_credential, make_credential
+from .rpc_auth import AuthFault, check_credential, make_credential, speaker
 from .sock import connect_tcp
-from .task import DeadlineExceeded, all_of
+from .task import MS, DeadlineExceeded, all_of
 from .tls import TlsFault, open_stream
 
 TYPE_CHECKING = False
@@ -37,10 +37,14 @@ if TYPE_CHECKING:
 
     from ..wire.exchange import Connection
     from ..wire.slurm_nodes import NodeRecord
+    from .caller_memory import CallerMemory
     from .slurm_conf import SlurmConf
+    from .sock import Socket
     from .task import Task
     from .tls import Stream
 
+# a slurmd answers in 8 to 46 ms (41 jobs); who was given this long and says nothing is not asked again for a while
+FAIR_NS = 250 * MS
 # a slurmd takes its own release's version and three older ones; four tries meet every supported pair
 MAX_TRIES = 4
 # the first release whose slurmd's port speaks TLS (25.05)
@@ -57,6 +61,14 @@ class CallerFault(Exception):
 
 class _LowerVersion(Exception):
     """This version may be the reason for no answer."""
+
+
+class Silence(DeadlineExceeded):
+    """The other side has said nothing for `waited_ns`, the time that it really had."""
+
+    def __init__(self, waited_ns: int) -> None:
+        super().__init__()
+        self.waited_ns = waited_ns
 
 
 @record
@@ -86,11 +98,14 @@ def find_caller(
     own: Sequence[tuple[int, int]],
     version: int,
     deadline_ns: int,
+    memory: CallerMemory | None = None,
+    budget_ns: int = 1000 * MS,
 ) -> Task[CallerFact]:
     """The job that a connection comes from.
 
     `own`: the user's jobs here, each with the pid of its extern step's slurmstepd, both proven. `version`: the highest
-    protocol version among them. `status` of the result is `found`, `unknown`, or a reason code.
+    protocol version among them. `memory`: the resident service's. `budget_ns`: what the site grants; `deadline_ns` may
+    be earlier because the login has little time left. `status` of the result is `found`, `unknown`, or a reason code.
     """
     if connection is None:
         return CallerFact("unknown")
@@ -100,7 +115,8 @@ def find_caller(
         if is_here(connection):
             job_id = yield from _find_here(connection, uid, own, deadline_ns)
         else:
-            job_id = yield from _find_elsewhere(conf, question, source, version, deadline_ns)
+            asker = _Asker(conf, question, version, uid, memory, min(FAIR_NS, budget_ns * 3 // 4))
+            job_id = yield from _find_elsewhere(asker, source, deadline_ns)
     except CallerFault as fault:
         return CallerFact(fault.status, 0, source, str(fault))
     except DeadlineExceeded:
@@ -121,13 +137,23 @@ def _find_here(connection: Connection, uid: int, own: Sequence[tuple[int, int]],
     return None
 
 
-def _find_elsewhere(
-    conf: SlurmConf, question: Question, source: str, version: int, deadline_ns: int
-) -> Task[int | None]:
-    nodes = yield from find_nodes_of_peer(conf, source, deadline_ns)
+@record
+class _Asker:
+    """What all questions about one login have in common."""
+
+    conf: SlurmConf
+    question: Question
+    version: int
+    uid: int
+    memory: CallerMemory | None
+    fair_ns: int
+
+
+def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int) -> Task[int | None]:
+    nodes = yield from find_nodes_of_peer(asker.conf, source, deadline_ns, asker.memory, asker.uid)
     if not nodes:
         raise CallerFault("caller-not-a-node", f"{source} is no configured node's address")
-    tasks = [ask_node(conf, node, question, version, deadline_ns) for node in nodes]
+    tasks = [_ask_remembering(asker, node, deadline_ns) for node in nodes]
     outcomes = yield from all_of(tasks, deadline_ns)
     answers = [outcome for outcome in outcomes if isinstance(outcome, callerid.CallerReply)]
     for answer in answers:
@@ -141,16 +167,39 @@ def _find_elsewhere(
     return None
 
 
+def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int) -> Task[callerid.CallerReply]:
+    """As `ask_node`; a place that was silent a moment ago is not asked, one that was not silent is remembered."""
+    memory, place = asker.memory, (node.address, node.port)
+    silent_ns = memory.silent_ns(place) if memory is not None else 0
+    if silent_ns:
+        raise CallerFault("caller-skipped", f"{node.name} did not answer; not asked for {silent_ns // 10**9 + 1} s")
+    try:
+        return (yield from ask_node(asker.conf, node, asker.question, asker.version, asker.uid, deadline_ns, memory))
+    except Silence as silence:
+        if memory is not None and silence.waited_ns >= asker.fair_ns:
+            memory.keep_silence(place, asker.uid)
+        raise
+
+
 def ask_node(
-    conf: SlurmConf, node: NodeRecord, question: Question, version: int, deadline_ns: int
+    conf: SlurmConf,
+    node: NodeRecord,
+    question: Question,
+    version: int,
+    uid: int,
+    deadline_ns: int,
+    memory: CallerMemory | None = None,
 ) -> Task[callerid.CallerReply]:
-    """The believed answer of one slurmd at `node.address` (a number); `CallerFault`, `DeadlineExceeded`."""
-    highest = min(max(version, callerid.FIRST_VERSION), callerid.LAST_VERSION) & 0xFF00
-    lowest = max(callerid.FIRST_VERSION, highest - (MAX_TRIES - 1 << 8))
+    """For a login of `uid`: the believed answer of one slurmd at `node.address` (a number).
+
+    `CallerFault`; `Silence`, or `DeadlineExceeded` if this end has had no time.
+    """
+    place = (node.address, node.port)
+    known = memory.version_of(place) if memory is not None else 0
     detail = ""
-    for tried in range(highest, lowest - 1, -0x100):
+    for tried in _versions(version, known):
         try:
-            return (yield from _ask_version(conf, node, question, tried, deadline_ns))
+            reply = yield from _ask_version(conf, node, question, tried, uid, deadline_ns)
         except _LowerVersion as reason:
             detail = str(reason)
         except AuthFault as fault:
@@ -162,23 +211,36 @@ def ask_node(
             raise CallerFault("caller-malformed", str(error)) from None
         except OSError as error:
             raise CallerFault("caller-unreachable", error.strerror or str(error)) from None
+        else:
+            if memory is not None:
+                memory.keep_answer(place, tried, uid)
+            return reply
+        if memory is not None and tried == known:
+            memory.forget_version(place)
     raise CallerFault("caller-refused", detail)
 
 
+def _versions(version: int, known: int) -> list[int]:
+    """What to try: first the version that has worked before, then this node's own and lower ones."""
+    highest = min(max(version, callerid.FIRST_VERSION), callerid.LAST_VERSION) & 0xFF00
+    lowest = max(callerid.FIRST_VERSION, highest - (MAX_TRIES - 1 << 8))
+    usual = [tried for tried in range(highest, lowest - 1, -0x100) if tried != known]
+    return [known, *usual] if known else usual
+
+
 def _ask_version(
-    conf: SlurmConf, node: NodeRecord, question: Question, version: int, deadline_ns: int
+    conf: SlurmConf, node: NodeRecord, question: Question, version: int, uid: int, deadline_ns: int
 ) -> Task[callerid.CallerReply]:
+    as_uid = speaker(conf, version, uid)
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
-    sock = yield from connect_tcp(family, (node.address, node.port), deadline_ns)
+    begun_ns = time.monotonic_ns()
     try:
-        request = yield from _request(conf, question, version, deadline_ns)
-        tls = conf.tls_type not in ("tls/none", "") and version >= FIRST_TLS
-        try:
-            stream = yield from open_stream(sock, conf, tls, deadline_ns)
-            yield from stream.send(request, deadline_ns)
-            data = yield from _receive_message(stream, deadline_ns)
-        except ConnectionError as error:
-            raise _LowerVersion(f"closed: {error}") from None
+        sock = yield from connect_tcp(family, (node.address, node.port), deadline_ns)
+    except DeadlineExceeded:
+        raise Silence(time.monotonic_ns() - begun_ns) from None
+    try:
+        request = yield from _request(conf, question, version, as_uid, deadline_ns)
+        data = yield from _exchange(conf, sock, request, version, deadline_ns)
     finally:
         sock.close()
     message = callerid.decode_message(data)
@@ -186,25 +248,46 @@ def _ask_version(
         _refused(callerid.decode_return_code(message))
     if message.msg_type != callerid.RESPONSE_NETWORK_CALLERID or message.version != version:
         raise RemoteProtocolError(f"message {message.msg_type} of version {message.version:#x} for an answer")
-    sender = yield from check_credential(conf, version, message.plugin, message.credential, deadline_ns)
-    if sender.restricted_to != os.geteuid():
-        # slurmd makes its replies for the asker alone (20.11.4 to 26.05.5); a root's credential for all eyes is what
-        # the original module and others send around
-        raise CallerFault("caller-untrusted", f"the credential is for uid {sender.restricted_to}")
-    bound = check_payload(sender.payload, version, message.msg_type, message.body)
-    if bound is None or (bound == BOUND_NOT and "block_null_hash" in conf.communication_parameters):
-        raise CallerFault("caller-untrusted", f"the credential belongs to another message ({sender.payload[:4].hex()})")
+    yield from _check_sender(conf, message, as_uid, deadline_ns)
     return callerid.decode_caller_reply(message)
 
 
-def _request(conf: SlurmConf, question: Question, version: int, deadline_ns: int) -> Task[bytes]:
+def _exchange(conf: SlurmConf, sock: Socket, request: bytes, version: int, deadline_ns: int) -> Task[bytes]:
+    begun_ns = time.monotonic_ns()
+    tls = conf.tls_type not in ("tls/none", "") and version >= FIRST_TLS
+    try:
+        stream = yield from open_stream(sock, conf, tls, deadline_ns)
+        yield from stream.send(request, deadline_ns)
+        return (yield from _receive_message(stream, deadline_ns))
+    except ConnectionError as error:
+        raise _LowerVersion(f"closed: {error}") from None
+    except DeadlineExceeded:
+        raise Silence(time.monotonic_ns() - begun_ns) from None
+
+
+def _check_sender(conf: SlurmConf, message: callerid.Message, as_uid: int, deadline_ns: int) -> Task[None]:
+    plugin, credential = message.plugin, message.credential
+    try:
+        sender = yield from check_credential(conf, message.version, plugin, credential, as_uid, deadline_ns)
+    except DeadlineExceeded:
+        raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None
+    if sender.restricted_to != as_uid:
+        # slurmd makes its replies for the asker alone (20.11.4 to 26.05.5); a root's credential for all eyes is what
+        # the original module and others send around
+        raise CallerFault("caller-untrusted", f"the credential is for uid {sender.restricted_to}")
+    bound = check_payload(sender.payload, message.version, message.msg_type, message.body)
+    if bound is None or (bound == BOUND_NOT and "block_null_hash" in conf.communication_parameters):
+        raise CallerFault("caller-untrusted", f"the credential belongs to another message ({sender.payload[:4].hex()})")
+
+
+def _request(conf: SlurmConf, question: Question, version: int, as_uid: int, deadline_ns: int) -> Task[bytes]:
     kind = callerid.REQUEST_NETWORK_CALLERID
     try:
         body = callerid.encode_request_body(
             question.source, question.source_port, question.target, question.target_port
         )
         payload = hash_payload(version, kind, body)
-        plugin, credential = yield from make_credential(conf, version, payload, deadline_ns)
+        plugin, credential = yield from make_credential(conf, version, payload, as_uid, deadline_ns)
         return callerid.encode_message(version, kind, body, plugin, credential)
     except DeadlineExceeded:
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None

@@ -2,13 +2,16 @@
 """Munge credentials through libmunge.
 
 Rules of this file:
-1. libmunge runs in a child: it can block for half a minute on a munged that hangs, and ctypes costs a login 4 ms.
+1. libmunge runs in a child: it can block for half a minute on a munged that hangs. It is loaded here, once for all
+   children: ctypes costs 4 ms, and only logins that ask for their caller pay it.
 2. A credential of ours is for one uid only: whoever else gets it cannot decode it.
-3. A decoded credential that munged does not call good is reported with its status and is never mistaken for a good one.
+3. Who we are to munged is the child's uid: a credential as an ordinary user's needs a child that is one.
+4. A decoded credential that munged does not call good is reported with its status and is never mistaken for a good one.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 
 from ..record import record
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 LIBRARY = "libmunge.so.2"
 DEFAULT_SOCKET = "/run/munge/munge.socket.2"
 ANY_UID = 0xFFFFFFFF
+#: Slurm looks at the uid only; not 99, which it refuses.
+NOBODYS_GID = 65534
+#: The library, once it is loaded.
+LOADED: list[ctypes.CDLL] = []
 # munge_opt_t and munge_err_t of munge(3), the same since 0.5.0 (2005)
 _OPT_TTL, _OPT_SOCKET, _OPT_UID = 4, 8, 9
 _NO_LIBRARY = 0xFFFF
@@ -65,6 +72,18 @@ def _fault(status: int, text: bytes, decoding: bool, content: Credential | None 
     return MungeFault(reason, text.decode("utf-8", "replace"), content)
 
 
+def _load() -> ctypes.CDLL:
+    """The library, which does nothing by being loaded; `OSError` if it is not there."""
+    import ctypes
+
+    if not LOADED:
+        library = ctypes.CDLL(LIBRARY)
+        for name in ("munge_ctx_create", "munge_ctx_strerror", "munge_strerror"):
+            getattr(library, name).restype = ctypes.c_void_p
+        LOADED.append(library)
+    return LOADED[0]
+
+
 class _Munge:
     """libmunge, in the child."""
 
@@ -72,9 +91,7 @@ class _Munge:
         import ctypes
 
         self.c = ctypes
-        self.library = ctypes.CDLL(LIBRARY)
-        for name in ("munge_ctx_create", "munge_ctx_strerror", "munge_strerror"):
-            getattr(self.library, name).restype = ctypes.c_void_p
+        self.library = _load()
         self.context = ctypes.c_void_p(self.library.munge_ctx_create())
         if not self.context:
             raise OSError("munge_ctx_create failed")
@@ -124,13 +141,22 @@ def _call(socket: str) -> _Munge | bytes:
         return struct.pack("=I", _NO_LIBRARY) + str(error).encode("utf-8", "replace")[:200]
 
 
-def encode_credential(payload: bytes, uid: int, ttl_s: int, socket: str, deadline_ns: int) -> Task[str]:
-    """A credential that only `uid` can decode, good for `ttl_s` seconds (0: munged's default, 300)."""
+def _become(uid: int) -> None:
+    """In the child, for good. The kernel lets nobody look into a process that has changed its uid."""
+    if uid != os.geteuid():
+        os.setgroups([])
+        os.setresgid(NOBODYS_GID, NOBODYS_GID, NOBODYS_GID)
+        os.setresuid(uid, uid, uid)
+
+
+def encode_credential(payload: bytes, uid: int, ttl_s: int, socket: str, as_uid: int, deadline_ns: int) -> Task[str]:
+    """A credential of `as_uid` that only `uid` can decode, good for `ttl_s` seconds (0: munged's default, 300)."""
 
     def work() -> bytes:
         munge = _call(socket)
         if isinstance(munge, bytes):
             return munge
+        _become(as_uid)
         status, credential = munge.encode(payload, uid, ttl_s)
         return struct.pack("=I", status) + (munge.text(status) if status else credential)
 
@@ -141,13 +167,14 @@ def encode_credential(payload: bytes, uid: int, ttl_s: int, socket: str, deadlin
     return rest.decode("ascii")
 
 
-def decode_credential(text: str, socket: str, deadline_ns: int) -> Task[Credential]:
-    """What a good credential says; `MungeFault` for every other."""
+def decode_credential(text: str, socket: str, as_uid: int, deadline_ns: int) -> Task[Credential]:
+    """What a good credential for `as_uid` or all says; `MungeFault` for every other."""
 
     def work() -> bytes:
         munge = _call(socket)
         if isinstance(munge, bytes):
             return munge
+        _become(as_uid)
         status, found = munge.decode(text.encode("ascii"))
         if found is None:
             return struct.pack("=I", status) + munge.text(status)
@@ -165,6 +192,10 @@ def decode_credential(text: str, socket: str, deadline_ns: int) -> Task[Credenti
 
 
 def _ask(work: Callable[[], bytes], deadline_ns: int) -> Task[bytes]:
+    try:
+        _load()
+    except OSError as error:
+        raise MungeFault("munge-missing", str(error)) from None
     try:
         answer = yield from call_in_child(work, deadline_ns)
     except ChildFault as fault:

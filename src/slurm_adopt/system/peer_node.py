@@ -21,12 +21,13 @@ from ..record import replace
 from ..wire.slurm_nodes import iter_nodes, nodes_of_address, nodes_of_host
 from .child import ChildFault, call_in_child
 from .local_end import packed
-from .task import MS, DeadlineExceeded
+from .task import MS, DeadlineExceeded, sleep_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..wire.slurm_conf import Statement
     from ..wire.slurm_nodes import NodeRecord
+    from .caller_memory import CallerMemory
     from .slurm_conf import SlurmConf
     from .task import Task
 
@@ -38,18 +39,68 @@ MAX_NODES = 4
 DNS_NS = 300 * MS
 
 
-def find_nodes_of_peer(conf: SlurmConf, peer_address: str, deadline_ns: int) -> Task[list[NodeRecord]]:
+#: The same address is looked up once; the others look this often whether it is known.
+LOOK_AGAIN_NS = 10 * MS
+
+
+def find_nodes_of_peer(
+    conf: SlurmConf, peer_address: str, deadline_ns: int, memory: CallerMemory | None = None, uid: int = 0
+) -> Task[list[NodeRecord]]:
     """The nodes that have this address, each with `address` as a number; empty if it is no node's.
 
     A NodeAddr that is a number stays: there slurmd listens, also if the connection came over another network or IPv6.
-    `ValueError` if `peer_address` is no address.
+    `ValueError` if `peer_address` is no address. `memory`: the resident service's, on the account of `uid`.
     """
     wanted = packed(peer_address)
     text = _text(wanted)
+    if memory is not None:
+        return (yield from _remembered(conf, wanted, text, deadline_ns, memory, uid))
+    found, _ = yield from _find(conf, wanted, text, deadline_ns)
+    return found
+
+
+def _remembered(
+    conf: SlurmConf, wanted: bytes, text: str, deadline_ns: int, memory: CallerMemory, uid: int
+) -> Task[list[NodeRecord]]:
+    while True:
+        hosts = _hosts_state()
+        known = memory.nodes_of(text, conf, hosts)
+        if known is not None:
+            return known
+        if text not in memory.resolving:
+            break
+        now_ns = time.monotonic_ns()
+        if now_ns >= deadline_ns:
+            raise DeadlineExceeded
+        yield from sleep_until(min(deadline_ns, now_ns + LOOK_AGAIN_NS))
+    memory.resolving.add(text)
+    try:
+        found, sure = yield from _find(conf, wanted, text, deadline_ns)
+    finally:
+        memory.resolving.discard(text)
+    if sure:
+        memory.keep_nodes(text, found, conf, hosts, uid)
+    return found
+
+
+def _find(conf: SlurmConf, wanted: bytes, text: str, deadline_ns: int) -> Task[tuple[list[NodeRecord], bool]]:
+    """The nodes, and whether the answer is worth keeping: not if the login had no time to find it."""
     found = _by_number(conf, wanted, text) or _by_names(conf, names_in_hosts(wanted))
+    sure = True
     if not found and not wanted.startswith((b"\x7f", bytes(15))):
+        # a name server that does not answer in its time is as good as one that does not know
+        sure = deadline_ns - time.monotonic_ns() >= DNS_NS
         found = yield from _by_dns(conf, text, deadline_ns)
-    return [node if _number(node.address) else replace(node, address=text) for node in found[:MAX_NODES]]
+    nodes = [node if _number(node.address) else replace(node, address=text) for node in found[:MAX_NODES]]
+    return nodes, sure or bool(nodes)
+
+
+def _hosts_state() -> tuple[int, int, int]:
+    try:
+        info = os.stat(HOSTS)
+    except OSError:
+        return (0, 0, 0)
+    return (info.st_ino, info.st_ctime_ns, info.st_size)
 
 
 def _text(address: bytes) -> str:

@@ -2,7 +2,8 @@
 """Who we are to a slurmd, and who it is to us: munge, or auth/slurm by key or by SACK.
 
 Rules of this file:
-1. A credential of ours is for SlurmdUser's eyes only: a server that is not slurmd cannot decode it or use it elsewhere.
+1. A credential of ours is for SlurmdUser's eyes only: a server that is not slurmd cannot decode it. It could pass it
+   on to one, though: so root's is bound to its message, and where it cannot be, it is the user's (`speaker`).
 2. Only what root or SlurmdUser has made is believed.
 3. The key belongs to root or SlurmUser, and others may not read it: a key that others know proves nothing.
 """
@@ -19,6 +20,7 @@ from ..record import record
 from ..wire import slurm_token
 from ..wire.callerid import AUTH_MUNGE, AUTH_SLURM
 from ..wire.errors import Incomplete, ProtocolError
+from ..wire.rpc_hash import FIRST_HASHED
 from .accounts import uid_of_user
 from .munge import DEFAULT_SOCKET, MungeFault, decode_credential, encode_credential
 from .sock import connect_unix, peer_of, receive, send_all
@@ -65,14 +67,29 @@ def _ttl_s(settings: dict[str, str]) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
 
 
-def make_credential(conf: SlurmConf, version: int, payload: bytes, deadline_ns: int) -> Task[tuple[int, str]]:
-    """(plugin id, credential) for a message to this cluster's slurmd; `AuthFault`, `DeadlineExceeded`."""
+def speaker(conf: SlurmConf, version: int, uid: int) -> int:
+    """Who asks: we, or with versions that cannot bind a credential to a message the user `uid` who logs in.
+
+    20.11.0-8 and 21.08.0-7 take root's credential from one message for any other. They answer a user about his own
+    jobs (all releases do), and that is all we want to know. auth/slurm has no such versions. `AuthFault` for root.
+    """
+    if conf.auth_type != "auth/munge" or version >= FIRST_HASHED:
+        return os.geteuid()
+    if uid == 0:
+        raise AuthFault(f"root's credential is not bound to its message in version {version >> 8}", True)
+    return uid
+
+
+def make_credential(
+    conf: SlurmConf, version: int, payload: bytes, as_uid: int, deadline_ns: int
+) -> Task[tuple[int, str]]:
+    """(plugin id, credential of `as_uid`) for a message to this cluster's slurmd; `AuthFault`, `DeadlineExceeded`."""
     settings = auth_settings(conf.auth_info)
     for_uid = conf.step_owners[-1]
     if conf.auth_type == "auth/munge":
         socket = settings.get("socket", DEFAULT_SOCKET)
         try:
-            text = yield from encode_credential(payload, for_uid, _ttl_s(settings), socket, deadline_ns)
+            text = yield from encode_credential(payload, for_uid, _ttl_s(settings), socket, as_uid, deadline_ns)
         except MungeFault as fault:
             raise AuthFault(f"{fault.reason}: {fault}", True) from None
         return AUTH_MUNGE, text
@@ -82,13 +99,16 @@ def make_credential(conf: SlurmConf, version: int, payload: bytes, deadline_ns: 
 
 
 def check_credential(
-    conf: SlurmConf, version: int, plugin: int | None, text: str | None, deadline_ns: int
+    conf: SlurmConf, version: int, plugin: int | None, text: str | None, as_uid: int, deadline_ns: int
 ) -> Task[Sender]:
-    """Who has made the credential of a reply; `AuthFault` unless it is good and its maker may speak for slurmd."""
+    """Who has made the credential of a reply to `as_uid`.
+
+    `AuthFault` unless it is good and its maker may speak for slurmd; `DeadlineExceeded`.
+    """
     if conf.auth_type == "auth/munge" and plugin == AUTH_MUNGE and text:
         socket = auth_settings(conf.auth_info).get("socket", DEFAULT_SOCKET)
         try:
-            credential = yield from decode_credential(text, socket, deadline_ns)
+            credential = yield from decode_credential(text, socket, as_uid, deadline_ns)
         except MungeFault as fault:
             raise AuthFault(f"{fault.reason}: {fault}", fault.reason.startswith("munge-")) from None
         sender = Sender(credential.uid, credential.restricted_to, credential.payload)

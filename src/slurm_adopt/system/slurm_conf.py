@@ -265,6 +265,13 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
     )
 
 
+def check_not_own(conf: SlurmConf, uid: int) -> None:
+    """Refuse to judge a user by a file that he may write himself (SlurmUser, rule 2); root may write everything."""
+    for file in conf.files:
+        if file.owner == uid != 0:
+            raise ConfFault("slurm-conf-untrusted", f"{file.path}: belongs to uid {uid}, who logs in")
+
+
 def is_current(conf: SlurmConf, paths: tuple[str, ...] = SEARCH_PATHS) -> bool:
     """Whether reading it again would give the same: a few stat() calls for the resident service's cache."""
     try:

@@ -63,6 +63,7 @@ class LoginRequest:
     args: tuple[str, ...] = ()
     connections: tuple[Connection, ...] = ()
     chosen: str = ""
+    auth: str = ""
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -87,6 +88,7 @@ class LoginReply:
     joins: tuple[str, ...] = ()
     join_failed: str = ""
     join_error: str = ""
+    unset: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.result not in RESULTS or self.level not in LEVELS or not self.reason:
@@ -109,6 +111,7 @@ def encode_request(request: LoginRequest) -> bytes:
         ("TTY", request.tty),
         ("JOB", request.job),
         ("CHOSEN", request.chosen),
+        ("AUTH", request.auth),
     ]
     fields += [(f"ARG{index}", arg) for index, arg in enumerate(request.args)]
     for index, conn in enumerate(request.connections):
@@ -132,6 +135,7 @@ def decode_request(packet: bytes) -> LoginRequest:
         args=family_of(fields, "ARG", ARG_CAP),
         connections=tuple(_connection(text) for text in family_of(fields, "CONN", CONNECTION_CAP)),
         chosen=text_of(fields, "CHOSEN", ""),
+        auth=text_of(fields, "AUTH", ""),
     )
 
 
@@ -145,6 +149,7 @@ def encode_reply(reply: LoginReply) -> bytes:
         ("ERROR", one_line(reply.error, TEXT_CAP)),
         ("INFO", one_line(reply.info, TEXT_CAP)),
     ]
+    fields += [(f"UNSET{index}", name) for index, name in enumerate(reply.unset)]
     fields += [(f"ENV{index}", f"{name}={value}") for index, (name, value) in enumerate(reply.env)]
     fields += [(f"JOIN{index}", kind) for index, kind in enumerate(reply.joins)]
     if reply.joins:
@@ -170,12 +175,20 @@ def decode_reply(packet: bytes) -> LoginReply:
             error=text_of(fields, "ERROR", ""),
             info=text_of(fields, "INFO", ""),
             env=tuple(env),
+            unset=_names(family_of(fields, "UNSET", FIELD_CAP)),
             joins=family_of(fields, "JOIN", len(NAMESPACES)),
             join_failed=text_of(fields, "JOIN_FAILED", ""),
             join_error=text_of(fields, "JOIN_ERROR", ""),
         )
     except LocalProtocolError as error:
         raise RemoteProtocolError(str(error)) from None
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not name or "=" in name:
+            raise RemoteProtocolError(f"not a variable's name: {name!r}")
+    return names
 
 
 def _connection(text: str) -> Connection:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time of pam_acct_mgmt() over the number of jobs on the node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.report import Goal, Options, Report, describe, table
+from bench.rig import JOB, NAMES, PAM_PERM_DENIED, blocks, check_codes, measure, measured_node, merge, resident_service
+from bench.stats import ratio, summarise
+from lab.node import Node
+
+HEAD = ("login", "jobs on the node", *NAMES[1:], "bare python", "slurmstepd alone", "resident / original")
+TEXT = """\
+Milliseconds, median (quartiles). All of a row was measured in one run, in turn, each call in a fresh process; ratios
+are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *slurmstepd alone* is what no module
+can save: connect, handshake, ask for the owner, add the process (`floor.c`).
+
+{rows}
+
+![latency over jobs](account.svg)"""
+
+
+def run(options: Options) -> Report:
+    rows: list[dict[str, Any]] = []
+    with measured_node(options.suite) as node, resident_service(node):
+        jobs: list[int] = []
+        for count in sorted(set(options.jobs)):
+            if count and not jobs:
+                jobs.append(node.submit("alice", JOB))
+            if count > len(jobs):
+                jobs += node.submit_many("carol", count - len(jobs), JOB, timeout=600)
+            rows += _rows(node, count, options.rounds, jobs[0] if jobs else 0)
+        about = describe(node, rounds=options.rounds)
+    text = TEXT.format(rows=table(HEAD, [cells(row, row["jobs"]) for row in rows]))
+    return Report("account", "Time of `pam_acct_mgmt()` over the number of jobs", about, text, rows, goals(rows))
+
+
+def _rows(node: Node, count: int, rounds: int, job: int) -> list[dict[str, Any]]:
+    """Admission (alice has one job) and refusal (bob has none), with `count` jobs on the node."""
+    rows = []
+    if job:
+        found = merge([measure(node, "alice", part, job) for part in blocks(rounds)])
+        rows.append({"kind": "admission", "jobs": count, **figures(found, 0)})
+    found = merge([measure(node, "bob", part) for part in blocks(rounds)])
+    rows.append({"kind": "refusal", "jobs": count, **figures(found, PAM_PERM_DENIED)})
+    for row in rows:
+        print("  ", *cells(row, count), sep="  ", flush=True)
+    return rows
+
+
+def figures(found: dict[str, list[float]], code: int) -> dict[str, Any]:
+    """Summaries by name and the ratio of the added times; raises WrongAnswer."""
+    check_codes(found, code)
+    row: dict[str, Any] = {name: summarise(values) for name, values in found.items() if not name.startswith("code")}
+    for name in ("oneshot", "resident"):
+        row[f"{name}/original"] = ratio(found[name], found["original"], row["none"].median)
+    return row
+
+
+def cells(row: dict[str, Any], *situation: object) -> list[str]:
+    """A row of the table; `situation`: what stands in its second column and on."""
+    times = [str(row.get(name, "")) for name in (*NAMES[1:], "bare-python", "floor")]
+    return [row["kind"], *map(str, situation), *times, "{:.3f} ({:.3f}-{:.3f})".format(*row["resident/original"])]
+
+
+def goals(rows: list[dict[str, Any]]) -> list[Goal]:
+    """The aims that the measured numbers of jobs allow to judge."""
+    by = {(row["kind"], row["jobs"]): row for row in rows}
+    found = []
+    for kind, jobs, limit in (
+        ("admission", 1, 0.8),
+        ("admission", 40, 0.15),
+        ("refusal", 1, 0.2),
+        ("refusal", 40, 0.05),
+    ):
+        if row := by.get((kind, jobs)):
+            text = f"{kind}, {jobs} job{'s' * (jobs > 1)} on the node, resident / original"
+            found.append(Goal(text, row["resident/original"][0], limit))
+    for kind in ("admission", "refusal"):
+        if (few := by.get((kind, 1))) and (many := by.get((kind, 150))):
+            growth = many["resident"].median / few["resident"].median
+            found.append(Goal(f"{kind}, resident, 150 jobs / 1 job", growth, 1.2))
+    if row := by.get(("admission", 1)):
+        allowed = 2 * row["bare-python"].median + row["floor"].median
+        text = "admission, one-shot / (2 × bare python + slurmstepd alone)"
+        found.append(Goal(text, row["oneshot"].median / allowed, 1.0))
+    return found

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slurm-adopt status`: every ssh login on this node, the job it is in by the kernel's word, and what is in none."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import sys
+from collections.abc import Iterable, Sequence
+
+from ..service.node_view import IN_JOB, NodeView, Stray, view_node
+from ..system.slurm_conf import ConfFault
+from ..system.spool import SpoolFault
+from ..system.task import run as run_task
+from .main import die
+
+MEANINGS = {"in-job": "in the job", "outside": "OUTSIDE", "root": "root, in no job"}
+KINDS = {
+    "login": "ssh login outside of the user's jobs",
+    "user-manager": "below the user's systemd manager",
+    "scope": "in a session or scope of systemd's",
+    "process": "outside of every job",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if anything is outside of the jobs")
+    parser.add_argument("--nodename", default="", help="this node's NodeName, where it is not `hostname -s`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the node's logins and what is outside; it only reports, nothing is moved or ended."""
+    try:
+        view = run_task(view_node(args.nodename))
+    except (ConfFault, SpoolFault) as fault:
+        die(f"{fault.reason}: {fault}", "`slurm-adopt doctor` says more about this node's set-up")
+    if args.json:
+        print(json.dumps(as_json(view), ensure_ascii=True, indent=1))
+    else:
+        for line in as_text(view):
+            print(line)
+    outside = view.strays or any(login.membership == "outside" for login in view.logins)
+    return 1 if args.check and outside else 0
+
+
+def as_json(view: NodeView) -> dict[str, object]:
+    """Stable names; ages in seconds, `job` null for none."""
+    return {
+        "jobs": [{"job": job.job_id, "user": user_name(job.uid), "state": job.state} for job in view.jobs],
+        "logins": [
+            {
+                "user": user_name(login.uid),
+                "from": login.source or None,
+                "job": login.job_id or None,
+                "membership": login.membership,
+                "age_s": login.age_s,
+                "pid": login.pid,
+                "sshd_pid": login.monitor,
+            }
+            for login in view.logins
+        ],
+        "outside": [
+            {
+                "user": user_name(stray.uid),
+                "pid": stray.pid,
+                "kind": stray.kind,
+                "command": stray.command,
+                "cgroup": stray.cgroup,
+                "user_has_job": stray.has_job,
+                "age_s": stray.age_s,
+            }
+            for stray in view.strays
+        ],
+        "unanswered": list(view.unanswered),
+        "complete": view.complete,
+    }
+
+
+def as_text(view: NodeView) -> Iterable[str]:
+    """For people."""
+    if view.logins:
+        rows = [("USER", "FROM", "JOB", "STATE", "AGE", "PID")]
+        for login in view.logins:
+            job = str(login.job_id) if login.membership == IN_JOB else "-"
+            state = MEANINGS[login.membership]
+            rows.append(
+                (user_name(login.uid), login.source or "?", job, state, age(login.age_s), str(login.pid)),
+            )
+        yield from columns(rows)
+    else:
+        yield "No ssh login."
+    if view.strays:
+        yield ""
+        yield "Outside of their owners' jobs:"
+        yield from columns([("USER", "PID", "AGE", "COMMAND", "WHAT"), *map(_stray_row, view.strays)])
+    for step in view.unanswered:
+        yield f"job {step.partition(':')[0]}'s slurmstepd could not be asked: {step.partition(':')[2]}"
+    if os.geteuid() != 0:
+        print("not root: sources are not shown, and other users' logins only as far as /proc does", file=sys.stderr)
+
+
+def _stray_row(stray: Stray) -> tuple[str, ...]:
+    what = KINDS[stray.kind] + ("" if stray.has_job else ", and the user has no job here")
+    return user_name(stray.uid), str(stray.pid), age(stray.age_s), printable(stray.command), what
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    """Rows as lines with aligned columns."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+
+
+def age(seconds: int) -> str:
+    """`2d3h`, `3h05m`, `7m`, `12s`."""
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m"
+    if seconds < 86400:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86400}d{seconds % 86400 // 3600}h"
+
+
+def printable(text: str) -> str:
+    """A command's name is its owner's choice: nothing of it reaches the terminal but printable characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def user_name(uid: int) -> str:
+    """The account's name, or its number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

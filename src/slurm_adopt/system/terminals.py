@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line on the terminals of a user's processes in one extern step, as wall(1) does it.
+
+Rules of this file:
+1. A terminal is written to only if it is a pseudo terminal, is the very device that the process has, and belongs to
+   that user; opened without following links, without becoming anybody's controlling terminal, without waiting.
+2. One write for a terminal. One that would block (Ctrl-S, a client that hangs) misses the line.
+3. Runs in a child that can be killed (system/child.py): opening a terminal and reading /proc take no deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..wire.cgroup_path import same_step
+from .procfs import read_cgroups, read_file
+
+#: Unix98 pseudo terminals: eight majors, 256 (or 2^20 in one) terminals each (Documentation/admin-guide/devices.txt).
+PTS_MAJORS = range(136, 144)
+TERMINAL_CAP = 256
+
+
+def write_to_terminals(stepd_pid: int, uid: int, line: str) -> int:
+    """Write a line to all terminals of the user's processes in this step; how many took it."""
+    text = f"\r\n\a{line}\r\n".encode("utf-8", "replace")
+    return sum(_write(device, uid, text) for device in sorted(find_terminals(stepd_pid))[:TERMINAL_CAP])
+
+
+def find_terminals(stepd_pid: int) -> set[int]:
+    """Device numbers of the pseudo terminals of the processes in the step."""
+    reference = read_cgroups(stepd_pid)
+    devices = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or reference is None:
+            continue
+        device = _terminal_of(int(name))
+        if device and device not in devices and same_step(reference, read_cgroups(int(name)) or b"").inside:
+            devices.add(device)
+    return devices
+
+
+def _terminal_of(pid: int) -> int:
+    stat_line = read_file(f"/proc/{pid}/stat")
+    if not stat_line:
+        return 0
+    fields = stat_line[stat_line.rindex(b")") + 2 :].split()
+    # tty_nr as the kernel's "new" encoding; os.major() and os.minor() undo it
+    device = int(fields[4]) & 0xFFFFFFFF if len(fields) > 4 else 0
+    return device if os.major(device) in PTS_MAJORS else 0
+
+
+def _write(device: int, uid: int, text: bytes) -> bool:
+    number = (os.major(device) - PTS_MAJORS.start) * 256 + os.minor(device)
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(f"/dev/pts/{number}", flags)
+    except OSError:
+        return False  # gone, or closed to messages (mesg n) where we are not almighty
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != device or found.st_uid != uid:
+            return False
+        return os.write(fd, text) == len(text)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

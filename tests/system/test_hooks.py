@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped prolog, epilog and task prolog, run by real Slurm (R-12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.machine import wait_for
+from lab.node import Node
+from lab.product import use_product, use_strict_lines
+
+HOOKS = "/usr/libexec/slurm-adopt/hooks"
+STRICT = "required pam_slurm_adopt.so profile=strict"
+DIRECTORY = "/run/slurm-adopt/user/1501"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
+    ids=lambda suite: suite or "host",
+)
+def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
+    settings = {"Prolog": f"{HOOKS}/prolog", "Epilog": f"{HOOKS}/epilog", "TaskProlog": f"{HOOKS}/task-prolog"}
+    with Node(suite=request.param, slurm=settings) as node:
+        use_product(node)
+        yield node
+
+
+@pytest.fixture
+def node(machine: Node) -> Iterator[Node]:
+    use_strict_lines(machine, f"{STRICT} runtime_dir=user")
+    yield machine
+    machine.cancel_all()
+    wait_for(lambda: left_of_hooks(machine) == [], f"the hooks to have tidied up: {left_of_hooks(machine)}", 15)
+
+
+def left_of_hooks(node: Node) -> list[str]:
+    """What is there of any job: files, directories, mounts."""
+    found = node.run("cd /run/slurm-adopt 2>/dev/null && find jobs marks user -mindepth 1").stdout.split()
+    return found + [line for line in node.read("/proc/1/mounts").splitlines() if "slurm-adopt/user" in line]
+
+
+def runtime_dir_of_login(node: Node, user: str = "alice") -> str:
+    command = 'touch $XDG_RUNTIME_DIR/x && stat -c "%U %a" $XDG_RUNTIME_DIR; echo dir=$XDG_RUNTIME_DIR'
+    said = node.ssh(user, command).stdout.splitlines()
+    assert f"{user} 700" in said or "dir=" in said, said
+    return next(line[4:] for line in said if line.startswith("dir="))
+
+
+def test_hooks__sessions_and_tasks_have_a_runtime_directory(node: Node) -> None:
+    job = node.submit("alice", "echo $XDG_RUNTIME_DIR > /tmp/seen; sleep 1000")
+    assert runtime_dir_of_login(node) == DIRECTORY
+    wait_for(lambda: node.path("/tmp/seen").exists() and node.read("/tmp/seen"), "the batch script")
+    assert node.read("/tmp/seen").strip() == DIRECTORY
+    assert node.run(["ls", DIRECTORY], user="bob", check=False).returncode != 0
+    node.cancel(job)
+    wait_for(lambda: not node.path(DIRECTORY).exists(), "the directory to go")
+
+
+def test_hooks__it_stays_until_the_last_job_has_ended(node: Node) -> None:
+    jobs = [node.submit("alice") for _ in range(3)]
+    assert runtime_dir_of_login(node) == DIRECTORY
+    for job in jobs[:2]:
+        node.cancel(job)
+        wait_for(lambda job=job: not node.path(f"/run/slurm-adopt/jobs/{job}.env").exists(), "the epilog")
+        assert node.path(f"{DIRECTORY}/x").exists()
+    node.cancel(jobs[2])
+    wait_for(lambda: not node.path(DIRECTORY).exists(), "the directory to go")
+
+
+def test_hooks__jobs_that_start_and_end_at_once_do_not_take_it_from_each_other(node: Node) -> None:
+    """Twenty hooks of three jobs at a time, in any order: whenever a job has its mark, the directory is there."""
+    script = """
+    hook() { SLURM_JOB_ID=$2 SLURM_JOB_UID=1501 SLURM_JOB_GID=1501 SLURM_JOB_USER=alice %s/$1; }
+    one() {
+        for round in $(seq 12); do
+            hook prolog $1
+            [ -d %s ] && [ "$(stat -c %%u %s)" = 1501 ] || echo "job $1 lost it in round $round"
+            hook epilog $1
+        done
+    }
+    for job in 901 902 903; do one $job & done
+    wait
+    """
+    said = node.run(script % (HOOKS, DIRECTORY, DIRECTORY), timeout=120).stdout
+    assert said == ""
+    assert left_of_hooks(node) == []
+
+
+def test_hooks__real_jobs_in_a_hurry(node: Node) -> None:
+    first = node.submit_many("alice", 4, "sleep 0.2")
+    second = node.submit_many("alice", 2)
+    for job in first:
+        node.wait_ended(job)
+    assert runtime_dir_of_login(node) == DIRECTORY
+    assert set(node.jobs("alice")) == set(second)
+
+
+def test_hooks__the_job_file_tells_what_a_session_without_steps_cannot_know(node: Node) -> None:
+    job = node.allocate("alice")
+    use_strict_lines(node, f"{STRICT} export_env=job")
+    said = node.ssh("alice", "env").stdout
+    assert f"SLURM_JOB_ID={job}\n" in said
+    assert "SLURM_JOB_PARTITION=main\n" in said
+    assert "SLURM_JOB_STDOUT" not in said
+
+
+def test_hooks__a_foreign_directory_is_not_announced(node: Node) -> None:
+    """Whatever stands there must be the user's own and private."""
+    node.submit("alice")
+    node.run(["chmod", "755", DIRECTORY])
+    assert runtime_dir_of_login(node) == ""
+    node.run(["chown", "bob", DIRECTORY])
+    assert runtime_dir_of_login(node) == ""
+    node.run(f"chown alice {DIRECTORY}; chmod 700 {DIRECTORY}")
+
+
+HIDE = """
+for top in /sys/fs/cgroup/freezer/slurm*/uid_*/job_$SLURM_JOB_ID/step_extern; do
+    (mkdir $top/mine && echo 0 > $top/mine/cgroup.procs && exec setsid sleep 4242) >/dev/null 2>&1 </dev/null &
+done
+sleep 0.3; pgrep -x -f 'sleep 4242'
+"""
+
+
+def test_hooks__what_hides_below_its_step_ends_with_the_job(node: Node) -> None:
+    """R-3 on cgroup v1, where the step's folder is the user's up to 22.05: Slurm leaves such a process behind."""
+    if node.tree.version != 1:
+        pytest.skip("cgroup v2: the folders are root's")
+    if node.slurm_release < (21, 8):
+        pytest.skip("20.11: the step itself does not end before that process, no epilog runs, Slurm drains the node")
+    job = node.submit("alice")
+    said = node.ssh("alice", HIDE).stdout.split()
+    if node.slurm_release >= (24, 11):
+        assert said == [], "the step's folder is root's here: nobody can hide below it"
+        return
+    pid = int(said[-1])
+    assert node.cgroups_of(pid)["freezer"].endswith(f"job_{job}/step_extern/mine")
+    node.cancel(job)
+    wait_for(lambda: not node.processes("alice"), "the process in hiding to be gone", 10)
+
+
+@pytest.mark.parametrize("job", ["", "../../etc/x", "7;id", "7 8"])
+def test_hooks__odd_numbers_do_nothing(node: Node, job: str) -> None:
+    for hook in ("prolog", "epilog"):
+        done = node.run([f"{HOOKS}/{hook}"], env={"SLURM_JOB_ID": job, "SLURM_JOB_UID": "1501"})
+        assert done.returncode == 0
+    assert left_of_hooks(node) == []
+
+
+def test_hooks__a_full_directory_is_the_users_own_problem(node: Node) -> None:
+    """It is a small file system of its own, not part of /run."""
+    node.submit("alice")
+    mounts = node.read("/proc/1/mounts")
+    line = next(line for line in mounts.splitlines() if f" {DIRECTORY} " in line)
+    assert "nosuid,nodev" in line
+    assert "size=" in line

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which variables and limits a session may take over from its job, without a node."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_adopt.options.export import JOB_NAMES, export_patterns, is_export, matches
+from slurm_adopt.options.parse import parse_options
+from slurm_adopt.service import environment, limits
+from slurm_adopt.system.prolog import _job_in_prolog
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_ARRAY_TASK_ID", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"],
+)
+def test_job_values__of_the_job(name: str) -> None:
+    assert matches(name, JOB_NAMES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_ID", "SLURM_TASK_PID", "SLURM_JOBID", "SLURM_CONF"]
+    + ["PMI_RANK", "PMIX_RANK", "LD_PRELOAD", "PATH", "BASH_ENV", "HOME", "PYTHONPATH", "SLURM_TASKS_PER_NODE"],
+)
+def test_job_values__not_of_the_job(name: str) -> None:
+    assert not matches(name, JOB_NAMES)
+
+
+@pytest.mark.parametrize("value", ["none", "id", "job", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS,OMP_NUM_THREADS,TMPDIR"])
+def test_job_values__values_of_export_env(value: str) -> None:
+    assert parse_options([f"export_env={value}"]).problems == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","],
+)
+def test_job_values__a_bad_list_exports_the_id_alone(value: str) -> None:
+    options = parse_options([f"export_env={value}"])
+    assert options.export_env == "id"
+    assert len(options.problems) == 1
+
+
+@given(st.text(max_size=60))
+def test_job_values__no_value_reaches_beyond_the_list(value: str) -> None:
+    patterns = export_patterns(value)
+    assert is_export(value) or patterns == ()
+    for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "ENV", "SLURM_CONF", "IFS"):
+        assert not matches(name, patterns)
+
+
+@given(st.binary(max_size=3000))
+def test_job_values__an_environment_of_any_bytes_is_read(text: bytes) -> None:
+    for name, value in environment._decode(text):
+        assert name.isascii()
+        assert value.isprintable()
+
+
+@given(st.dictionaries(st.from_regex(r"\A[A-Z_]{1,20}\Z"), st.text("abc", max_size=512), max_size=80))
+def test_job_values__what_is_exported_fits_the_reply(found: dict[str, str]) -> None:
+    kept = environment._fitting(found)
+    assert len(kept) <= environment.COUNT_CAP
+    assert sum(len(name) + len(value) + 8 for name, value in kept) <= environment.TOTAL_CAP
+
+
+def test_job_values__visible_gpus_come_first() -> None:
+    found = {f"SLURM_JOB_{number:03}": "x" * 100 for number in range(60)} | {"ZE_AFFINITY_MASK": "0"}
+    assert ("ZE_AFFINITY_MASK", "0") in environment._fitting(found)
+
+
+PROC_LIMITS = b"""\
+Limit                     Soft Limit           Hard Limit           Units     
+Max cpu time              unlimited            unlimited            seconds   
+Max file size             1024                 unlimited            bytes     
+"""  # noqa: W291  # as the kernel writes it
+
+
+def test_job_values__limits_as_the_kernel_writes_them() -> None:
+    assert limits._decode(PROC_LIMITS) == [(-1, -1), (1024, -1)]
+    assert limits._decode(b"") == []
+    assert limits._decode(PROC_LIMITS.replace(b"1024     ", b"-1       ")) == []
+
+
+def test_job_values__the_highest_limit_is_no_higher_than_one_that_was_given() -> None:
+    assert limits._highest((10, 100), (20, 50)) == (20, 100)
+    assert limits._highest((-1, -1), (20, 50)) == (-1, -1)
+    assert limits._smaller(-1, 5) == 5
+    assert limits._smaller(7, 5) == 5
+    assert limits._smaller(-1, -1) == -1
+
+
+@pytest.mark.parametrize(
+    ("environ", "job"),
+    [
+        (b"SLURM_SCRIPT_CONTEXT=prolog_slurmd\0SLURM_JOB_UID=1501\0SLURM_JOB_ID=7\0", 7),
+        (b"SLURM_SCRIPT_CONTEXT=epilog_slurmd\0SLURM_JOB_UID=1501\0SLURM_JOB_ID=7\0", 0),
+        (b"SLURM_SCRIPT_CONTEXT=prolog_slurmd\0SLURM_JOB_UID=15010\0SLURM_JOB_ID=7\0", 0),
+        (b"SLURM_SCRIPT_CONTEXT=prolog_slurmd\0SLURM_JOB_UID=1501\0SLURM_JOB_ID=7x\0", 0),
+        (b"SLURM_SCRIPT_CONTEXT=prolog_slurmd\0SLURM_JOB_UID=1501\0", 0),
+        (b"", 0),
+    ],
+)
+def test_job_values__whose_prolog_it_is(environ: bytes, job: int) -> None:
+    assert _job_in_prolog(environ, 1501) == job
