@@ -49,16 +49,18 @@ def test_users__a_child_that_the_kernel_holds_is_not_waited_for(monkeypatch: pyt
     if pid == 0:
         signal.pause()
     monkeypatch.setattr(users.os, "kill", lambda *_: None)  # as if the kernel did not let it die yet
-    parent = Users(sock.Socket(), Limits())
-    parent.children[99] = Child(pid, 1501, 1)
-    signal.alarm(5)  # ends the run if it waits
-    parent._kill_late(2)
-    signal.alarm(0)
-    assert parent.children[99].uid == 1501
-    assert parent.children[99].until_ns > 2, "it is killed again later"
-    monkeypatch.undo()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        parent = Users(sock.Socket(), Limits())
+        parent.children[99] = Child(pid, 1501, 1)
+        signal.alarm(5)  # ends the run if it waits
+        parent._kill_late(2)
+        signal.alarm(0)
+        assert parent.children[99].uid == 1501
+        assert parent.children[99].until_ns > 2, "it is killed again later"
+    finally:
+        monkeypatch.undo()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @needs_root
