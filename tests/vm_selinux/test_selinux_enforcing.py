@@ -72,7 +72,7 @@ def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
     assert f"/job_{second}/step_extern/" in lines[0], done
     assert f"/job_{first}/step_extern/" in lines[-1], done
     wait_for(lambda: f"\n{first} " in vm.read("/tmp/from-a-job"), "slurm-adopt jobs in a batch script", 60, 0.5)
-    labels = vm.run("ps -eo label=,args= | grep 'slurm-adopt serve'").stdout
+    labels = vm.run("ps -eo label=,args= | grep 'slurm-adopt[ ]serve'").stdout
     assert labels.count("system_u:system_r:slurm_adopt_t:s0") == 2, labels
     assert denials(vm) == []
     assert vm.run("systemctl --failed --no-legend --plain").stdout == ""
