@@ -6,7 +6,7 @@
  * 1. Order: another service, the user, root, then gather -> ask -> carry out. Nothing that can fail comes before
  *    root is let past.
  * 2. No policy: who may in is the helper's answer. Without an answer action_generic_failure= holds.
- * 3. One monotonic deadline from the first line on; the service may use up 60 % of it if the helper can follow.
+ * 3. One monotonic deadline from the first line on; the service may use up 80 % of it if the helper can follow.
  * 4. No state: nothing is kept between two calls, neither in static variables nor in the PAM handle.
  */
 #include <pwd.h>
@@ -18,7 +18,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-#define SERVICE_SHARE_PERCENT 60
+#define SERVICE_SHARE_PERCENT 80
 #define CLOSE_MAX_NS (SA_NS_PER_S / 2) /* a logout waits for nothing that matters to it */
 
 static const char *item_of(pam_handle_t *pamh, int kind)

@@ -115,7 +115,7 @@ def test_host_program__request(room: Room) -> None:
 
 def test_host_program__service_deadline(room: Room) -> None:
     """In mode=auto the service is told when the module stops waiting for it, in mode=service the whole time."""
-    for mode, share in (("auto", 0.6), ("service", 1.0)):
+    for mode, share in (("auto", 0.8), ("service", 1.0)):
         with room.serving("good"):
             room.call(f"mode={mode}", "timeout=100")
         seen = room.seen()

@@ -48,6 +48,8 @@ SESSIONS_FILE = "/run/slurm-adopt/sessions"
 NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
 #: How old the written numbers may be.
 WRITE_NS = 5_000 * MS
+#: Under systemd the unit sets it.
+NICE = -10
 DESCRIPTORS = 65536
 WARM_UP_NS = 10_000 * MS
 
@@ -98,6 +100,9 @@ class Service:
     def run(self) -> None:
         """Serve until stopped or idle."""
         self._take_signals()
+        # hundreds of sshds want the processor in a storm, each for longer than all its questions here take together
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICE)
         _raise_descriptors()
         if self._watches:
             self.sessions.restore(SESSIONS_FILE)
