@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PYTHONPATH := src:tools:.
 
-.PHONY: all setup test test-releases test-vm matrix lint demo demo-cluster conformance bench install clean
+.PHONY: all setup test test-releases test-vm matrix lint demo demo-cluster conformance bench test-bench install clean
 
 all: $(BUILD)/build.ninja
 	@meson compile -C $(BUILD)
@@ -58,9 +58,13 @@ test-vm: setup
 matrix: setup
 	@$(PY) -m lab.matrix_targets
 
-## make bench: time against the C module
+## make bench: time and memory against the C module; BENCH="storm --logins 50" for a part or other numbers
 bench: setup $(VENV)/bench-ready
-	@$(PY) -m bench
+	@$(PY) -m bench $(BENCH)
+
+## make test-bench: that the benchmark works, not how fast anything is
+test-bench: setup $(VENV)/bench-ready
+	@$(PY) -m pytest tests/system/test_bench.py -m ""
 
 ## make install DESTDIR= PREFIX=: never edits PAM
 install: all

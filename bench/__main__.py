@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 from bench.plot import draw
-from bench.report import PARTS, RESULTS, Options, write
+from bench.report import PARTS, RESULTS, Options, Report, write
+
+
+def draw_if_possible(report: Report, folder: Path) -> None:
+    """The plot, and the overview that shows it; without matplotlib (bench/requirements.txt) only a word about it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("  no plot: matplotlib is not installed")
+        return
+    draw(report.rows, folder / "account.svg")
+    write(report, folder)
 
 
 def main() -> None:
@@ -44,8 +53,7 @@ def main() -> None:
         report = importlib.import_module(f"bench.{name}").run(options)
         write(report, args.results)
         if name == "account":
-            draw(report.rows, args.results / "account.svg")
-            write(report, args.results)  # the overview shows the plot
+            draw_if_possible(report, args.results)
         print("\n".join(f"  {goal}" for goal in report.goals))
     print(f"written: {args.results}/README.md")
 

@@ -144,8 +144,7 @@ def run(options: Options) -> Report:
 def _in_job(cluster: Cluster, job: int, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A Python script in a step of the job on node1."""
     argv = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", "node1", "python3", "-u", "-c", script]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = cluster.login.popen([*argv, *arguments], USER, **pipes)
+    process = cluster.login.popen([*argv, *arguments], USER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield process
     finally:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def ratio(ours_ms: Sequence[float], theirs_ms: Sequence[float], base_ms: float) 
     def of(rounds: Sequence[int]) -> float:
         ours = statistics.median(ours_ms[i] for i in rounds) - base_ms
         theirs = statistics.median(theirs_ms[i] for i in rounds) - base_ms
-        return ours / theirs
+        return ours / theirs if theirs > 0 else math.inf  # lost in the noise
 
     rounds = range(min(len(ours_ms), len(theirs_ms)))
     source = random.Random(1)  # noqa: S311  # the same answer for the same measurements

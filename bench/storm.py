@@ -5,25 +5,39 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
 from collections import Counter
 from typing import Any
 
 from bench.report import Goal, Options, Report, describe, table
 from bench.rig import JOB, SSH_PORT, measured_node, module_lines, resident_service, ssh_server, use_stack
-from bench.stats import summarise
+from bench.stats import ratio, summarise
 from lab.node import Node
 
 STACKS = ("original", "oneshot", "resident")
 HUNG = 5
 FEW = 4
 OUTCOMES = ("admitted rightly", "refused rightly", "wrong", "undecided", "connection failed")
-HEAD = ("hung steps", "module", "logins", *OUTCOMES, "by the service", "wall time, s", "p50, ms", "p95, ms")
+HEAD = (
+    "hung steps",
+    "module",
+    "logins",
+    *OUTCOMES,
+    "by the service",
+    "wall time, s",
+    "p50, ms",
+    "p95, ms",
+    "p50 / original",
+    "our reasons to deny",
+)
 TEXT = """\
 Logins of {users} users at once, half of whom have a job on the node, beside {hung} jobs of another user. Rightly
-admitted: the session is in the extern step of the user's own job. Wall time: median over the storms (quartiles); p50
-and p95 of a login from the client's start to its end. Most of it is `sshd` and `ssh` themselves, on the node's CPUs.
-*Resident* is the service as installed: should it be busy, the one-shot helper answers.
+admitted: the session is in the extern step of the user's own job. Wall time: median over the storms
+(lowest-highest); p50 and p95 of a login from the client's start to its end. Most of it is `sshd` and `ssh` themselves,
+on the node's CPUs.
+*Wrong* may be a lack of time: our module denies a login that is not decided within `timeout=` (5 s), the original lets
+it wait; the reasons tell. *Resident* is the service as installed: should it be busy, the one-shot helper answers.
 
 With five `slurmstepd`s of the other user stopped (SIGSTOP) the original module waits for them for ever: it gets {few}
 logins and {limit:g} s; *undecided* are the ones that still waited then.
@@ -73,13 +87,19 @@ def _storms(node: Node, jobs: dict[str, int], hung: int, options: Options) -> li
                 _storm(node, stack, jobs, FEW if few else options.logins, options.hung_limit_s if few else 300)
             )
     rows = []
+    latencies: dict[str, list[float]] = {}
     for stack, storms in found.items():
-        latencies = [value for storm in storms for value in storm["latencies"]]
+        latencies[stack] = [value for storm in storms for value in storm["latencies"]]
         walls = [storm["wall"] for storm in storms]
         outcomes: Counter[str] = sum((storm["outcomes"] for storm in storms), Counter())
         by_service = sum(storm["by service"] for storm in storms)
-        rows.append({"hung": hung, "stack": stack, "outcomes": outcomes, "by service": by_service})
-        rows[-1] |= {"latency": summarise(latencies), "wall": summarise(walls * 2)}
+        counts = {name: outcomes[name] for name in OUTCOMES}
+        rows.append({"hung": hung, "stack": stack, "outcomes": counts, "by service": by_service, "wall": walls})
+        denials: Counter[str] = sum((storm["denials"] for storm in storms), Counter())
+        rows[-1]["denials"] = dict(denials.most_common())
+        rows[-1]["latency"] = summarise(latencies[stack])
+        if stack != "original" and not hung:
+            rows[-1]["ratio"] = ratio(latencies[stack], latencies["original"], 0)
         print("  ", *_cells(rows[-1]), sep="  ", flush=True)
     return rows
 
@@ -89,10 +109,14 @@ def _storm(node: Node, stack: str, jobs: dict[str, int], logins: int, limit_s: f
     users = [list(jobs)[number % len(jobs)] for number in range(logins)]
     before = _decided_by_service(node)
     argv = ["/usr/bin/python3", "/run/bench/logins.py", "storm", str(SSH_PORT), str(limit_s), *users]
+    mark = node.log_mark()
     begin = time.monotonic()
     logged_in = json.loads(node.run(argv, timeout=limit_s + 60).stdout)
+    wall = time.monotonic() - begin
+    reasons = re.findall(r"verdict=deny reason=([a-z-]+)", "\n".join(node.log_since(mark)))
     return {
-        "wall": time.monotonic() - begin,
+        "wall": wall,
+        "denials": Counter(reasons),
         "latencies": [elapsed for _, elapsed, _, _ in logged_in],
         "outcomes": Counter(_outcome(jobs[user], code, text) for user, _, code, text in logged_in),
         "by service": _decided_by_service(node) - before,
@@ -122,7 +146,14 @@ def _decided_by_service(node: Node) -> int:
 def _cells(row: dict[str, Any]) -> list[str]:
     latency, outcomes = row["latency"], row["outcomes"]
     counts = [outcomes[name] for name in OUTCOMES]
-    times = [row["wall"], f"{latency.median:.0f}", f"{latency.p95:.0f}"]
+    walls = f"{statistics.median(row['wall']):.1f} ({min(row['wall']):.1f}-{max(row['wall']):.1f})"
+    times = [
+        walls,
+        f"{latency.median:.0f}",
+        f"{latency.p95:.0f}",
+        "{:.2f} ({:.2f}-{:.2f})".format(*row["ratio"]) if "ratio" in row else "",
+    ]
+    times.append(", ".join(f"{reason} {count}" for reason, count in row["denials"].items()))
     return list(map(str, [row["hung"], row["stack"], sum(counts), *counts, row["by service"], *times]))
 
 

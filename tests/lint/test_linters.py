@@ -27,15 +27,15 @@ def tracked() -> list[Path]:
 
 
 def test_lint__ruff() -> None:
-    check(sys.executable, "-m", "ruff", "check", "src", "tools", "tests")
+    check(sys.executable, "-m", "ruff", "check", "src", "tools", "tests", "bench")
 
 
 def test_lint__ruff_format() -> None:
-    check(sys.executable, "-m", "ruff", "format", "--check", "src", "tools", "tests")
+    check(sys.executable, "-m", "ruff", "format", "--check", "src", "tools", "tests", "bench")
 
 
 def test_lint__mypy() -> None:
-    check(sys.executable, "-m", "mypy", "src/slurm_adopt", "tools")
+    check(sys.executable, "-m", "mypy", "src/slurm_adopt", "tools", "bench")
 
 
 @pytest.mark.parametrize(

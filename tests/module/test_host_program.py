@@ -87,6 +87,9 @@ def test_host_program__helper_inherits_nothing(room: Room) -> None:
     assert seen["uids"] == ["0", "0", "0", "0"]
 
 
+CALLER = "SLURM_ADOPT_CHOSEN=caller"
+
+
 def test_host_program__request(room: Room) -> None:
     """The request says what PAM and the connection say, and the Python side reads it so."""
     from slurm_adopt.wire.exchange import Connection, decode_request
@@ -97,12 +100,12 @@ def test_host_program__request(room: Room) -> None:
             "mode=oneshot",
             "x=a b=c",
             function="open_session",
-            driver=("-r", "192.0.2.7", "-t", "ssh", "-e", "SLURM_JOB_ID=42", "-p", str(port)),
+            driver=("-r", "192.0.2.7", "-t", "ssh", "-e", "SLURM_JOB_ID=42", "-e", CALLER, "-p", str(port)),
         )
         _, client = listener.accept()
     request = decode_request(room.seen()["request"])
     assert (request.phase, request.service, request.user, request.uid) == ("open_session", "sshd", "alice", 1501)
-    assert (request.rhost, request.tty, request.job) == ("192.0.2.7", "ssh", "42")
+    assert (request.rhost, request.tty, request.job, request.chosen) == ("192.0.2.7", "ssh", "42", "caller")
     assert request.args == (f"socket={room.socket_path}", "mode=oneshot", "x=a b=c")
     [connection] = request.connections
     assert connection == Connection(connection.fd, 4, "127.0.0.1", client[1], "127.0.0.1", port)

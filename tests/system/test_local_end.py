@@ -106,6 +106,15 @@ def test_local_end__gives_up_at_the_deadline(pair: tuple[Connection, int], monke
         run(find_local_end(pair[0], 12345, soon(-1)))
 
 
+def test_local_end__takes_turns_while_it_looks_for_processes(
+    pair: tuple[Connection, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where none is the user's: on a node with thousands of processes this must not hold up other logins."""
+    monkeypatch.setattr(local_end, "TURN", 4)
+    turns = sum(1 for _ in find_local_end(pair[0], 4000000, soon()))
+    assert turns >= len([name for name in os.listdir("/proc") if name.isdigit()]) // 8
+
+
 def test_local_end__addresses() -> None:
     assert packed("192.0.2.1") == packed("::ffff:192.0.2.1") == bytes([192, 0, 2, 1])
     assert packed("fe80::1%eth0") == b"\xfe\x80" + bytes(13) + b"\1"

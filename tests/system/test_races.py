@@ -178,6 +178,7 @@ def test_races__a_requeued_job_is_joined_again(node: Node) -> None:
             node.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=False)
         return node.extern_socket(job) is not None
 
+    time.sleep(3)  # credentials count seconds: slurmd 20.11 takes one of the same second for the one it has revoked
     wait_for(started_again, "the second run", 90, 5)
     done = node.ssh("alice", "cat /proc/self/cgroup")
     assert f"job_{job}/step_extern" in done.stdout

@@ -36,7 +36,8 @@ def test_job_values__values_of_export_env(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","]
+    "value",
+    ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","],
 )
 def test_job_values__a_bad_list_exports_the_id_alone(value: str) -> None:
     options = parse_options([f"export_env={value}"])

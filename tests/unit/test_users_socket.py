@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
-from slurm_adopt.service.users import Rate
+from slurm_adopt.service import users
+from slurm_adopt.service.users import Child, Limits, Rate, Users
+from slurm_adopt.system import sock
 from slurm_adopt.system.job_end import plausible, read_table, write_table
 from slurm_adopt.system.login_tree import Row, find_members
 from slurm_adopt.system.preferences import (
@@ -38,6 +41,26 @@ def test_rate__remembers_a_bounded_number_of_users() -> None:
     for uid in range(5000):
         assert rate.take(uid, float(uid))
     assert len(rate._buckets) <= 4097
+
+
+def test_users__a_child_that_the_kernel_holds_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its user's place; the others are served on."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    monkeypatch.setattr(users.os, "kill", lambda *_: None)  # as if the kernel did not let it die yet
+    try:
+        parent = Users(sock.Socket(), Limits())
+        parent.children[99] = Child(pid, 1501, 1)
+        signal.alarm(5)  # ends the run if it waits
+        parent._kill_late(2)
+        signal.alarm(0)
+        assert parent.children[99].uid == 1501
+        assert parent.children[99].until_ns > 2, "it is killed again later"
+    finally:
+        monkeypatch.undo()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @needs_root

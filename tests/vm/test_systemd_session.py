@@ -47,8 +47,8 @@ def test_systemd_session__in_the_job_and_in_logind(vm: VmTarget, method: str) ->
     # what the user's systemd starts is its child, not the login's: outside the job (docs: known limits)
     assert facts["unit"] == "/user.slice/user-1501.slice/user@1501.service/app.slice/lab-unit.service"
     # logind keeps the runtime directory for ten seconds more (UserStopDelaySec=)
-    wait_for(lambda: vm.run("loginctl list-sessions --no-legend").stdout == "", "logind to drop the session", 30, 0.5)
-    wait_for(lambda: vm.run("test ! -e /run/user/1501", check=False).returncode == 0, "/run/user/1501 to go", 40, 0.5)
+    wait_for(lambda: vm.run("loginctl list-sessions --no-legend").stdout == "", "logind to drop the session", 120, 0.5)
+    wait_for(lambda: vm.run("test ! -e /run/user/1501", check=False).returncode == 0, "/run/user/1501 to go", 120, 0.5)
 
 
 def test_systemd_session__units_of_the_user_go_with_the_job(vm: VmTarget) -> None:
@@ -57,10 +57,10 @@ def test_systemd_session__units_of_the_user_go_with_the_job(vm: VmTarget) -> Non
     job = vm.submit("alice")
     start = "systemctl --user start lab-unit; exec sleep 12345"
     vm.run(["systemd-run", "-q", "ssh", "-p", str(matrix.PORTS["publickey"]), "alice@127.0.0.1", start])
-    wait_for(lambda: vm.run("pgrep -u alice -fx '/bin/sleep 54321'", check=False).stdout, "the user's unit", 30, 0.5)
+    wait_for(lambda: vm.run("pgrep -u alice -fx '/bin/sleep 54321'", check=False).stdout, "the user's unit", 120, 0.5)
     vm.cancel(job)
     assert vm.run("pgrep -u alice -fx 'sleep 12345'", check=False).stdout == ""
-    wait_for(lambda: not vm.run("pgrep -u alice", check=False).stdout, "the user's processes to go", 60, 0.5)
+    wait_for(lambda: not vm.run("pgrep -u alice", check=False).stdout, "the user's processes to go", 120, 0.5)
 
 
 def test_systemd_session__no_job_no_session(vm: VmTarget) -> None:

@@ -35,7 +35,7 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmTarget]:
         matrix.prepare(target)
         target.put(package, "/root/slurm_adopt.pp")
         target.run("semodule -i /root/slurm_adopt.pp", timeout=600)
-        target.run("restorecon -RF /usr/libexec/slurm-adopt; setenforce 1")
+        target.run("restorecon -RF /usr/libexec/slurm-adopt /usr/bin/slurm-adopt; setenforce 1")
         yield target
     finally:
         target.close()

@@ -28,13 +28,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-OPEN_TIMEOUT_S = 90
+OPEN_TIMEOUT_S = 240
 """Under emulation one login takes seconds."""
 _OPTIONS = (
     "StrictHostKeyChecking=no",
     "UserKnownHostsFile=/dev/null",
     "LogLevel=ERROR",
-    "ConnectTimeout=60",
+    "ConnectTimeout=240",
     "NumberOfPasswordPrompts=1",
 )
 
@@ -253,7 +253,7 @@ def main() -> None:
         logins = [Login(spec, number, method, kind, folder) for number, (method, kind) in enumerate(spec["logins"])]
         try:
             open_all(logins, spec["parallel"])
-            cancel(spec["job"], 60)
+            cancel(spec["job"], 240)
             time.sleep(spec["grace_s"])
             for login in logins:
                 login.left = [again for process in login.user + login.sshd if (again := read_again(process))]

@@ -191,7 +191,7 @@ def play(target: Target, logins: Sequence[tuple[str, str]]) -> list[Outcome]:
         "parallel": target.parallel,
     }
     mark = target.log_mark()
-    text = target.run(["python3", _PROBE], input=json.dumps(spec), timeout=120.0 + 30.0 * len(logins)).stdout
+    text = target.run(["python3", _PROBE], input=json.dumps(spec), timeout=600.0 + 30.0 * len(logins)).stdout
     outcomes = [_outcome(job, report) for report in json.loads(text)]
     if not all(outcome.opened for outcome in outcomes):
         log = [line for line in target.log_since(mark) if "slurm_adopt" in line or "PAM" in line]
@@ -227,7 +227,7 @@ def sshd_config(ports: Mapping[str, int]) -> str:
         "HostKey /etc/ssh/ssh_host_ed25519_key",
         "LogLevel DEBUG1",
         "MaxStartups 1000",
-        "LoginGraceTime 120",
+        "LoginGraceTime 600",
         "UseDNS no",
         "Subsystem sftp /usr/lib/openssh/sftp-server",
     ]

@@ -27,6 +27,9 @@ from lab.vm_guest import HOSTNAME
 from lab.vm_image import ensure_image
 from lab.vm_qemu import Boot, boot
 
+_TIMEOUT_S = 4 * DEFAULT_TIMEOUT_S
+"""Everything takes its time under emulation, the more so on a busy host."""
+
 MFA = "publickey,keyboard-interactive"
 
 
@@ -62,7 +65,12 @@ class Vm:
             raise
 
     def _prepare(self) -> None:
-        wait_for(lambda: self.run("sinfo -h -o %T", check=False).stdout.strip() == "idle", "slurmd to be idle", 90, 0.5)
+        wait_for(
+            lambda: self.run("sinfo -h -o %T", check=False).stdout.strip() == "idle",
+            "slurmd to be idle",
+            _TIMEOUT_S,
+            0.5,
+        )
         # ours takes the path of the original, which is kept elsewhere
         self.original_module = "/usr/local/lib/original/pam_slurm_adopt.so"
         self.run(f"install -D /lib/*/security/pam_slurm_adopt.so {self.original_module}")
@@ -99,7 +107,7 @@ class Vm:
         env: Mapping[str, str] | None = None,
         input: str | None = None,
         check: bool = True,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float = _TIMEOUT_S,
         cwd: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run argv (a string: by `bash -c`) as root or as `user`, outside any job, and wait for it and its output.
@@ -162,7 +170,7 @@ class Vm:
 
     # Slurm -----------------------------------------------------------------------------------------
 
-    def submit(self, user: str, script: str = "sleep 100000", timeout: float = 60.0) -> int:
+    def submit(self, user: str, script: str = "sleep 100000", timeout: float = _TIMEOUT_S) -> int:
         """A one-task job that runs and whose extern step can be asked. Returns its id."""
         argv = ["sbatch", "--parsable", "--output=/dev/null", "-n1", f"--wrap={script}"]
         job = int(self.run(argv, user=user, cwd="/tmp").stdout.split(";")[0])
@@ -170,7 +178,7 @@ class Vm:
         wait_for(lambda: self.run(check, check=False).returncode == 0, f"job {job} to run", timeout, 0.3)
         return job
 
-    def cancel(self, job: int, wait: bool = True, timeout: float = 60.0) -> None:
+    def cancel(self, job: int, wait: bool = True, timeout: float = _TIMEOUT_S) -> None:
         """Cancel a job; wait: until none of its steps is left."""
         self.run(["scancel", str(job)])
         if wait:
@@ -197,7 +205,7 @@ class Vm:
         wait_for(
             lambda: self.run(f"ss -Hltn sport = :{last_port(config)} | grep -q .", check=False).returncode == 0,
             "sshd",
-            30,
+            120,
             0.3,
         )
 
@@ -220,7 +228,7 @@ class Vm:
         method: str = "publickey",
         kind: str = "command",
         check: bool = False,
-        timeout: float = 120.0,
+        timeout: float = _TIMEOUT_S,
         input: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Log in from the machine to itself, and wait for the end. method: a key of PORTS, or "mfa".

@@ -27,7 +27,8 @@ from lab.vm_guest import DRIVER_PORT
 from lab.vm_image import Image
 
 ATTEMPTS = 3
-BOOT_TIMEOUT_S = 180
+BOOT_TIMEOUT_S = 420
+"""Half a minute on an idle machine. A guest that panics is noticed at once; this is for a host that is busy."""
 KVM_TIMEOUT_S = 25
 """A guest under KVM is up in five seconds; one that hangs is not worth more."""
 MEMORY_MIB = 2048
@@ -148,14 +149,14 @@ class Boot:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        return (self.folder / "control").exists() and subprocess.run(
-            self.ssh_command("true"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=30,
-            check=False,
-        ).returncode == 0
+        return (self.folder / "control").exists() and self._obeys()
+
+    def _obeys(self) -> bool:
+        try:
+            done = subprocess.run(self.ssh_command("true"), stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+            return done.returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def _ssh(self, *options: str) -> list[str]:
         settings = (

@@ -14,7 +14,7 @@ from ..wire.user_exchange import UserReply, UserRequest, decode_user_reply, enco
 from .main import CommandError, die
 
 SOCKET = "/run/slurm-adopt/user.sock"
-WAIT_S = 15.0
+WAIT_S = 25.0
 NOT_THERE = "an administrator can start it: systemctl enable --now slurm-adopt-users.socket"
 
 

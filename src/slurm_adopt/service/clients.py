@@ -204,7 +204,10 @@ class Clients:
             sock.close_all(outcome.fds)
         seconds = (time.monotonic_ns() - client.accepted_ns) / 1e9
         self._close(client)
-        self.on_answer(outcome, seconds)
+        try:
+            self.on_answer(outcome, seconds)
+        except Exception:  # rule 4: what cannot be written down must not end the service for all
+            self._metrics.count("slurm_adopt_faults_total")
 
     def _send_away(self, client: Client) -> None:
         self._metrics.count("slurm_adopt_sent_away_total")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A child that has read for this long is given up: the next login starts another.
 READ_CAP_NS = 10_000 * MS
+#: The end of the pipe is seen a moment before the child can be reaped.
+REAP_AFTER_NS = 100 * MS
 
 
 class ConfCache:
@@ -87,10 +89,16 @@ class ConfCache:
                 file.seek(0)
                 return _load(file.read())
         finally:
-            self._reap()
+            self._reap_all()
             for fd in (memory, done_read, done_write):
                 if fd >= 0:
                     os.close(fd)
+
+    def _reap_all(self) -> None:
+        """Until no zombie is left."""
+        self._reap()
+        if self._dying:
+            self._loop.call_at(time.monotonic_ns() + REAP_AFTER_NS, self._reap_all)
 
     def _reap(self) -> None:
         """Never waits: a child that hangs in the kernel dies when the kernel lets it."""

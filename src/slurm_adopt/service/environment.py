@@ -4,20 +4,27 @@
 Rules of this file:
 1. Two sources: the file that the shipped prolog hook has written (root's), then the environment that slurmstepd gave
    the processes of the job. The latter a user could have shaped; it is his own job and his own session.
-2. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.
+2. Reading /proc/PID/environ waits for the process's memory map, which its owner can lock for ever (and a hung Lustre
+   does): that is done in a child with a small share of the time. What it does not yield is left out.
+3. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
 
 from ..options.export import matches
+from ..system.child import ChildFault, call_in_child
 from ..system.procfs import read_file
+from ..system.task import MS, DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ..system.task import Task
 
 #: Written by data/hooks/prolog.
 JOBS_DIRECTORY = "/run/slurm-adopt/jobs"
@@ -27,6 +34,25 @@ COUNT_CAP, VALUE_CAP, TOTAL_CAP = 24, 512, 2048
 FILE_CAP = 16 * 1024
 #: Environments that are looked at: the batch script's has everything, a step's first task nearly.
 PROCESS_CAP = 4
+SHARE_NS = 200 * MS
+
+
+def query_variables(
+    patterns: tuple[str, ...], job_id: int, pids: Iterable[int], deadline_ns: int
+) -> Task[tuple[tuple[str, str], ...]]:
+    """The job's variables of these names; none if its processes cannot be looked at in time."""
+
+    def work() -> bytes:
+        # never empty: that would be a child that failed
+        found = collect_variables(patterns, job_id, pids)
+        return b"\n" + "\n".join([f"{name}={value}" for name, value in found]).encode("ascii")
+
+    try:
+        text = yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS))
+    except (ChildFault, DeadlineExceeded):
+        return ()
+    pairs = [line.partition("=") for line in text.decode("ascii").split("\n") if line]
+    return tuple([(name, value) for name, _, value in pairs])
 
 
 def collect_variables(patterns: tuple[str, ...], job_id: int, pids: Iterable[int]) -> tuple[tuple[str, str], ...]:

@@ -24,7 +24,7 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Protocol
 
     from ..system.caller_memory import CallerMemory
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..system.slurm_conf import SlurmConf
     from ..system.stepd import StepConnection
     from ..system.task import Task
+    from .turnstile import Turn
 
     class StepSource(Protocol):
         """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service.
@@ -72,8 +73,8 @@ class Found:
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
         self.unanswered: list[str] = []
-        #: what else ends with the login
-        self.on_close: Callable[[], None] = lambda: None
+        #: the resident service lets a few logins of a user at its steps at a time
+        self.turn: Turn | None = None
 
     def steps(self) -> tuple[StepFact, ...]:
         return tuple(step.fact for step in self.own)
@@ -84,7 +85,17 @@ class Found:
     def close(self) -> None:
         for step in self.own:
             step.connection.close()
-        self.on_close()
+        self.pause()
+
+    def pause(self) -> None:
+        """Let other logins of the user go first: this one waits for something else now."""
+        if self.turn is not None:
+            self.turn.leave()
+
+    def resume(self, deadline_ns: int) -> Task[None]:
+        """The end of `pause`. `DeadlineExceeded`."""
+        if self.turn is not None:
+            yield from self.turn.enter(deadline_ns)
 
 
 class Scan:

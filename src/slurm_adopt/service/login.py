@@ -84,6 +84,8 @@ class Login:
         self.processes: tuple[Process, ...] = ()
         self.env: tuple[tuple[str, str], ...] = ()
         self.remark = ""
+        #: when the job ends, in seconds since 1970, if the greeting is to say it
+        self.end_s = 0
         self.namespaces: list[Namespace] = []
         peer = plain_address(self.connection.peer_address) if self.connection else request.rhost
         self.facts = Facts(
@@ -129,13 +131,9 @@ class Login:
         """The line for the user, if the site wants one and this is the phase in which it is said."""
         if not self.options.greeting or self.facts.phase != "open_session":
             return ""
-        from ..system.job_end import find_job_end  # here, because few sites want it and every login would pay
-        from .greeting import greeting
+        from .greeting import greeting  # here, because few sites want it and every login would pay
 
-        step = self.found.of_job(verdict.job_id)
-        identity = step.connection.identity if step is not None else None
-        end_s = find_job_end(verdict.job_id, identity.pid, identity.started, self.facts.uid) if identity else 0
-        return greeting(self.facts, verdict, end_s - time.time() if end_s else None)
+        return greeting(self.facts, verdict, self.end_s - time.time() if self.end_s else None)
 
     def release(self) -> None:
         """Give up what an adoption has collected."""
@@ -263,6 +261,7 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
     assert login.conf is not None, "there are steps, so there is a configuration"
     uid, memory = login.request.uid, login.source.callers
+    login.found.pause()
     return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
 
 
@@ -270,6 +269,7 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     step = login.found.of_job(decision.job_id)
     assert step is not None, "the decision names one of the user's own steps"
     connection = step.connection
+    yield from login.found.resume(login.deadline_ns)
     connection.deadline_ns = _attempt_deadline(login)
     try:
         extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
@@ -347,4 +347,17 @@ def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
             again = decide(login.facts, login.options)
             assert isinstance(again, Verdict), "the only job of a verified session was tried"
             return login.answer(again, detail)
+    if login.options.greeting and login.facts.phase == "open_session":
+        login.end_s = yield from _find_end(login, verdict)
     return login.answer(verdict, detail)
+
+
+def _find_end(login: Login, verdict: Verdict) -> Task[int]:
+    from ..system.job_end import query_job_end
+
+    step = login.found.of_job(verdict.job_id)
+    identity = step.connection.identity if step is not None else None
+    if identity is None:
+        return 0
+    who = (identity.pid, identity.started, login.request.uid)
+    return (yield from query_job_end(verdict.job_id, *who, login.deadline_ns))

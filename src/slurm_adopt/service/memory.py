@@ -22,7 +22,7 @@ from ..system.task import DeadlineExceeded
 from .conf_cache import ConfCache
 from .gather import GRACE_NS, Found, OwnStep, ask_steps
 from .step_index import STEP_FOREIGN, Entry, StepIndex
-from .turnstile import Turnstile
+from .turnstile import Turn, Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,15 +78,16 @@ class Memory:
         """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
         if not any(index.own(uid) for index in indexes):
             return
-        leave = yield from self._turnstile.enter(uid, deadline_ns)
+        turn = Turn(self._turnstile, uid)
+        yield from turn.enter(deadline_ns)
         try:
             for index in indexes:
                 yield from _ask(index, uid, deadline_ns, found)
         finally:
             if found.own:
-                found.on_close = leave
+                found.turn = turn
             else:
-                leave()
+                turn.leave()
 
     def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""

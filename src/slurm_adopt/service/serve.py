@@ -212,8 +212,10 @@ class Service:
     def _write_numbers(self) -> None:
         self._writing = False
         text = self.render()
-        for path in filter(None, (NUMBERS_FILE, self.setup.metrics_file)):
-            _attempt(lambda path=path: _write(path, text))  # type: ignore[misc]
+        # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
+        _attempt(lambda: _write(NUMBERS_FILE, text, 0o600))
+        if self.setup.metrics_file:
+            _attempt(lambda: _write(self.setup.metrics_file, text, 0o644))
 
     def _load_numbers(self) -> None:
         try:
@@ -247,12 +249,13 @@ def _resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: str, text: str, mode: int) -> None:
     """Whole or not at all: node_exporter reads at any time. Its folder may belong to somebody else than root."""
     draft = f"{path}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with open(fd, "w") as file:
+        os.fchmod(fd, mode)  # the unit's umask is 0077
         file.write(text)
     os.replace(draft, path)

@@ -35,7 +35,7 @@ def take_over(
     deadline_ns: int,
 ) -> Task[tuple[Variables, str]]:
     """Apply the job's limits to the login's processes, and return its variables; and a remark for the log."""
-    from .environment import collect_variables, find_runtime_dir
+    from .environment import find_runtime_dir, query_variables
     from .job_steps import find_job_processes
     from .limits import apply_limits, read_limits
 
@@ -48,4 +48,6 @@ def take_over(
     if options.rlimits == "job" and phase == "open_session":
         remark = apply_limits(read_limits(pids), processes)
     patterns = export_patterns(options.export_env)
-    return (found + collect_variables(patterns, job_id, pids) if patterns else found), remark
+    if not patterns:
+        return found, remark
+    return found + (yield from query_variables(patterns, job_id, pids, deadline_ns)), remark

@@ -8,6 +8,7 @@ As a step is one user's, counting users is enough; and nobody waits for anybody 
 Rules of this file:
 1. First come, first served; who goes away while waiting is forgotten, who goes away as its turn comes passes it on.
 2. A wait ends with the login's deadline.
+3. A login that waits for anything but its user's steps (a source host, a prolog) gives its turn up meanwhile.
 """
 
 from __future__ import annotations
@@ -17,12 +18,31 @@ from ..system.task import DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..system.loop import Flag, Loop
     from ..system.task import Task
 
 WIDTH = 4
+
+
+class Turn:
+    """A login's turn, which it may give up and take again; `leave` twice is nothing."""
+
+    def __init__(self, turnstile: Turnstile, uid: int) -> None:
+        self._turnstile = turnstile
+        self._uid = uid
+        self._inside = False
+
+    def enter(self, deadline_ns: int) -> Task[None]:
+        """Wait for a turn. `DeadlineExceeded` if there is none in time."""
+        if not self._inside:
+            yield from self._turnstile.wait(self._uid, deadline_ns)
+            self._inside = True
+
+    def leave(self) -> None:
+        """The next one's turn."""
+        if self._inside:
+            self._inside = False
+            self._turnstile.leave(self._uid)
 
 
 class Turnstile:
@@ -33,11 +53,11 @@ class Turnstile:
         self._inside: dict[int, int] = {}
         self._queues: dict[int, list[Flag]] = {}
 
-    def enter(self, uid: int, deadline_ns: int) -> Task[Callable[[], None]]:
-        """Wait for a turn; what is returned ends it (once). `DeadlineExceeded` if there is none in time."""
+    def wait(self, uid: int, deadline_ns: int) -> Task[None]:
+        """For `Turn`: `leave` must follow exactly once."""
         if self._inside.get(uid, 0) < WIDTH:
             self._inside[uid] = self._inside.get(uid, 0) + 1
-            return self._leaver(uid)
+            return
         flag = self._loop.flag()
         self._queues.setdefault(uid, []).append(flag)
         entered = False
@@ -48,18 +68,9 @@ class Turnstile:
                 self._give_up(uid, flag)
         if not entered:
             raise DeadlineExceeded
-        return self._leaver(uid)
 
-    def _leaver(self, uid: int) -> Callable[[], None]:
-        turns = [uid]
-
-        def leave() -> None:
-            if turns:
-                self._leave(turns.pop())
-
-        return leave
-
-    def _leave(self, uid: int) -> None:
+    def leave(self, uid: int) -> None:
+        """For `Turn`: a place is free."""
         queue = self._queues.get(uid)
         if queue:
             queue.pop(0).set()
@@ -71,6 +82,6 @@ class Turnstile:
 
     def _give_up(self, uid: int, flag: Flag) -> None:
         if flag.is_set:
-            self._leave(uid)
+            self.leave(uid)
         else:
             self._queues[uid].remove(flag)

@@ -7,7 +7,8 @@ neither takes a deadline. A thread cannot be stopped; a process can.
 Rules of this file:
 1. The child owns one descriptor, the pipe: no login's connection is kept open by it, none can be misused in it.
 2. It ends by SIGKILL, by its own alarm if we are gone, or by itself; it never returns into our code.
-3. It is always reaped. After SIGKILL that takes no time: what such a child waits for are sockets.
+3. It is always reaped, and that is never waited for: a child that the kernel holds (a hung file system) dies when the
+   kernel lets it, and is reaped by one of the next calls.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ SIGKILL = 9
 SIGALRM = 14
 # a credential has a few hundred bytes, a list of addresses less
 MAX_ANSWER = 64 * 1024
+# a killed process is gone in less than a millisecond, unless the kernel holds it
+REAP_TRIES, REAP_PAUSE_S = 25, 0.0002
+DYING: list[int] = []
 
 
 class ChildFault(Exception):
@@ -69,6 +73,7 @@ def call_in_child(function: Callable[[], bytes], deadline_ns: int) -> Task[bytes
     left_ns = deadline_ns - time.monotonic_ns()
     if left_ns <= 0:
         raise DeadlineExceeded
+    DYING[:] = [pid for pid in DYING if not _reaped(pid)]
     ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(theirs, True)
     try:
@@ -105,6 +110,17 @@ def _collect(pipe: int, deadline_ns: int) -> Task[bytes]:
 def _end(pid: int) -> None:
     try:
         os.kill(pid, SIGKILL)
-        os.waitpid(pid, 0)
-    except (ChildProcessError, ProcessLookupError):
+    except ProcessLookupError:
         return  # somebody ignores SIGCHLD: the kernel has reaped it
+    for _ in range(REAP_TRIES):
+        if _reaped(pid):
+            return
+        time.sleep(REAP_PAUSE_S)
+    DYING.append(pid)
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True

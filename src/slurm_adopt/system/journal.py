@@ -36,7 +36,10 @@ class LogSender:
 
 
 def _send(path: str, text: str) -> bool:
-    socket = Socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+    try:
+        socket = Socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+    except OSError:
+        return False  # no descriptor left
     try:
         socket.sendto(text.encode("utf-8", "replace"), _socket.MSG_NOSIGNAL, path)
     except OSError:

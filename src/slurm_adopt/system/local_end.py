@@ -96,7 +96,10 @@ def _by_table(ends: tuple[bytes, int, bytes, int]) -> SocketOwner | None:
 
 
 def _user_pids(uid: int) -> Iterator[int]:
-    """The user's processes; those that hide from him (not dumpable) belong to root in /proc and come last."""
+    """The user's processes; those that hide from him (not dumpable) belong to root in /proc and come last.
+
+    0 for each process that is not his, so that whoever looks through them can count.
+    """
     hidden = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -104,14 +107,12 @@ def _user_pids(uid: int) -> Iterator[int]:
                 owner = os.stat(f"/proc/{name}").st_uid
             except OSError:
                 continue
-            if owner == uid:
-                yield int(name)
-            elif owner == 0:
+            if owner == 0:
                 hidden.append(int(name))
+            yield int(name) if owner == uid else 0
     for pid in hidden:
         process = read_process(pid)
-        if process is not None and uid in (process.uid, process.real_uid):
-            yield pid
+        yield pid if process is not None and uid in (process.uid, process.real_uid) else 0
 
 
 def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[LocalEnd | None]:
@@ -122,24 +123,29 @@ def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[L
     wanted = f"socket:[{owner.inode}]"
     looked = 0
     for pid in _user_pids(uid):
-        try:
-            names = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for name in names:
+        for found in _descriptors(pid) if pid else ("",):
             looked += 1
             if looked % TURN == 0:
                 yield Wait((), time.monotonic_ns())
                 if time.monotonic_ns() > deadline_ns:
                     raise DeadlineExceeded
-            try:
-                found = os.readlink(f"/proc/{pid}/fd/{name}") == wanted
-            except OSError:
-                continue
-            if found:
+            if found == wanted:
                 cgroups = read_cgroups(pid)
                 return None if cgroups is None else LocalEnd(pid, cgroups)
     return None
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """What the process's descriptors are, empty for one that was just closed."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            yield ""
 
 
 def is_here(connection: Connection) -> bool:
