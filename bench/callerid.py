@@ -48,7 +48,7 @@ while True:
 #: In slurmd's place: accepts and says nothing.
 MUTE = f"""
 import socket
-server = socket.create_server(("", {SLURMD_PORT}), backlog=64)
+server = socket.create_server(("", {SLURMD_PORT}), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
 print("ready", flush=True)
 held = []
 while True:
@@ -83,7 +83,7 @@ def drops_packets(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def stays_silent(cluster: Cluster) -> Iterator[None]:
-    """Something else on slurmd's port accepts and says nothing."""
+    """Something else on slurmd's port accepts and says nothing, on IPv4 and IPv6."""
     node = cluster["node1"]
     node.slurmd.stop()
     try:
