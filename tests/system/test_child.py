@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm_adopt.system import child
 from slurm_adopt.system.child import MAX_ANSWER, ChildFault, call_in_child
 from slurm_adopt.system.task import DeadlineExceeded, all_of, run
 
@@ -27,6 +28,11 @@ def descriptors() -> int:
 def _nothing_stays() -> object:
     before = (children(), descriptors())
     yield
+    # a child that the machine is too busy to end at once is reaped by one of the next calls
+    until = time.monotonic() + 10
+    while children() != before[0] and time.monotonic() < until:
+        child.DYING[:] = [pid for pid in child.DYING if not child._reaped(pid)]
+        time.sleep(0.01)
     assert (children(), descriptors()) == before
 
 
@@ -65,9 +71,10 @@ def test_child__is_killed_at_the_deadline() -> None:
 
 
 def test_child__is_killed_when_its_task_is_given_up() -> None:
+    before = children()
     task = call_in_child(lambda: time.sleep(60) or b"late", soon())  # type: ignore[func-returns-value]
     next(task)
-    assert len(children()) == 1
+    assert len(children()) == len(before) + 1
     task.close()
 
 
