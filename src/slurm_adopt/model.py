@@ -271,6 +271,11 @@ REASONS = _table(
         level="err",
     ),
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
+    Reason(
+        "session-escapes",
+        "pam_systemd would move the session out of the job, and no session line of this module comes after it.",
+        level="err",
+    ),
     # --- what the module says on its own, when there is no answer to carry out ---
     Reason("helper-unreachable", "Neither the service nor the helper could be started or reached.", level="err"),
     Reason("helper-untrusted", "The socket's owner or the helper's file is not root's.", level="err"),

@@ -201,6 +201,7 @@ ELSEWHERE = (
     Other("step-gone", "A socket is gone before it is asked", "as if it was not there", "as if it was not there", "system/test_faults.py::test_faults__row"),
     Other("step-foreign", "A step turns out to be another user's just before the adoption", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/test_login_faults.py::test_login_faults__step_of_another_user_is_not_even_asked"),
     Other("process-changed", "The process to adopt ended meanwhile", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/test_login_faults.py::test_login_faults__process_that_is_gone"),
+    Other("session-escapes", "pam_systemd in the session stack, cgroup v2, no session line of ours after it", "allow, outside (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "vm/test_systemd_session.py::test_systemd_session__account_line_alone_never_leaves_a_session_outside"),
     Other("namespace-deferred", "Job with namespaces, keyboard-interactive, no session line", "allow, in the job but not its namespaces (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "system/test_namespace_deferred.py::test_namespace_deferred__keyboard_interactive"),
     Other("join-failed", "The kernel refuses a namespace", "allow; deny if half joined", "deny", "module/test_carry_out.py::test_carry_out__join"),
 )  # fmt: skip

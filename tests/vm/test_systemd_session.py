@@ -71,7 +71,6 @@ def test_systemd_session__no_job_no_session(vm: VmTarget) -> None:
     assert vm.run("test ! -e /run/user/1502", check=False).returncode == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the account line alone says success; pam_systemd then takes the session out")
 def test_systemd_session__account_line_alone_never_leaves_a_session_outside(vm: VmTarget) -> None:
     """Either refused or inside, but not outside: for want of a session line nothing can bring it back."""
     matrix.apply(vm, Setup("ours", session_line=False, systemd=True))

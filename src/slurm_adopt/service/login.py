@@ -21,7 +21,7 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.pam_config import has_session_line
+from ..system.pam_config import has_session_line, session_escapes
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
@@ -272,6 +272,8 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     yield from login.found.resume(login.deadline_ns)
     connection.deadline_ns = _attempt_deadline(login)
     try:
+        if login.request.phase == "account" and login.connection is not None and session_escapes(login.request.service):
+            raise StepFault("session-escapes", REASONS["session-escapes"].meaning)
         extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
         yield from _collect(login, decision.job_id, processes, extras)
     except StepFault as fault:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 MODULE = "pam_slurm_adopt.so"
+SYSTEMD_MODULE = "pam_systemd.so"
 DEPTH_CAP = 8
 FILE_CAP = 256 * 1024
 KINDS = ("auth", "account", "password", "session")
@@ -43,6 +44,20 @@ def read_stack(service: str, kind: str, directories: tuple[str, ...] = DIRECTORI
 def has_session_line(service: str) -> bool:
     """Whether our module stands in the session stack, where namespaces can still be joined."""
     return any(line.module.endswith(MODULE) for line in read_stack(service, "session"))
+
+
+def session_escapes(service: str, directories: tuple[str, ...] = DIRECTORIES, root: str = "") -> bool:
+    """Whether the session will leave the job again: pam_systemd moves it to user.slice, and no line of ours follows.
+
+    On cgroup v1 it moves the session in systemd's own hierarchy only, and without logind it does nothing (seen with
+    systemd 257 on Debian 13).
+    """
+    if not os.path.exists(f"{root}/sys/fs/cgroup/cgroup.controllers") or not os.path.isdir(f"{root}/run/systemd/seats"):
+        return False
+    modules = [line.module.rpartition("/")[2] for line in read_stack(service, "session", directories)]
+    if SYSTEMD_MODULE not in modules:
+        return False
+    return MODULE not in modules[modules.index(SYSTEMD_MODULE) :]
 
 
 def _lines(service: str, kind: str, directories: tuple[str, ...], depth: int) -> Iterator[PamLine]:
