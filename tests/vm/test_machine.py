@@ -26,7 +26,9 @@ time.sleep(600)
 
 def test_machine__systemd_and_pure_cgroup_v2(vm: VmTarget) -> None:
     assert vm.run("cat /proc/1/comm; stat -fc %T /sys/fs/cgroup").stdout.split() == ["systemd", "cgroup2fs"]
-    assert vm.run("systemctl --failed --no-legend --plain").stdout == ""
+    # what other tests ran through systemd-run and then killed counts as failed, too
+    failed = vm.run("systemctl --failed --no-legend --plain").stdout.splitlines()
+    assert [line for line in failed if not line.startswith("run-")] == []
     assert "cgroup/v2" in vm.run("scontrol show config").stdout
 
 
