@@ -377,15 +377,18 @@ def test_service__restart_under_socket_activation_loses_nobody(activator: None, 
     """Who is not accepted by the old one waits in the socket for the new one: not one login needs the helper."""
     node.pam("sshd", account=[f"{PATIENT} mode=service"], session=[STRICT])
     node.submit("alice")
-    with ThreadPoolExecutor(1) as pool:
-        storm = pool.submit(ask, node, ["alice", "bob"] * 50)
-        while not storm.done():
-            pid = Service(node).pid
-            if pid:
-                node.run(["kill", str(pid)], check=False)
-            time.sleep(0.3)
-        assert storm.result() == {"alice": [True] * 50, "bob": [False] * 50}
-    assert _runs(node) > 1
+    for _ in range(10):  # a quick machine may answer a whole storm between two restarts
+        with ThreadPoolExecutor(1) as pool:
+            storm = pool.submit(ask, node, ["alice", "bob"] * 50)
+            while not storm.done():
+                pid = Service(node).pid
+                if pid:
+                    node.run(["kill", str(pid)], check=False)
+                time.sleep(0.1)
+            assert storm.result() == {"alice": [True] * 50, "bob": [False] * 50}
+        if _runs(node) > 2:
+            return
+    pytest.fail(f"the service was never restarted under a login ({_runs(node)} runs)")
 
 
 # Storms and hung steps ------------------------------------------------------------------------------
