@@ -9,7 +9,6 @@ Rules of this file:
 from __future__ import annotations
 
 from ..record import record
-from .export import is_export
 from .schema import BY_NAME, LOG_LEVELS, OPTIONS, OptionSpec, default_of
 
 TYPE_CHECKING = False
@@ -110,6 +109,8 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     if spec.name == "caller_timeout":
         return _seconds_ok(value, 0.1, 60)
     if spec.name == "export_env":
+        from .export import is_export  # here, because few lines have it, and every login would pay
+
         return is_export(value)
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108

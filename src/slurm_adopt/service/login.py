@@ -21,7 +21,6 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.pam_config import has_session_line, session_escapes
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
@@ -46,6 +45,8 @@ CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 RESERVE_NS = 50 * MS
 #: More failed adoptions than this are not bad luck any more.
 ATTEMPT_CAP = 4
+#: logind's own sign that it runs (sd_booted(3) tells of systemd only).
+LOGIND = "/run/systemd/seats"
 #: PAM lines that were parsed already, for the resident service.
 KNOWN_LINES: dict[tuple[str, ...], Options] = {}
 KNOWN_LINES_CAP = 64
@@ -272,14 +273,24 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     yield from login.found.resume(login.deadline_ns)
     connection.deadline_ns = _attempt_deadline(login)
     try:
-        if login.request.phase == "account" and login.connection is not None and session_escapes(login.request.service):
-            raise StepFault("session-escapes", REASONS["session-escapes"].meaning)
+        _expect_to_stay(login)
         extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
         yield from _collect(login, decision.job_id, processes, extras)
     except StepFault as fault:
         login.release()
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
     return Attempt(decision.job_id, decision.chosen)
+
+
+def _expect_to_stay(login: Login) -> None:
+    """Raise `StepFault` if pam_systemd will take the session out of any job again."""
+    # without logind nobody does: most compute nodes need not read their PAM files for each login
+    if login.request.phase != "account" or login.connection is None or not os.path.isdir(LOGIND):
+        return
+    from ..system.pam_config import session_escapes
+
+    if session_escapes(login.request.service):
+        raise StepFault("session-escapes", REASONS["session-escapes"].meaning)
 
 
 def _attempt_deadline(login: Login) -> int:
@@ -305,6 +316,8 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
         login.release_namespaces()
+        from ..system.pam_config import has_session_line  # here, because few jobs have namespaces
+
         if login.request.phase == "account" and not has_session_line(login.request.service):
             raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from ..record import record
 from .errors import RemoteProtocolError
-from .sluid import decode_sluid
 
 # the kernel has 16 v1 controllers, and systemd and sites add named hierarchies
 MAX_LINES = 64
@@ -145,6 +144,8 @@ def decode_v2(path: str) -> StepPath | None:
         job_id = _number(job, "job_")
         if job_id is not None:
             return _found(2, parts, index + 1, (job_id, None, None))
+        from .sluid import decode_sluid  # here, because only 26.05 on cgroup v2 has them, and every login would pay
+
         try:
             return _found(2, parts, index + 1, (None, decode_sluid(job), None))
         except RemoteProtocolError:
