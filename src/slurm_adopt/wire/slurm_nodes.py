@@ -19,7 +19,7 @@ from .slurm_conf import NODE, logical_line, read_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .slurm_conf import Statement
 
@@ -148,16 +148,27 @@ def _find(values: HostList, line: _Line, wanted: str, problems: list[str]) -> li
     return [node for index in places for node in _node_at(line, index, problems)]
 
 
+def _all_with(
+    statements: tuple[Statement, ...],
+    wanted: str,
+    values_of: Callable[[_Line], HostList],
+    default_port: int,
+    problems: list[str] | None,
+) -> list[NodeRecord]:
+    """The records that have `wanted` among the values of their line, each node once."""
+    problems = [] if problems is None else problems
+    found: dict[str, NodeRecord] = {}
+    for line in _lines(statements, default_port, problems, wanted):
+        for node in _find(values_of(line), line, wanted, problems):
+            found.setdefault(node.name, node)
+    return list(found.values())
+
+
 def nodes_of_host(
     statements: tuple[Statement, ...], host: str, default_port: int = DEFAULT_PORT, problems: list[str] | None = None
 ) -> list[NodeRecord]:
     """The records whose NodeHostname is `host`: one, none, or several where several slurmds run on a host."""
-    problems = [] if problems is None else problems
-    found: dict[str, NodeRecord] = {}
-    for line in _lines(statements, default_port, problems, host):
-        for node in _find(line.hosts, line, host, problems):
-            found.setdefault(node.name, node)
-    return list(found.values())
+    return _all_with(statements, host, lambda line: line.hosts, default_port, problems)
 
 
 def nodes_of_address(
@@ -167,12 +178,7 @@ def nodes_of_address(
     problems: list[str] | None = None,
 ) -> list[NodeRecord]:
     """The records whose NodeAddr is written `address`, a number or a name."""
-    problems = [] if problems is None else problems
-    found: dict[str, NodeRecord] = {}
-    for line in _lines(statements, default_port, problems, address):
-        for node in _find(line.addresses, line, address, problems):
-            found.setdefault(node.name, node)
-    return list(found.values())
+    return _all_with(statements, address, lambda line: line.addresses, default_port, problems)
 
 
 def node_of_name(
