@@ -10,7 +10,8 @@ import pytest
 
 from slurm_adopt.model import STEP_ENDING
 from slurm_adopt.service.adopt import act_adopt, confirm
-from slurm_adopt.service.login import decide_login
+from slurm_adopt.service.gather import Scan
+from slurm_adopt.service.login import Login, decide_login
 from slurm_adopt.system import procfs, stepd
 from slurm_adopt.system.procfs import Process
 from slurm_adopt.system.stepd import Identity, StepConnection, StepFault
@@ -65,25 +66,29 @@ def me() -> Process:
 
 def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
     with pytest.raises(StepFault) as fault:
-        run(act_adopt(connection(1, 1, uid=1502), 1501, (me(),), x11=True, namespaces=True))
+        run(act_adopt(connection(1, 1, uid=1502), 1501, lambda: (me(),), x11=True, namespaces=True))
     assert fault.value.reason == "step-foreign"
 
 
 def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
+    """The processes are looked at once more just before slurmstepd is asked: nothing is sent here, so nothing fails."""
     mine = me()
-    other = Process(mine.pid, mine.parent, mine.started - 1, mine.real_uid, mine.uid)
+    request = LoginRequest("account", time.monotonic_ns() + TIME_S * 10**9, "sshd", "alice", 1501)
+    attempted = Login(request, mine.pid, Scan())
+    assert attempted.find_processes() == (mine,)
+    attempted.processes = (mine, Process(mine.pid, mine.parent, mine.started - 1))
     unconnected = connection(mine.pid, mine.started)
     unconnected.asked_ns = time.monotonic_ns()
     with pytest.raises(StepFault) as fault:
-        run(act_adopt(unconnected, 1501, (mine, other), x11=False, namespaces=False))
+        run(act_adopt(unconnected, 1501, attempted.find_processes, x11=False, namespaces=False))
     assert fault.value.reason == "process-changed"
 
 
 def test_login_faults__process_with_the_same_pid_but_another_start() -> None:
     mine = me()
-    other = Process(mine.pid, mine.parent, mine.started - 1, mine.real_uid, mine.uid)
+    other = Process(mine.pid, mine.parent, mine.started - 1)
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), other))
+        run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), other))
     assert fault.value.reason == "process-changed"
 
 
@@ -94,14 +99,14 @@ def test_login_faults__process_that_is_gone() -> None:
     os.waitpid(child, 0)
     mine = me()
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), Process(child, mine.pid, 1, 0, 0)))
+        run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), Process(child, mine.pid, 1)))
     assert fault.value.reason == "process-changed"
 
 
 def test_login_faults__slurmstepd_that_ended_while_it_adopted() -> None:
     mine = me()
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started - 1), mine))
+        run(confirm(connection(mine.pid, mine.started), None, mine))
     assert fault.value.reason == STEP_ENDING
 
 

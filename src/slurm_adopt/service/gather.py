@@ -20,7 +20,7 @@ from ..system.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step
 from ..system.task import MS, DeadlineExceeded, all_of
-from ..wire.cgroup_path import same_step
+from .adopt import membership_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..system.caller_memory import CallerMemory
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
-    from ..system.stepd import StepConnection
+    from ..system.stepd import Identity, StepConnection
     from ..system.task import Task
     from .turnstile import Turn
 
@@ -158,16 +158,23 @@ def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], de
 
 
 def ask_steps(
-    paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int
+    paths: list[StepPath],
+    uid: int,
+    owners: tuple[int, ...],
+    deadline_ns: int,
+    known: list[Identity | None] | None = None,
 ) -> Task[list[OwnStep | StepFault | None]]:
     """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
+
+    `known`: who answered at each of the paths before.
 
     Nobody waits longer than half of the time that is left, nor longer than a grace once a step is found that the user
     can log in to: one that is ending must not hide a running one whose slurmstepd is slow.
     """
     now_ns = time.monotonic_ns()
     until_ns = now_ns + (deadline_ns - now_ns) // 2
-    tasks = [_ask(path, uid, owners, until_ns) for path in paths]
+    known = known or [None] * len(paths)
+    tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
     outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
@@ -184,8 +191,10 @@ def _takes_logins(answer: OwnStep | None) -> bool:
     return answer is not None and answer.fact.state == RUNNING
 
 
-def _ask(path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnStep | None]:
-    connection = yield from connect_step(path.path, owners, deadline_ns)
+def _ask(
+    path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int, known: Identity | None
+) -> Task[OwnStep | None]:
+    connection = yield from connect_step(path.path, owners, deadline_ns, known)
     identity = connection.identity
     assert identity is not None
     if identity.uid != uid:
@@ -216,6 +225,6 @@ def find_membership(processes: Iterable[Process], found: Found) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity.pid) if identity is not None else None
-        if reference is not None and all(same_step(reference, text or b"").inside for text in texts):
+        if reference is not None and all(membership_of(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..system.procfs import read_cgroups, read_process
+from ..system.procfs import read_cgroups, read_owned_process
 from ..system.spool import SpoolFault
 from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step, query_pids
@@ -64,7 +64,7 @@ def find_job_processes(
             continue
         stepd, pids = outcome
         for pid in pids[:PID_CAP]:
-            process = read_process(pid)
+            process = read_owned_process(pid)
             if process is None or process.uid != uid or process.real_uid != uid:
                 continue
             if same_job(reference, read_cgroups(pid) or b""):

@@ -21,6 +21,7 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
+from ..system.procfs import read_started
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
@@ -100,7 +101,13 @@ class Login:
         )
 
     def find_processes(self) -> tuple[Process, ...]:
-        """The processes to adopt; looked for once, and only for a login that may be admitted."""
+        """The processes to adopt; looked for once, and only for a login that may be admitted.
+
+        `StepFault` if one of those that were found has ended.
+        """
+        for process in self.processes:
+            if read_started(process.pid) != process.started:
+                raise StepFault("process-changed", f"process {process.pid} ended before it was adopted")
         if not self.processes:
             self.processes = find_login_processes(self.caller_pid, self.connection)
         if not self.processes:
@@ -196,7 +203,7 @@ def _decide(login: Login) -> Task[Answer]:
         elif isinstance(decision, AwaitStart):
             yield from _await_start(login)
         elif isinstance(decision, Adopt):
-            attempt = yield from _attempt(login, decision, login.find_processes())
+            attempt = yield from _attempt(login, decision)
             login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
             if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
                 login.facts = _give_up(login.facts)
@@ -266,7 +273,7 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
 
 
-def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> Task[Attempt]:
+def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
     step = login.found.of_job(decision.job_id)
     assert step is not None, "the decision names one of the user's own steps"
     connection = step.connection
@@ -274,8 +281,8 @@ def _attempt(login: Login, decision: Adopt, processes: tuple[Process, ...]) -> T
     connection.deadline_ns = _attempt_deadline(login)
     try:
         _expect_to_stay(login)
-        extras = yield from act_adopt(connection, login.request.uid, processes, *_wanted(login))
-        yield from _collect(login, decision.job_id, processes, extras)
+        extras = yield from act_adopt(connection, login.request.uid, login.find_processes, *_wanted(login))
+        yield from _collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))

@@ -194,7 +194,8 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
 
 def _ask(index: StepIndex, uid: int, deadline_ns: int, found: Found) -> Task[None]:
     entries = index.own(uid)
-    outcomes = yield from ask_steps([entry.path for entry in entries], uid, index.owners, deadline_ns)
+    paths, known = [entry.path for entry in entries], [entry.identity for entry in entries]
+    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known)
     for entry, outcome in zip(entries, outcomes):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)

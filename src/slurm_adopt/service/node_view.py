@@ -15,7 +15,7 @@ import time
 
 from ..model import ENDING
 from ..record import record
-from ..system.procfs import Process, read_cgroups, read_file, read_process, read_socket_inodes
+from ..system.procfs import OwnedProcess, read_cgroups, read_file, read_owned_process, read_socket_inodes
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step
@@ -128,16 +128,16 @@ def _job(job_id: int, connection: StepConnection) -> Job:
     return Job(job_id, identity.uid, identity.state, identity.pid, read_cgroups(identity.pid) or b"")
 
 
-def _read_processes() -> dict[int, Process]:
+def _read_processes() -> dict[int, OwnedProcess]:
     found = {}
     for name in os.listdir("/proc"):
-        process = read_process(int(name)) if name.isdigit() else None
+        process = read_owned_process(int(name)) if name.isdigit() else None
         if process is not None:
             found[process.pid] = process
     return found
 
 
-def _logins(processes: dict[int, Process], names: dict[int, str], jobs: tuple[Job, ...]) -> list[LoginView]:
+def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tuple[Job, ...]) -> list[LoginView]:
     """A login is an sshd that root's sshd has started for a user; for root there is none of its own, only the title."""
     found = []
     for pid, process in processes.items():
@@ -156,7 +156,7 @@ def _logins(processes: dict[int, Process], names: dict[int, str], jobs: tuple[Jo
     return sorted(found, key=lambda login: -login.age_s)
 
 
-def _job_of_login(jobs: tuple[Job, ...], session: Process, monitor: Process) -> int:
+def _job_of_login(jobs: tuple[Job, ...], session: OwnedProcess, monitor: OwnedProcess) -> int:
     texts = [read_cgroups(pid) or b"" for pid in {session.pid, monitor.pid}]
     for job in jobs:
         if job.uid == session.uid and all(_in_extern_step(job, text) for text in texts):
@@ -169,7 +169,7 @@ def _in_extern_step(job: Job, text: bytes) -> bool:
 
 
 def _strays(
-    processes: dict[int, Process], names: dict[int, str], jobs: tuple[Job, ...], logins: tuple[LoginView, ...]
+    processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tuple[Job, ...], logins: tuple[LoginView, ...]
 ) -> list[Stray]:
     found = []
     sessions = {login.pid for login in logins}
@@ -206,7 +206,7 @@ def _kind_of(cgroup: str) -> str:
     return "scope" if parts[-1].endswith(".scope") else "process"
 
 
-def _age_s(process: Process) -> int:
+def _age_s(process: OwnedProcess) -> int:
     now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     return max(0, int(now_s - process.started / os.sysconf("SC_CLK_TCK")))
 

@@ -23,7 +23,7 @@ import time
 from ..model import STEP_GONE
 from ..system.inotify import IN_CREATE, IN_MOVED_TO, LOST, Inotify, decode_events
 from ..system.spool import EXTERN_SUFFIX, SpoolDirectory, StepPath
-from ..system.stepd import StepFault, connect_step
+from ..system.stepd import Identity, StepFault, connect_step
 from ..system.task import MS
 
 TYPE_CHECKING = False
@@ -48,17 +48,19 @@ YOUNG_PAUSE_NS = 20 * MS
 
 
 class Entry:
-    """One step's socket. `uid` is None until the step has said whose it is; `fault` is why its last answer is missing.
+    """One step's socket. `uid` and `identity` are None until the step has said whose it is; `fault` is why its last
+    answer is missing.
 
     `since_ns` is when it became unsettled, `due_ns` when it may be asked again.
     """
 
-    __slots__ = ("due_ns", "fault", "held", "path", "pause_ns", "probe", "since_ns", "uid")
+    __slots__ = ("due_ns", "fault", "held", "identity", "path", "pause_ns", "probe", "since_ns", "uid")
 
     def __init__(self, path: StepPath, held: HeldDirectory, now_ns: int) -> None:
         self.path = path
         self.held = held  # as long as an entry is in use, its descriptor stays what it is
         self.uid: int | None = None
+        self.identity: Identity | None = None
         self.fault = ""
         self.since_ns = now_ns
         self.due_ns = 0
@@ -233,7 +235,7 @@ class StepIndex:
                 self.probes += 1
                 entry.probe = self._loop.spawn(self._ask(entry), self._hearer(entry))
 
-    def _hearer(self, entry: Entry) -> Callable[[Running, int | Exception], None]:
+    def _hearer(self, entry: Entry) -> Callable[[Running, Identity | Exception], None]:
         return lambda _, outcome: self._hear(entry, outcome)
 
     def doubt(self, entry: Entry, reason: str) -> None:
@@ -246,25 +248,25 @@ class StepIndex:
         entry.fault = reason
         entry.since_ns = 0  # nobody waits for it who has something else
         if reason == STEP_FOREIGN:
-            entry.uid = None
+            entry.uid = entry.identity = None
         self.ask_due()
 
-    def _ask(self, entry: Entry) -> Task[int]:
+    def _ask(self, entry: Entry) -> Task[Identity]:
         limit_ns = PROBE_NS if self._asking <= CROWD else PROBE_CROWDED_NS
         connection = yield from connect_step(entry.path.path, self.owners, time.monotonic_ns() + limit_ns)
         connection.close()
         assert connection.identity is not None
-        return connection.identity.uid
+        return connection.identity
 
-    def _hear(self, entry: Entry, outcome: int | Exception) -> None:
+    def _hear(self, entry: Entry, outcome: Identity | Exception) -> None:
         """A question has been answered, or not."""
         entry.probe = None
         self._asking -= 1
         name = entry.path.path.rpartition("/")[2]
-        if isinstance(outcome, int):
+        if isinstance(outcome, Identity):
             self._unlist(name, entry)
-            entry.uid, entry.fault, entry.pause_ns = outcome, "", PAUSE_NS
-            self.settled.setdefault(outcome, {})[name] = entry
+            entry.uid, entry.identity, entry.fault, entry.pause_ns = outcome.uid, outcome, "", PAUSE_NS
+            self.settled.setdefault(outcome.uid, {})[name] = entry
         else:
             self._hear_fault(name, entry, outcome.reason if isinstance(outcome, StepFault) else "internal-error")
         news, self.news = self.news, self._loop.flag()

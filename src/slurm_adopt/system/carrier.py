@@ -15,7 +15,14 @@ Rules of this file:
 
 from __future__ import annotations
 
-from .procfs import Process, read_process, read_socket_inode, read_socket_inodes, same_executable
+from .procfs import (
+    Process,
+    read_owned_process,
+    read_process,
+    read_socket_inode,
+    read_socket_inodes,
+    same_executable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,14 +53,16 @@ def find_login_processes(caller_pid: int, connection: Connection | None) -> tupl
 def _carrying_parent(child: Process, inode: str) -> Process | None:
     if child.parent <= 1:
         return None
-    parent = read_process(child.parent)
+    parent = read_owned_process(child.parent)
     if parent is None or parent.uid != 0 or parent.real_uid != 0:
         return None
     if not same_executable(child.pid, parent.pid) or inode not in read_socket_inodes(parent.pid):
         return None
     # the parent we read is the child's parent still, and not a new process with its number
     again = read_process(child.pid)
-    return parent if again is not None and again.parent == parent.pid else None
+    if again is None or again.parent != parent.pid:
+        return None
+    return Process(parent.pid, parent.parent, parent.started)
 
 
 def choose_connection(connections: tuple[Connection, ...], rhost: str) -> Connection | None:

@@ -21,7 +21,7 @@ import time
 from ..wire.cgroup_path import decode_cgroups, decode_v1, decode_v2
 from ..wire.errors import RemoteProtocolError
 from .child import ChildFault, call_in_child
-from .procfs import read_cgroups, read_file, read_process
+from .procfs import read_cgroups, read_file, read_owned_process
 from .task import MS, DeadlineExceeded
 
 TYPE_CHECKING = False
@@ -105,7 +105,7 @@ def write_table(table: dict[tuple[int, int, int], int], path: str = TABLE) -> No
 
 def _from_processes(stepd_pid: int, uid: int) -> int:
     for pid in _job_processes(stepd_pid):
-        process = read_process(pid)
+        process = read_owned_process(pid)
         if process is None or process.real_uid != uid:
             continue
         environment = b"\0" + (read_file(f"/proc/{pid}/environ") or b"")

@@ -17,7 +17,7 @@ import time
 from ..record import record
 from ..wire.errors import RemoteProtocolError
 from ..wire.sock_diag import NETLINK_SOCK_DIAG, SocketOwner, decode_answer, encode_question, find_in_table
-from .procfs import read_cgroups, read_process
+from .procfs import read_cgroups, read_owned_process
 from .task import DeadlineExceeded, Wait
 
 TYPE_CHECKING = False
@@ -111,7 +111,7 @@ def _user_pids(uid: int) -> Iterator[int]:
                 hidden.append(int(name))
             yield int(name) if owner == uid else 0
     for pid in hidden:
-        process = read_process(pid)
+        process = read_owned_process(pid)
         yield pid if process is not None and uid in (process.uid, process.real_uid) else 0
 
 

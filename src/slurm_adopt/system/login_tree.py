@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 
 from ..record import record
-from .procfs import read_file, read_process
+from .procfs import read_file, read_owned_process, read_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ class Row:
 
 def read_row(pid: int) -> Row | None:
     """One process; None if it is gone or a zombie, which is nowhere any more."""
-    stat = read_file(f"/proc/{pid}/stat")
-    if not stat:
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+    fields = read_stat(pid)
+    if not fields or fields[0] in (b"Z", b"X"):
         return None
     return Row(pid, int(fields[1]), int(fields[3]), int(fields[19]))
 
@@ -112,7 +109,7 @@ def _spread(
 
 
 def _is_sshd(pid: int) -> bool:
-    process = read_process(pid)
+    process = read_owned_process(pid)
     if process is None or process.real_uid != 0 or process.uid != 0:
         return False
     try:

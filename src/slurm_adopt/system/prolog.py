@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 
-from .procfs import read_file, read_process
+from .procfs import read_file, read_owned_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def find_prologs(pid_files: Iterable[str], owners: tuple[int, ...], uid: int) ->
     for pid_file in pid_files:
         slurmd = read_slurmd_pid(pid_file, owners)
         for child in _children(slurmd) if slurmd else ():
-            process = read_process(child)
+            process = read_owned_process(child)
             if process is None or process.uid not in owners or process.real_uid not in owners:
                 continue
             job_id = _job_in_prolog(read_file(f"/proc/{child}/environ") or b"", uid)
@@ -47,7 +47,7 @@ def read_slurmd_pid(pid_file: str, owners: tuple[int, ...]) -> int:
     """The pid of the slurmd that wrote this file; 0 if it does not run (any more)."""
     text = read_file(pid_file) or b""
     pid = int(text) if text.strip().isdigit() and len(text) < 12 else 0
-    process = read_process(pid) if pid > 1 else None
+    process = read_owned_process(pid) if pid > 1 else None
     if process is None or process.uid not in owners:
         return 0
     try:

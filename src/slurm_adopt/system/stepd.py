@@ -16,7 +16,7 @@ import errno
 import os
 import time
 
-from ..model import STEP_CLOSED, STEP_ENDING, STEP_GONE, STEP_MALFORMED, STEP_SILENT, STEP_UNTRUSTED
+from ..model import ENDING, STEP_CLOSED, STEP_ENDING, STEP_GONE, STEP_MALFORMED, STEP_SILENT, STEP_UNTRUSTED
 from ..record import record
 from ..wire import stepd as wire
 from ..wire.cursor import Cursor
@@ -145,8 +145,13 @@ class StepConnection:
         self.buffer += data
 
 
-def connect_step(path: str, owners: tuple[int, ...], deadline_ns: int) -> Task[StepConnection]:
-    """Connect to the extern step at `path` and learn who it is (one round trip)."""
+def connect_step(
+    path: str, owners: tuple[int, ...], deadline_ns: int, known: Identity | None = None
+) -> Task[StepConnection]:
+    """Connect to the extern step at `path` and learn who it is (one round trip).
+
+    `known`: who listened on this very socket file (inode) before. Nobody else ever can.
+    """
     try:
         socket = yield from sock.connect_unix(path, _socket.SOCK_STREAM, deadline_ns)
     except DeadlineExceeded:
@@ -166,7 +171,7 @@ def connect_step(path: str, owners: tuple[int, ...], deadline_ns: int) -> Task[S
         pid = yield from connection.read(wire.decode_int)
         uid = yield from connection.read(wire.decode_uid)
         state = yield from connection.read(wire.decode_int)
-        started = procfs.read_started(pid)
+        started = known.started if known is not None and known.pid == pid else procfs.read_started(pid)
         if pid != peer.pid or pid <= 1 or not started:
             raise StepFault(STEP_UNTRUSTED, f"the listener is process {peer.pid}, slurmstepd says {pid}")
         connection.identity = Identity(version, pid, started, uid, wire.state_name(state))
@@ -182,29 +187,44 @@ def query_state(connection: StepConnection) -> Task[str]:
     return wire.state_name(state)
 
 
-def add_processes(connection: StepConnection, pids: tuple[int, ...], x11: bool, namespaces: bool) -> Task[Extras]:
-    """Ask the step to take the processes in, and for what goes with it, in one round trip.
+def request_adoption(connection: StepConnection, pids: tuple[int, ...], x11: bool, namespaces: bool) -> Task[None]:
+    """Ask the step to take the processes in, how it is after that, and for what goes with it: one write.
 
-    That it says yes proves nothing yet. The caller owns the descriptors.
+    `read_adoption` has the answers.
     """
     requests = [wire.encode_pid_request(wire.ADD_PID, pid) for pid in pids]
-    yield from connection.send(b"".join(requests) + _extra_requests(connection, x11, namespaces))
-    for _ in pids:
-        try:
-            code = yield from connection.read(wire.decode_int)
-        except StepFault as fault:
-            if fault.reason == STEP_CLOSED:
-                # 24.11.6+, 25.05.1+: a step that is cancelled or later closes without a reply
-                raise StepFault(STEP_ENDING, "slurmstepd closed instead of adding: the step is ending") from None
-            raise
-        if code != 0:
-            raise StepFault("adopt-refused", f"slurmstepd answered {code}")
+    extras = _extra_requests(connection, x11, namespaces)
+    yield from connection.send(b"".join(requests) + wire.encode_request(wire.STATE) + extras)
+
+
+def read_adoption(connection: StepConnection, count: int, x11: bool, namespaces: bool) -> Task[Extras]:
+    """The answers to `request_adoption` for `count` processes. That it says yes proves nothing yet.
+
+    The caller owns the descriptors. `StepFault`: an ending step that refuses is no failure of the step, but its end.
+    """
+    codes = []
+    try:
+        for _ in range(count):
+            codes.append((yield from connection.read(wire.decode_int)))
+        state = wire.state_name((yield from connection.read(wire.decode_int)))
+    except StepFault as fault:
+        if fault.reason == STEP_CLOSED and len(codes) < count:
+            # 24.11.6+, 25.05.1+: a step that is cancelled or later closes without a reply
+            raise StepFault(STEP_ENDING, "slurmstepd closed instead of adding: the step is ending") from None
+        raise
+    if state == ENDING:
+        # whether it said yes (it kills what it has taken in) or no (its cgroups are gone already)
+        raise StepFault(STEP_ENDING, "the step was ending when it answered")
+    refused = [code for code in codes if code != 0]
+    if refused:
+        raise StepFault("adopt-refused", f"slurmstepd answered {refused[0]}")
     return (yield from _read_extras(connection, x11, namespaces))
 
 
 def add_process(connection: StepConnection, pid: int) -> Task[None]:
     """Ask the step to take one process in, and nothing else."""
-    yield from add_processes(connection, (pid,), x11=False, namespaces=False)
+    yield from request_adoption(connection, (pid,), x11=False, namespaces=False)
+    yield from read_adoption(connection, 1, x11=False, namespaces=False)
 
 
 def query_extras(connection: StepConnection, x11: bool, namespaces: bool) -> Task[Extras]:

@@ -14,7 +14,7 @@ import os
 import stat
 
 from ..wire.cgroup_path import same_step
-from .procfs import read_cgroups, read_file
+from .procfs import read_cgroups, read_stat
 
 #: Unix98 pseudo terminals: eight majors, 256 (or 2^20 in one) terminals each (Documentation/admin-guide/devices.txt).
 PTS_MAJORS = range(136, 144)
@@ -41,12 +41,9 @@ def find_terminals(stepd_pid: int) -> set[int]:
 
 
 def _terminal_of(pid: int) -> int:
-    stat_line = read_file(f"/proc/{pid}/stat")
-    if not stat_line:
-        return 0
-    fields = stat_line[stat_line.rindex(b")") + 2 :].split()
+    fields = read_stat(pid)
     # tty_nr as the kernel's "new" encoding; os.major() and os.minor() undo it
-    device = int(fields[4]) & 0xFFFFFFFF if len(fields) > 4 else 0
+    device = int(fields[4]) & 0xFFFFFFFF if fields else 0
     return device if os.major(device) in PTS_MAJORS else 0
 
 
