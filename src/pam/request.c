@@ -30,7 +30,7 @@
 #define ARGS_MAX 32
 #define CONNECTIONS_MAX 8
 #define DEADLINE_ROOM sizeof("DEADLINE=18446744073709551615")
-#define FD_MAX 1024 /* sshd's connection is one of its first descriptors */
+#define FD_MAX 256 /* sshd's connection is one of its first ten descriptors; the kernel looks at each */
 
 const char *sa_request_phase_name(enum sa_phase phase)
 {

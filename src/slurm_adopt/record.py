@@ -25,13 +25,17 @@ else:
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
     cls = type(self)
     fields, values = cls.__fields__, self.__dict__
-    values.update(cls.__defaults__)
-    values.update(zip(fields, args))
-    values.update(kwargs)
-    # the first test alone would let one unknown name make up for one that is missing
-    if len(values) != len(fields) or (args and kwargs) or len(args) > len(fields) or not kwargs.keys() <= cls.__names__:
-        _check_names(cls, args, kwargs)
-    cls.__post_init__(self)
+    if not kwargs and len(args) == len(fields):
+        values.update(zip(fields, args))
+    else:
+        values.update(cls.__defaults__)
+        values.update(zip(fields, args))
+        values.update(kwargs)
+        # the first test alone would let one unknown name make up for one that is missing
+        if len(values) != len(fields) or args or not kwargs.keys() <= cls.__names__:
+            _check_names(cls, args, kwargs)
+    if cls.__validates__:
+        cls.__post_init__(self)
 
 
 def _check_names(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -45,10 +49,6 @@ def _check_names(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
     missing = [name for name in fields[len(args) :] if name not in kwargs and name not in cls.__defaults__]
     if missing:
         raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
-
-
-def _post_init(self: Any) -> None:
-    """A record without rules of its own accepts every value of its fields."""
 
 
 def _frozen(self: Any, name: str, *_value: Any) -> None:
@@ -79,6 +79,7 @@ def record(cls: type[T]) -> type[T]:
     fields = tuple(getattr(cls, "__annotations__", ()))
     members: dict[str, Any] = {
         "__fields__": fields,
+        "__validates__": "__post_init__" in cls.__dict__,
         "__names__": frozenset(fields),
         "__defaults__": {name: cls.__dict__[name] for name in fields if name in cls.__dict__},
         "__init__": _init,
@@ -88,8 +89,6 @@ def record(cls: type[T]) -> type[T]:
         "__hash__": _hash,
         "__repr__": _repr,
     }
-    if "__post_init__" not in cls.__dict__:
-        members["__post_init__"] = _post_init
     for name, member in members.items():
         setattr(cls, name, member)
     return cls

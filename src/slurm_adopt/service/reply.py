@@ -67,15 +67,20 @@ def compose(
 
 def _level(facts: Facts, options: Options, verdict: Verdict) -> str:
     """The loudest of what happened: an admitted login may still come with a warning about its source."""
-    codes = [verdict.reason, facts.caller.status]
-    levels = [REASONS[code].level for code in codes if code in REASONS]
-    return "err" if options.problems else min(levels, key=lambda level: WANTED_FROM[level])
+    if options.problems:
+        return "err"
+    level = REASONS[verdict.reason].level
+    if facts.caller.status in REASONS:
+        return min(level, REASONS[facts.caller.status].level, key=lambda name: WANTED_FROM[name])
+    return level
 
 
 def security_event(facts: Facts) -> str:
     """The reason code of what looks like an attempt to get something that is not the user's; empty if nothing does."""
-    codes = [facts.caller.status, *facts.unanswered, *[attempt.failure for attempt in facts.attempts]]
-    return next((code for code in codes if code in REASONS and REASONS[code].security), "")
+    for code in (facts.caller.status, *facts.unanswered, *[attempt.failure for attempt in facts.attempts]):
+        if code in REASONS and REASONS[code].security:
+            return code
+    return ""
 
 
 def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> str:

@@ -172,14 +172,19 @@ class _Reader:
 def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
     """The first of the paths that exists; `ConfFault` if none does."""
     for path in paths:
-        try:
-            os.stat(path)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                continue
-            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
-        return path
+        if _exists(path):
+            return path
     raise ConfFault("slurm-conf-missing", f"none of {', '.join(paths)}")
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
+    return True
 
 
 def read_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> SlurmConf:
@@ -275,8 +280,9 @@ def check_not_own(conf: SlurmConf, uid: int) -> None:
 def is_current(conf: SlurmConf, paths: tuple[str, ...] = SEARCH_PATHS) -> bool:
     """Whether reading it again would give the same: a few stat() calls for the resident service's cache."""
     try:
-        if find_slurm_conf(paths) != conf.path:
-            return False
+        for earlier in paths[: paths.index(conf.path)]:
+            if _exists(earlier):
+                return False
         for file in conf.files:
             info = os.stat(file.path)
             seen = (info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid)

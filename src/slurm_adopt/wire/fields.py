@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 PACKET_CAP = 4096
 FIELD_CAP = 64
 KEY_CAP = 24
+KEY_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 #: What the module shows a person is one line of a terminal or three, never a page.
 TEXT_CAP = 512
 
-VERSION = b"1"
+VERSION = "1"
 
 
 def one_line(text: str, cap: int) -> str:
@@ -32,15 +33,11 @@ def one_line(text: str, cap: int) -> str:
 
 def encode_fields(fields: Iterable[tuple[str, str]]) -> bytes:
     """One packet. Empty values are left out. `LocalProtocolError` if it does not fit."""
-    parts = [b"V=" + VERSION]
-    for key, value in fields:
-        if value == "":
-            continue
-        raw = value.encode("utf-8", "surrogateescape")
-        if b"\0" in raw:
-            raise LocalProtocolError(f"{key} holds a NUL byte")
-        parts.append(key.encode("ascii") + b"=" + raw)
-    packet = b"\0".join(parts) + b"\0"
+    parts = ["V=" + VERSION]
+    parts += [f"{key}={value}" for key, value in fields if value != ""]
+    packet = ("\0".join(parts) + "\0").encode("utf-8", "surrogateescape")
+    if packet.count(b"\0") != len(parts):
+        raise LocalProtocolError("a field holds a NUL byte")
     if len(packet) > PACKET_CAP or len(parts) > FIELD_CAP:
         raise LocalProtocolError(f"{len(packet)} bytes in {len(parts)} fields do not fit a packet")
     return packet
@@ -50,24 +47,23 @@ def decode_fields(packet: bytes) -> dict[str, str]:
     """The fields of a packet; `RemoteProtocolError` for anything that is not one."""
     if not packet or len(packet) > PACKET_CAP or packet[-1] != 0:
         raise RemoteProtocolError("packet is empty, too long, or does not end with NUL")
-    parts = packet[:-1].split(b"\0")
-    if len(parts) > FIELD_CAP or parts[0] != b"V=" + VERSION:
+    parts = packet[:-1].decode("utf-8", "surrogateescape").split("\0")
+    if len(parts) > FIELD_CAP or parts[0] != "V=" + VERSION:
         raise RemoteProtocolError("too many fields, or not version 1")
     fields: dict[str, str] = {}
     for part in parts:
-        key, mark, value = part.partition(b"=")
-        if not mark or not 0 < len(key) <= KEY_CAP or not _is_key(key):
+        key, mark, value = part.partition("=")
+        if not mark or not _is_key(key):
             raise RemoteProtocolError(f"not a field: {part[:40]!r}")
-        name = key.decode("ascii")
-        if name in fields:
-            raise RemoteProtocolError(f"{name} comes twice")
-        fields[name] = value.decode("utf-8", "surrogateescape")
+        if key in fields:
+            raise RemoteProtocolError(f"{key} comes twice")
+        fields[key] = value
     return fields
 
 
-def _is_key(key: bytes) -> bool:
-    """`[A-Z][A-Z0-9_]*`"""
-    return 65 <= key[0] <= 90 and key.isupper() and key.replace(b"_", b"").isalnum()
+def _is_key(key: str) -> bool:
+    """`[A-Z][A-Z0-9_]*`, not too long"""
+    return "A" <= key[:1] <= "Z" and len(key) <= KEY_CAP and not key.strip(KEY_CHARACTERS)
 
 
 def text_of(fields: dict[str, str], key: str, default: str | None = None) -> str:
@@ -88,15 +84,10 @@ def number_of(text: str) -> int:
 
 def family_of(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
     """The values of `PREFIX0`, `PREFIX1`, ..."""
-    values: list[str] = []
-    while f"{prefix}{len(values)}" in fields:
-        values.append(fields[f"{prefix}{len(values)}"])
-        if len(values) > cap:
-            raise RemoteProtocolError(f"more than {cap} {prefix} fields")
-    present = 0
-    for key in fields:
-        if key.startswith(prefix) and key[len(prefix) :].isdigit():
-            present += 1
-    if present != len(values):
-        raise RemoteProtocolError(f"{prefix} fields have a gap")
-    return tuple(values)
+    present = [key for key in fields if key.startswith(prefix) and key[len(prefix) :].isdigit()]
+    if len(present) > cap:
+        raise RemoteProtocolError(f"more than {cap} {prefix} fields")
+    try:
+        return tuple([fields[f"{prefix}{index}"] for index in range(len(present))])
+    except KeyError:
+        raise RemoteProtocolError(f"{prefix} fields have a gap") from None

@@ -7,16 +7,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+,%*")
+BARE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+,%*"
 
 
 def format_line(pairs: Iterable[tuple[str, str | int]]) -> str:
     """Pairs as one line; empty values are left out."""
-    return " ".join(f"{key}={_quote(str(value))}" for key, value in pairs if value != "")
+    return " ".join([f"{key}={_quote(str(value))}" for key, value in pairs if value != ""])
 
 
 def _quote(text: str) -> str:
-    if (text.isalnum() and text.isascii()) or BARE.issuperset(text):
+    if not text.strip(BARE):
         return text
     safe = "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
     return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
