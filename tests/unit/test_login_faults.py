@@ -76,6 +76,7 @@ def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
     request = LoginRequest("account", time.monotonic_ns() + TIME_S * 10**9, "sshd", "alice", 1501)
     attempted = Login(request, mine.pid, Scan())
     assert attempted.find_processes() == (mine,)
+    attempted.found_ns = 0
     attempted.processes = (mine, Process(mine.pid, mine.parent, mine.started - 1))
     unconnected = connection(mine.pid, mine.started)
     unconnected.asked_ns = time.monotonic_ns()

@@ -24,7 +24,7 @@ from .adopt import membership_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from ..system.caller_memory import CallerMemory
@@ -45,10 +45,18 @@ if TYPE_CHECKING:
         def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`."""
 
-        def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+        def query_own(
+            self,
+            conf: SlurmConf,
+            nodename: str,
+            uid: int,
+            deadline_ns: int,
+            meanwhile: Callable[[], object] | None = None,
+        ) -> Task[Found]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
 
-            `nodename` is the module's option. The caller closes what is found.
+            `nodename` is the module's option. `meanwhile` may be called if there seems to be one, while it is asked.
+            The caller closes what is found.
             """
 
 
@@ -108,7 +116,14 @@ class Scan:
         yield from ()
         return read_slurm_conf()
 
-    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+    def query_own(
+        self,
+        conf: SlurmConf,
+        nodename: str,
+        uid: int,
+        deadline_ns: int,
+        meanwhile: Callable[[], object] | None = None,  # noqa: ARG002  # whether there is one is not known before
+    ) -> Task[Found]:
         """Look through the spool directories and ask all steps there."""
         owners = conf.step_owners
         directories = open_directories(spool_dirs(conf, nodename), owners)
@@ -163,10 +178,11 @@ def ask_steps(
     owners: tuple[int, ...],
     deadline_ns: int,
     known: list[Identity | None] | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Task[list[OwnStep | StepFault | None]]:
     """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
 
-    `known`: who answered at each of the paths before.
+    `known`: who answered at each of the paths before. `meanwhile`: what can be done until they answer.
 
     Nobody waits longer than half of the time that is left, nor longer than a grace once a step is found that the user
     can log in to: one that is ending must not hide a running one whose slurmstepd is slow.
@@ -175,7 +191,7 @@ def ask_steps(
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     known = known or [None] * len(paths)
     tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
-    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins)
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins, meanwhile)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
         if isinstance(outcome, DeadlineExceeded):

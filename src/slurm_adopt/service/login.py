@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 CHOSEN_VARIABLE = "SLURM_ADOPT_CHOSEN"
 #: The reply has to reach the module before it gives up.
 RESERVE_NS = 50 * MS
+#: A process that was there so short a time ago is not looked at again: slurmstepd itself needs a millisecond, in which
+#: nobody watches.
+FRESH_NS = 5 * MS
 #: More failed adoptions than this are not bad luck any more.
 ATTEMPT_CAP = 4
 #: logind's own sign that it runs (sd_booted(3) tells of systemd only).
@@ -84,6 +87,7 @@ class Login:
         self.conf: SlurmConf | None = None
         self.found = Found()
         self.processes: tuple[Process, ...] = ()
+        self.found_ns = 0
         self.env: tuple[tuple[str, str], ...] = ()
         self.remark = ""
         #: when the job ends, in seconds since 1970, if the greeting is to say it
@@ -105,6 +109,10 @@ class Login:
 
         `StepFault` if one of those that were found has ended.
         """
+        now_ns = time.monotonic_ns()
+        if self.processes and now_ns - self.found_ns <= FRESH_NS:
+            return self.processes
+        self.found_ns = now_ns
         for process in self.processes:
             if read_started(process.pid) != process.started:
                 raise StepFault("process-changed", f"process {process.pid} ended before it was adopted")
@@ -216,7 +224,8 @@ def _gather(login: Login) -> Task[str]:
     try:
         conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
         check_not_own(conf, login.request.uid)
-        found = yield from login.source.query_own(conf, login.options.nodename, login.request.uid, login.deadline_ns)
+        who = (login.options.nodename, login.request.uid)
+        found = yield from login.source.query_own(conf, *who, login.deadline_ns, login.find_processes)
     except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)

@@ -26,6 +26,8 @@ from .turnstile import Turn, Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..system.loop import Loop
     from ..system.slurm_conf import SlurmConf
     from ..system.spool_dir import SpoolDir
@@ -54,14 +56,21 @@ class Memory:
         """The remembered slurm.conf, if its files are unchanged."""
         return (yield from self.conf_cache.read(deadline_ns))
 
-    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[Found]:
+    def query_own(
+        self,
+        conf: SlurmConf,
+        nodename: str,
+        uid: int,
+        deadline_ns: int,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Task[Found]:
         """The user's own steps, as the index has them, each asked now."""
         indexes = self._current(conf, nodename)
         found = Found()
         try:
             for index in indexes:
                 yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
-            yield from self._ask_own(indexes, uid, deadline_ns, found)
+            yield from self._ask_own(indexes, uid, deadline_ns, found, meanwhile)
             if not found.own:
                 yield from self._wait_for_hung(indexes, uid, deadline_ns, found)
             for index in indexes:
@@ -74,7 +83,14 @@ class Memory:
             found.close()
             raise
 
-    def _ask_own(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
+    def _ask_own(
+        self,
+        indexes: list[StepIndex],
+        uid: int,
+        deadline_ns: int,
+        found: Found,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Task[None]:
         """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
         if not any(index.own(uid) for index in indexes):
             return
@@ -82,7 +98,7 @@ class Memory:
         yield from turn.enter(deadline_ns)
         try:
             for index in indexes:
-                yield from _ask(index, uid, deadline_ns, found)
+                yield from _ask(index, uid, deadline_ns, found, meanwhile)
         finally:
             if found.own:
                 found.turn = turn
@@ -192,10 +208,14 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
         yield from wait_flag(index.news, min(until_ns, max(ends)))
 
 
-def _ask(index: StepIndex, uid: int, deadline_ns: int, found: Found) -> Task[None]:
+def _ask(
+    index: StepIndex, uid: int, deadline_ns: int, found: Found, meanwhile: Callable[[], object] | None
+) -> Task[None]:
     entries = index.own(uid)
+    if not entries:
+        return
     paths, known = [entry.path for entry in entries], [entry.identity for entry in entries]
-    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known)
+    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known, meanwhile)
     for entry, outcome in zip(entries, outcomes):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)

@@ -150,7 +150,9 @@ def connect_step(
 ) -> Task[StepConnection]:
     """Connect to the extern step at `path` and learn who it is (one round trip).
 
-    `known`: who listened on this very socket file (inode) before. Nobody else ever can.
+    `known`: who answered on this very socket file (inode) before. Nobody else ever can: if the kernel names the same
+    process, only the state is asked, as the rest cannot have changed. (slurmstepd writes each answer by itself, and
+    each one wakes us.)
     """
     try:
         socket = yield from sock.connect_unix(path, _socket.SOCK_STREAM, deadline_ns)
@@ -165,20 +167,34 @@ def connect_step(
         peer = sock.peer_of(socket)
         if peer.uid not in owners:
             raise StepFault(STEP_UNTRUSTED, f"the listener is uid {peer.uid}")
-        requests = (wire.DAEMON_PID, wire.UID, wire.STATE)
-        yield from connection.send(wire.encode_handshake() + b"".join(map(wire.encode_request, requests)))
-        version = yield from connection.read(wire.decode_version)
-        pid = yield from connection.read(wire.decode_int)
-        uid = yield from connection.read(wire.decode_uid)
-        state = yield from connection.read(wire.decode_int)
-        started = known.started if known is not None and known.pid == pid else procfs.read_started(pid)
-        if pid != peer.pid or pid <= 1 or not started:
-            raise StepFault(STEP_UNTRUSTED, f"the listener is process {peer.pid}, slurmstepd says {pid}")
-        connection.identity = Identity(version, pid, started, uid, wire.state_name(state))
+        if known is not None and known.pid == peer.pid:
+            connection.identity = yield from _ask_state(connection, known)
+        else:
+            connection.identity = yield from _ask_identity(connection, peer.pid)
         return connection
     except BaseException:
         connection.close()
         raise
+
+
+def _ask_identity(connection: StepConnection, peer_pid: int) -> Task[Identity]:
+    requests = (wire.DAEMON_PID, wire.UID, wire.STATE)
+    yield from connection.send(wire.encode_handshake() + b"".join(map(wire.encode_request, requests)))
+    version = yield from connection.read(wire.decode_version)
+    pid = yield from connection.read(wire.decode_int)
+    uid = yield from connection.read(wire.decode_uid)
+    state = yield from connection.read(wire.decode_int)
+    started = procfs.read_started(pid)
+    if pid != peer_pid or pid <= 1 or not started:
+        raise StepFault(STEP_UNTRUSTED, f"the listener is process {peer_pid}, slurmstepd says {pid}")
+    return Identity(version, pid, started, uid, wire.state_name(state))
+
+
+def _ask_state(connection: StepConnection, known: Identity) -> Task[Identity]:
+    yield from connection.send(wire.encode_handshake() + wire.encode_request(wire.STATE))
+    version = yield from connection.read(wire.decode_version)
+    state = yield from connection.read(wire.decode_int)
+    return Identity(version, known.pid, known.started, known.uid, wire.state_name(state))
 
 
 def query_state(connection: StepConnection) -> Task[str]:
