@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Times pam_acct_mgmt() as sshd would call it: in a fresh process each time, interleaving several PAM services so that
- * a drift of the machine's speed meets all of them alike.
+ * Times pam_acct_mgmt() as sshd would call it: in a fresh process each time, several PAM services in turn and in random
+ * order, so that a drift of the machine's speed meets all of them alike.
  *
  * usage: pamtime ROUNDS USER ADDRESS PORT SERVICE...
  * ADDRESS is the source of the login; unless PORT is 0, the process holds a TCP connection to it as sshd would: with
@@ -81,11 +81,24 @@ static void measure(const char *service, const char *user, const char *source, i
     _exit(0);
 }
 
+/* A new order each round: what one service leaves in the processor's caches must not always meet the same other one. */
+static void shuffle(char **services, int count)
+{
+    for (int last = count - 1; last > 0; last--) {
+        int other = rand() % (last + 1);
+        char *moved = services[last];
+
+        services[last] = services[other];
+        services[other] = moved;
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 6)
         return 2;
-    for (long round = 0; round < atol(argv[1]); round++)
+    for (long round = 0; round < atol(argv[1]); round++) {
+        shuffle(argv + 5, argc - 5);
         for (int i = 5; i < argc; i++) {
             int status;
             pid_t pid = fork();
@@ -95,5 +108,6 @@ int main(int argc, char **argv)
             if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
                 return 1;
         }
+    }
     return 0;
 }

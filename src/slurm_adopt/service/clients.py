@@ -24,7 +24,7 @@ from .oneshot import encode_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..system.loop import Loop, Running
     from ..wire.exchange import LoginRequest
@@ -92,6 +92,11 @@ class Clients:
         self._loop.watch(listener.fileno(), POLLIN, lambda _: self._accept(listener))
 
     def _accept(self, listener: sock.Socket) -> None:
+        # first all, then their packets: a module sends its own a few microseconds after it has connected
+        for client in list(self._take_waiting(listener)):
+            self._begin(client)
+
+    def _take_waiting(self, listener: sock.Socket) -> Iterator[Client]:
         while len(self.open) < CLIENT_CAP:
             try:
                 fd, _ = listener._accept()  # type: ignore[attr-defined]  # what socket.accept() is made of
@@ -102,7 +107,9 @@ class Clients:
                 self._pause()
                 self._loop.call_at(time.monotonic_ns() + EXHAUSTED_NS, self._go_on)
                 return
-            self._welcome(sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+            client = self._welcome(sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+            if client is not None:
+                yield client
         self._pause()
 
     def _pause(self) -> None:
@@ -116,19 +123,22 @@ class Clients:
             for listener in self._listeners:
                 self._watch(listener)
 
-    def _welcome(self, socket: sock.Socket) -> None:
+    def _welcome(self, socket: sock.Socket) -> Client | None:
+        """The client of a new connection, unless it is nobody's whom we serve."""
         socket.setblocking(False)
         self.last_active_ns = time.monotonic_ns()
         peer = sock.peer_of(socket)
         if peer.uid != 0:
             self._metrics.count("slurm_adopt_strangers_total")
             socket.close()
-            return
+            return None
         client = Client(socket, peer)
         self.open.add(client)
-        # with a little luck the packet is there already
+        return client
+
+    def _begin(self, client: Client) -> None:
         if not self._read(client):
-            self._loop.watch(socket.fileno(), POLLIN, lambda _: self._read_again(client))
+            self._loop.watch(client.socket.fileno(), POLLIN, lambda _: self._read_again(client))
             self._loop.call_at(client.accepted_ns + FIRST_PACKET_NS, lambda: self._expect_request(client))
 
     def _expect_request(self, client: Client) -> None:
