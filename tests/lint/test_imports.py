@@ -13,6 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
 #: What a layer may import, itself included. `record` belongs to `model`.
 LAYERS = {
+    "bundle": set(),
     "model": {"model"},
     "options": {"model", "options"},
     "policy": {"model", "options", "policy"},

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules that every one-shot login loads, in one file.
+
+To find and read 35 modules one by one takes a seventh of a one-shot login's time; out of one file they come 1.4 ms
+sooner (Python 3.11, seen on a machine whose bare Python takes 7 ms).
+
+Rules of this file:
+1. The bundle is made when the package is installed (`tools/byte-compile`), by the Python that will read it and from the
+   files that lie beside it. It is worth as much as they are: the directory is root's.
+2. A module whose file has been changed since (time or size, as for a .pyc) is not taken from the bundle. Another
+   Python, a damaged bundle or none at all: the modules are imported one by one, as ever.
+3. It imports what the interpreter has loaded anyway.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from _frozen_importlib import ModuleSpec  # importlib.machinery costs a millisecond
+from _frozen_importlib_external import MAGIC_NUMBER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, ModuleType
+
+    # name: (file, time of its last change in s, size, whether it is a package, its code)
+    Modules = dict[str, tuple[str, int, int, bool, CodeType]]
+
+NAME = "oneshot.bundle"
+#: Of the standard library; all else that a login needs is in the interpreter itself.
+OTHERS = ("struct", "__future__")
+
+
+class Bundle:
+    """Finds and loads modules for the import system."""
+
+    def __init__(self, modules: Modules) -> None:
+        self.modules = modules
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> object:
+        """A module's spec, None if it is not here, or not as it is in its file."""
+        known = self.modules.get(name)
+        if known is None or _state(known[0]) != known[1:3]:
+            return None
+        spec = ModuleSpec(name, self, origin=known[0])  # type: ignore[arg-type]  # a Loader in all but its base class
+        spec.has_location = True
+        if known[3]:
+            spec.submodule_search_locations = [os.path.dirname(known[0])]
+        return spec
+
+    def create_module(self, _spec: object) -> None:
+        """As usual."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code."""
+        exec(self.modules[module.__name__][4], module.__dict__)  # noqa: S102  # rule 1
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return int(found.st_mtime), found.st_size
+
+
+def use_bundle(folder: str) -> bool:
+    """Take modules from the bundle in this folder from now on; whether there is one for this Python."""
+    try:
+        with open(f"{folder}/{NAME}", "rb") as file:
+            magic, modules = file.read(len(MAGIC_NUMBER)), file.read()
+        if magic != MAGIC_NUMBER:
+            return False
+        sys.meta_path.insert(0, Bundle(marshal.loads(modules)))  # type: ignore[arg-type]  # noqa: S302  # rule 1
+    except (OSError, ValueError, EOFError, TypeError):
+        return False
+    return True
+
+
+def make_bundle(folder: str, final: str) -> None:
+    """Write the bundle into the folder that holds the package now and will be called `final`."""
+    import importlib
+
+    sys.path.insert(0, folder)
+    importlib.import_module("slurm_adopt.service.oneshot")
+    modules: Modules = {}
+    for name, module in sorted(sys.modules.items()):
+        path = getattr(module, "__file__", None) or ""
+        if not path.endswith(".py") or not (name in OTHERS or path.startswith(f"{folder}/slurm_adopt/")):
+            continue
+        state = _state(path)
+        assert state is not None, f"{path} was just imported"
+        later = final + path[len(folder) :] if path.startswith(f"{folder}/") else path
+        with open(path, "rb") as file:
+            code = compile(file.read(), later, "exec", dont_inherit=True)
+        modules[name] = (later, *state, os.path.basename(path) == "__init__.py", code)
+    draft = f"{folder}/{NAME}.{os.getpid()}"
+    with open(draft, "wb") as file:
+        file.write(MAGIC_NUMBER + marshal.dumps(modules))
+        os.fchmod(file.fileno(), 0o644)
+    os.replace(draft, f"{folder}/{NAME}")
