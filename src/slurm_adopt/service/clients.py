@@ -212,6 +212,7 @@ class Clients:
             self._metrics.count("slurm_adopt_dropped_total", reason="unsent")
         finally:
             sock.close_all(outcome.fds)
+            outcome.close()
         seconds = (time.monotonic_ns() - client.accepted_ns) / 1e9
         self._close(client)
         try:

@@ -61,7 +61,10 @@ class CallerGone(Exception):
 
 
 class Answer:
-    """A reply and the descriptors that go with it, which belong to whoever sends it; and what led to it."""
+    """A reply and the descriptors that go with it, which belong to whoever sends it; and what led to it.
+
+    `close()` it when it is sent: the steps' connections are open until then, because to close them takes time as well.
+    """
 
     def __init__(self, reply: LoginReply, fds: list[int], login: Login, verdict: Verdict) -> None:
         self.reply = reply
@@ -72,6 +75,11 @@ class Answer:
         self.caller_pid = login.caller_pid
         self.nodename = login.options.nodename
         self.auth = login.request.auth
+        self._found = login.found
+
+    def close(self) -> None:
+        """Give up the connections to the user's steps, and this login's turn at them."""
+        self._found.close()
 
 
 class Login:
@@ -176,18 +184,24 @@ def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | No
     """The answer to a request of the process `caller_pid`; `source` is the resident service's memory."""
     login = Login(request, caller_pid, source or Scan())
     try:
+        return (yield from _decide_or_fail(login, resident=source is not None))
+    except BaseException:
+        login.found.close()
+        raise
+
+
+def _decide_or_fail(login: Login, resident: bool) -> Task[Answer]:
+    try:
         return (yield from _decide(login))
     except DeadlineExceeded:
         return _failure(login, "deadline", "")
     except OSError as error:
-        if source is not None and error.errno in (errno.EMFILE, errno.ENFILE):
+        if resident and error.errno in (errno.EMFILE, errno.ENFILE):
             login.release()
             raise  # somebody's many logins may hold all of the service's; the one-shot helper has its own
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
     except Exception as error:  # rule 1: a fault of ours is one more reason code, not a lost login
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
-    finally:
-        login.found.close()
 
 
 def _failure(login: Login, reason: str, detail: str) -> Answer:
