@@ -85,7 +85,7 @@ def test_warn__before_the_end_and_at_the_end(node: Node, terminals: list[Termina
         for left_s, line in (
             (50, f"slurm-adopt: job {job} ends in 50 s, and this login with it."),
             (5, f"job {job} ends in 5 s, and this login with it."),
-            (0, f"slurm-adopt: the time of job {job} is up; this login ends with it."),
+            (2, f"slurm-adopt: the time of job {job} is up; this login ends with it."),
         ):
             assert terminals[0].shows(line, end - left_s - time.time() + 8), terminals[0].text
             assert abs(end - left_s - time.time()) < 5

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.service.warn import Job, parse_marks
+from slurm_adopt.service.warn import LAST_S, Job, parse_marks
 from slurm_adopt.system.squeue import decode_end
 from slurm_adopt.system.terminals import write_to_terminals
 
-MARKS = (900, 300, 60, 0)
+MARKS = (900, 300, 60, LAST_S)
 NOW = 1_795_388_000.0
 
 
@@ -31,7 +31,7 @@ def lines(one: Job, *left: int) -> list[str]:
 
 
 def test_warn__each_mark_once() -> None:
-    assert lines(job(3600), 901, 900, 899, 300, 250, 60, 59, 1, 0, -5) == [
+    assert lines(job(3600), 901, 900, 899, 300, 250, 60, 59, 3, 2, 1, 0, -5) == [
         "slurm-adopt: job 7 ends in 15 min, and this login with it.",
         "slurm-adopt: job 7 ends in 5 min, and this login with it.",
         "slurm-adopt: job 7 ends in 60 s, and this login with it.",
@@ -56,14 +56,14 @@ def test_warn__a_longer_limit_begins_anew_a_shorter_one_is_late_news_once() -> N
     assert one.waiting == list(MARKS)
     one.set_end(int(NOW) + 200, MARKS, NOW)
     assert one.take_line(NOW) == "slurm-adopt: job 7 ends in 3 min, and this login with it."
-    assert one.waiting == [60, 0]
+    assert one.waiting == [60, LAST_S]
 
 
 def test_warn__the_clocks_rounding_is_no_new_limit() -> None:
     one = job(3600)
     lines(one, 900)
     one.set_end(one.end_s + 1, MARKS, one.end_s - 899)
-    assert one.waiting == [300, 60, 0]
+    assert one.waiting == [300, 60, LAST_S]
 
 
 def test_warn__without_an_end_nothing_is_due() -> None:

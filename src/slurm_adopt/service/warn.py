@@ -48,6 +48,9 @@ WRITE_BUDGET_NS = 2_000 * MS
 #: A longer end than before is a new limit, not the clock's rounding.
 EXTENDED_S = 5
 LATE_S = 3
+#: When the last line is said: slurmctld may end the job in the very second of its end (seen on 22.05), or half a minute
+#: later, and leaves a login 10 ms then.
+LAST_S = 2
 MARK_CAP = 8
 
 
@@ -76,7 +79,7 @@ class Job:
         left_s = self.end_s - now_s
         passed = min(mark for mark in self.waiting if left_s <= mark)
         self.waiting = [mark for mark in self.waiting if left_s > mark]
-        if left_s <= 0:
+        if left_s <= LAST_S:
             return f"slurm-adopt: the time of job {self.job_id} is up; this login ends with it."
         # a moment after the mark it is still what was promised: 5 min, not 299 s
         left_s = passed if passed - left_s < LATE_S else left_s
@@ -87,7 +90,7 @@ class Warner:
     """The task that watches."""
 
     def __init__(self, source: StepSource, sessions: Iterable[Session], marks_s: tuple[int, ...]) -> None:
-        self.marks_s = tuple(sorted({*marks_s, 0}, reverse=True))
+        self.marks_s = tuple(sorted({LAST_S, *(mark for mark in marks_s if mark > LAST_S)}, reverse=True))
         self.jobs: dict[tuple[int, int, int], Job] = {}
         self.lines = 0
         self._source = source
