@@ -6,12 +6,14 @@
  * 1. It decides nothing: every code is the answer's, but for what the kernel or libpam refuses.
  * 2. Order: namespaces, environment, texts, log. What can fail comes first, so that nothing is promised too early.
  * 3. An answer that refuses is not joined or exported anything for.
- * 4. A session half in the job's namespaces and half outside is refused, whatever the options say (but for root).
+ * 4. The job's number is marked in the PAM handle as well as exported: what is in the environment, users may change.
+ * 5. A session half in the job's namespaces and half outside is refused, whatever the options say (but for root).
  */
 #include "carry_out.h"
 
 #include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 
 #include "log.h"
 
@@ -82,11 +84,26 @@ static int fail_join(const struct sa_login *login, const struct sa_reply *reply,
     return code;
 }
 
+/* For the calls to come; an earlier mark is replaced. The number itself is the datum: nothing is to be freed. */
+static bool mark_job(const struct sa_login *login, const char *job)
+{
+    char *end;
+    unsigned long number = strtoul(job, &end, 10);
+
+    return *end == '\0' && number > 0 &&
+           pam_set_data(login->pamh, SA_JOB_MARK, (void *)(uintptr_t)number, NULL) == PAM_SUCCESS;
+}
+
 static bool export_all(const struct sa_login *login, const struct sa_reply *reply)
 {
-    for (size_t i = 0; i < reply->env_count; i++)
+    static const char job[] = "SLURM_JOB_ID=";
+
+    for (size_t i = 0; i < reply->env_count; i++) {
         if (pam_putenv(login->pamh, reply->env[i]) != PAM_SUCCESS)
             return false;
+        if (strncmp(reply->env[i], job, strlen(job)) == 0 && !mark_job(login, reply->env[i] + strlen(job)))
+            return false;
+    }
     for (size_t i = 0; i < reply->unset_count; i++)
         (void)pam_putenv(login->pamh, reply->unset[i]); /* a name without `=` is taken away; it may not be there */
     return true;

@@ -7,7 +7,8 @@
  *    root is let past.
  * 2. No policy: who may in is the helper's answer. Without an answer action_generic_failure= holds.
  * 3. One monotonic deadline from the first line on; the service may use up 80 % of it if the helper can follow.
- * 4. No state: nothing is kept between two calls, neither in static variables nor in the PAM handle.
+ * 4. One thing is kept between two calls, in the PAM handle: the job that the login was put into. The PAM environment,
+ *    which pam_env may fill from the user's own files, could not prove it. No static variables.
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>

@@ -131,6 +131,18 @@ static void add_auth(struct sa_request *request, const char *auth)
         add(request, "AUTH=%s", auth);
 }
 
+/* The job of an earlier call: what it has marked. The environment is for logins whose account phase ran in another
+ * process (sshd's, with keyboard-interactive authentication), which the mark does not leave. */
+static void add_job(struct sa_request *request, pam_handle_t *pamh)
+{
+    const void *job = NULL;
+
+    if (pam_get_data(pamh, SA_JOB_MARK, &job) == PAM_SUCCESS && job)
+        add(request, "JOB=%ju", (uintmax_t)(uintptr_t)job);
+    else
+        add_hint(request, "JOB", pam_getenv(pamh, "SLURM_JOB_ID"), JOB_MAX);
+}
+
 bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request)
 {
     const void *tty = NULL;
@@ -146,7 +158,7 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     add_hint(ret_request, "RHOST", login->rhost, RHOST_MAX);
     (void)pam_get_item(login->pamh, PAM_TTY, &tty);
     add_hint(ret_request, "TTY", tty, TTY_MAX);
-    add_hint(ret_request, "JOB", pam_getenv(login->pamh, "SLURM_JOB_ID"), JOB_MAX);
+    add_job(ret_request, login->pamh);
     add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
     for (int i = 0; i < argc; i++)
         add(ret_request, "ARG%d=%s", i, argv[i]);

@@ -27,6 +27,10 @@ struct sa_login {
     uint64_t deadline_ns;
 };
 
+/* The job that a call with this handle has put the login into, the number in the pointer's place; pam_set_data() lets
+ * only modules near it. */
+#define SA_JOB_MARK "pam_slurm_adopt_job"
+
 struct sa_request {
     char packet[SA_PACKET_MAX];
     size_t packet_len;

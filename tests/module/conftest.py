@@ -125,12 +125,14 @@ class Room:
         control: str = "[success=done ignore=ignore default=die]",
     ) -> Ran:
         """One PAM call in the room. `options` are those of the PAM line, `driver` those of driver.c."""
-        group = "account" if function == "account" else "session"
+        groups = {"account": ["account"], "login": ["account", "session"]}.get(function, ["session"])
         words = " ".join(f"[{option}]" for option in options)
-        (self.stack / service).write_text(
+        lines = [
             f"{group} {control} {self.module} socket={self.socket_path} {words}\n"
             f"{group} required {self.driver.parent}/fell_through.so\n"
-        )
+            for group in groups
+        ]
+        (self.stack / service).write_text("".join(lines))
         (self.stack / "other").write_text("")
         (self.helper.parent / "scenario").write_text(scenario)
         with contextlib.suppress(FileNotFoundError):

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A host program for the module, as sshd is one: runs one PAM function and tells what came of it.
+ * A host program for the module, as sshd is one: runs one PAM function and tells what came of it. "login" is account and
+ * open_session with one handle; -E is put into the PAM environment between the two.
  *
  * Rules of this file:
  * 1. Everything about this process that the module must leave alone is noted before and after; each difference is a
@@ -177,6 +178,8 @@ struct run {
     const char *function, *child_signal;
     int flags, other_child_ms;
     bool close_std;
+    char *between[16];
+    size_t between_count;
 };
 
 static void call(pam_handle_t *pamh, const struct run *run)
@@ -195,7 +198,13 @@ static void call(pam_handle_t *pamh, const struct run *run)
         close(fd);
     look(&before);
     started = now_ms();
-    if (strcmp(run->function, "account") == 0)
+    if (strcmp(run->function, "login") == 0) {
+        code = pam_acct_mgmt(pamh, run->flags);
+        for (size_t i = 0; code == PAM_SUCCESS && i < run->between_count; i++)
+            pam_putenv(pamh, run->between[i]);
+        if (code == PAM_SUCCESS)
+            code = pam_open_session(pamh, run->flags);
+    } else if (strcmp(run->function, "account") == 0)
         code = pam_acct_mgmt(pamh, run->flags);
     else if (strcmp(run->function, "open_session") == 0)
         code = pam_open_session(pamh, run->flags);
@@ -230,12 +239,13 @@ int main(int argc, char **argv)
     size_t env_count = 0;
 
     out = fdopen(fcntl(1, F_DUPFD_CLOEXEC, 200), "w");
-    while ((option = getopt(argc, argv, "r:t:f:e:s:o:p:n:u:cw")) != -1) {
+    while ((option = getopt(argc, argv, "r:t:f:e:E:s:o:p:n:u:cw")) != -1) {
         switch (option) {
         case 'r': rhost = optarg; break;
         case 't': tty = optarg; break;
         case 'f': run.flags = (int)strtol(optarg, NULL, 0); break;
         case 'e': env[env_count++] = optarg; break;
+        case 'E': run.between[run.between_count++] = optarg; break;
         case 's': run.child_signal = optarg; break;
         case 'o': run.other_child_ms = atoi(optarg); break;
         case 'p': port = atoi(optarg); break;

@@ -124,6 +124,27 @@ def test_host_program__service_deadline(room: Room) -> None:
         assert 100 * share - 1 < left < 100 * share
 
 
+JOB_7 = "SLURM_JOB_ID=7"
+
+
+@pytest.mark.parametrize("between", ["SLURM_JOB_ID", "SLURM_JOB_ID=", JOB_7, "OTHER=1"])
+def test_host_program__the_session_knows_the_account_phases_job(room: Room, between: str) -> None:
+    """pam_env puts into the environment what users write into ~/.pam_environment, and takes away as well."""
+    ran = room.call("mode=oneshot", function="login", scenario="info", driver=("-e", JOB_7, "-E", between))
+    fields = room.seen()["fields"]
+    assert (ran.code, fields["PHASE"], fields["JOB"]) == (SUCCESS, "open_session", "5")
+    # also of what an earlier session line has said: there may be one before pam_env and one after it
+    assert ran.env["SLURM_JOB_ID"] == "5"
+
+
+def test_host_program__a_login_that_was_put_nowhere_has_no_mark(room: Room) -> None:
+    """As one whose account phase ran in another process: what is in the environment is all there is."""
+    room.call("mode=oneshot", function="login", driver=("-E", JOB_7))
+    assert room.seen()["fields"]["JOB"] == "7"
+    room.call("mode=oneshot", function="login")
+    assert "JOB" not in room.seen()["fields"]
+
+
 def test_host_program__hints_too_long(room: Room) -> None:
     """What the helper can do without is left out when it is too long or empty."""
     room.call("mode=oneshot", driver=("-r", "r" * 257, "-t", "t" * 65, "-e", "SLURM_JOB_ID=" + "1" * 21))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.system import child
-from slurm_adopt.system.child import MAX_ANSWER, ChildFault, call_in_child
+from slurm_adopt.system.child import MAX_ANSWER, ChildFault, Worker, call_in_child
 from slurm_adopt.system.task import DeadlineExceeded, all_of, run
 
 
@@ -81,3 +81,41 @@ def test_child__is_killed_when_its_task_is_given_up() -> None:
 def test_child__several_side_by_side() -> None:
     tasks = [call_in_child(lambda n=n: b"%d" % n, soon()) for n in range(5)]  # type: ignore[misc]
     assert run(all_of(tasks, soon())) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_worker__answers_with_its_socket_and_nothing_else() -> None:
+    with open("/dev/null", "rb"):
+        worker = Worker(lambda question: question + b" ".join(os.fsencode(fd) for fd in os.listdir("/proc/self/fd")))
+        for question in (b"one ", b"two "):
+            name, *descriptors = run(worker.ask(question, soon())).split()
+            assert name == question.strip()
+            assert len(descriptors) == 2
+    assert worker.is_alive()
+    worker.end()
+
+
+@pytest.mark.parametrize("function", [lambda _: os._exit(0), lambda question: question.undefined])
+def test_worker__that_fails(function: object) -> None:
+    worker = Worker(function)  # type: ignore[arg-type]
+    with pytest.raises(ChildFault):
+        run(worker.ask(b"?", soon()))
+    assert not worker.is_alive()
+    with pytest.raises(ChildFault):
+        run(worker.ask(b"?", soon()))
+    worker.end()
+
+
+def test_worker__is_killed_while_it_hangs() -> None:
+    worker = Worker(lambda _: time.sleep(60) or b"late")  # type: ignore[func-returns-value]
+    with pytest.raises(DeadlineExceeded):
+        run(worker.ask(b"?", soon(0.2)))
+    worker.end()
+
+
+def test_worker__ends_by_its_alarm_if_nobody_kills_it() -> None:
+    worker = Worker(lambda _: time.sleep(60) or b"late")  # type: ignore[func-returns-value]
+    with pytest.raises(DeadlineExceeded):
+        run(worker.ask(b"?", soon(0.1)))
+    while worker.is_alive():
+        time.sleep(0.01)
+    worker.end()

@@ -268,6 +268,32 @@ def test_session__moved_session_of_an_ended_job_is_refused(node: Node, way: str)
     wait_for(lambda: not node.processes("alice"), "alice's processes to be gone")
 
 
+#: In the place of a user's ~/.pam_environment, which pam_env reads where the site lets it (Debian 11 does).
+FORGET = "required pam_env.so conffile=/etc/lab/env"
+ENVIRONMENTS = {"taken away": "SLURM_JOB_ID DEFAULT= OVERRIDE=\n", "forged": "SLURM_JOB_ID OVERRIDE=4242\n"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("way", WAYS)
+def test_session__an_environment_of_the_users_changes_nothing(node: Node, way: str, environment: str) -> None:
+    """The job has ended and the session was moved out of it: it is no session that others have let in.
+
+    With keyboard-interactive authentication the account phase runs in another process, and only the environment comes
+    over to this one: there a session line above pam_env is needed as well.
+    """
+    early = [OURS] if way == "keyboard-interactive" else []
+    node.write("/etc/lab/env", ENVIRONMENTS[environment])
+    node.pam(account=[OURS], session=[*early, FORGET, MOVE, OURS])
+    job = node.submit("alice")
+    assert f"/job_{job}/" in node.ssh("alice", "cat /proc/self/cgroup", check=True, **WAYS[way]).stdout
+    node.write("/etc/lab/then", END_JOB)
+    mark = node.log_mark()
+    done = node.ssh("alice", "touch /tmp/served", **WAYS[way])
+    assert done.returncode != 0
+    assert not node.path("/tmp/served").exists()
+    assert reasons(node, mark)[-1] == "open_session:job-ending"
+
+
 def sshd_of(node: Node, user: str) -> list[int]:
     """Both sshd processes of every connection of the user (`sshd: alice [priv]`, `sshd: alice@notty`)."""
     titles = (f": {user} ", f": {user}@")

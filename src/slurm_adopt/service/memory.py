@@ -15,6 +15,7 @@ import time
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
 from ..system.caller_memory import CallerMemory
 from ..system.loop import wait_flag
+from ..system.munge import MungeWorkers
 from ..system.spool import SpoolFault
 from ..system.spool_dir import has_pattern, spool_dirs
 from ..system.stepd import StepFault
@@ -44,6 +45,7 @@ class Memory:
     def __init__(self, loop: Loop) -> None:
         self.conf_cache = ConfCache(loop)
         self.callers: CallerMemory | None = CallerMemory()
+        self.callers.workers = MungeWorkers(loop.call_at)
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None

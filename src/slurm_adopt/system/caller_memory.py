@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..wire.slurm_nodes import NodeRecord
+    from .munge import MungeWorkers
     from .slurm_conf import SlurmConf
 
     Place = tuple[str, int]
@@ -106,6 +107,8 @@ class CallerMemory:
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
+        #: whom to ask about credentials; None: each question has its own
+        self.workers: MungeWorkers | None = None
         self._nodes: Table = Table(clock)
         self._versions: Table = Table(clock)
         self._silent: Table = Table(clock)

@@ -24,6 +24,7 @@ from ..wire.cgroup_path import same_job
 from ..wire.errors import Incomplete, LocalProtocolError, RemoteProtocolError
 from ..wire.rpc_hash import BOUND_NOT, check_payload, hash_payload
 from .local_end import find_local_end, is_here, packed
+from .munge import MungeWorkers
 from .peer_node import find_nodes_of_peer
 from .procfs import read_cgroups
 from .rpc_auth import AuthFault, check_credential, make_credential, speaker
@@ -194,12 +195,30 @@ def ask_node(
 
     `CallerFault`; `Silence`, or `DeadlineExceeded` if this end has had no time.
     """
+    workers = memory.workers if memory is not None and memory.workers is not None else MungeWorkers()
+    try:
+        return (yield from _ask_versions(conf, node, question, version, uid, deadline_ns, memory, workers))
+    finally:
+        if memory is None or workers is not memory.workers:
+            workers.close()
+
+
+def _ask_versions(
+    conf: SlurmConf,
+    node: NodeRecord,
+    question: Question,
+    version: int,
+    uid: int,
+    deadline_ns: int,
+    memory: CallerMemory | None,
+    workers: MungeWorkers,
+) -> Task[callerid.CallerReply]:
     place = (node.address, node.port)
     known = memory.version_of(place) if memory is not None else 0
     detail = ""
     for tried in _versions(version, known):
         try:
-            reply = yield from _ask_version(conf, node, question, tried, uid, deadline_ns)
+            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns)
         except _LowerVersion as reason:
             detail = str(reason)
         except AuthFault as fault:
@@ -229,7 +248,13 @@ def _versions(version: int, known: int) -> list[int]:
 
 
 def _ask_version(
-    conf: SlurmConf, node: NodeRecord, question: Question, version: int, uid: int, deadline_ns: int
+    conf: SlurmConf,
+    workers: MungeWorkers,
+    node: NodeRecord,
+    question: Question,
+    version: int,
+    uid: int,
+    deadline_ns: int,
 ) -> Task[callerid.CallerReply]:
     as_uid = speaker(conf, version, uid)
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
@@ -239,7 +264,7 @@ def _ask_version(
     except DeadlineExceeded:
         raise Silence(time.monotonic_ns() - begun_ns) from None
     try:
-        request = yield from _request(conf, question, version, as_uid, deadline_ns)
+        request = yield from _request(conf, workers, question, version, as_uid, deadline_ns)
         data = yield from _exchange(conf, sock, request, version, deadline_ns)
     finally:
         sock.close()
@@ -248,7 +273,7 @@ def _ask_version(
         _refused(callerid.decode_return_code(message))
     if message.msg_type != callerid.RESPONSE_NETWORK_CALLERID or message.version != version:
         raise RemoteProtocolError(f"message {message.msg_type} of version {message.version:#x} for an answer")
-    yield from _check_sender(conf, message, as_uid, deadline_ns)
+    yield from _check_sender(conf, workers, message, as_uid, deadline_ns)
     return callerid.decode_caller_reply(message)
 
 
@@ -265,10 +290,12 @@ def _exchange(conf: SlurmConf, sock: Socket, request: bytes, version: int, deadl
         raise Silence(time.monotonic_ns() - begun_ns) from None
 
 
-def _check_sender(conf: SlurmConf, message: callerid.Message, as_uid: int, deadline_ns: int) -> Task[None]:
+def _check_sender(
+    conf: SlurmConf, workers: MungeWorkers, message: callerid.Message, as_uid: int, deadline_ns: int
+) -> Task[None]:
     plugin, credential = message.plugin, message.credential
     try:
-        sender = yield from check_credential(conf, message.version, plugin, credential, as_uid, deadline_ns)
+        sender = yield from check_credential(conf, workers, message.version, plugin, credential, as_uid, deadline_ns)
     except DeadlineExceeded:
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None
     if sender.restricted_to != as_uid:
@@ -280,14 +307,16 @@ def _check_sender(conf: SlurmConf, message: callerid.Message, as_uid: int, deadl
         raise CallerFault("caller-untrusted", f"the credential belongs to another message ({sender.payload[:4].hex()})")
 
 
-def _request(conf: SlurmConf, question: Question, version: int, as_uid: int, deadline_ns: int) -> Task[bytes]:
+def _request(
+    conf: SlurmConf, workers: MungeWorkers, question: Question, version: int, as_uid: int, deadline_ns: int
+) -> Task[bytes]:
     kind = callerid.REQUEST_NETWORK_CALLERID
     try:
         body = callerid.encode_request_body(
             question.source, question.source_port, question.target, question.target_port
         )
         payload = hash_payload(version, kind, body)
-        plugin, credential = yield from make_credential(conf, version, payload, as_uid, deadline_ns)
+        plugin, credential = yield from make_credential(conf, workers, version, payload, as_uid, deadline_ns)
         return callerid.encode_message(version, kind, body, plugin, credential)
     except DeadlineExceeded:
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None

@@ -9,13 +9,19 @@ Rules of this file:
 2. It ends by SIGKILL, by its own alarm if we are gone, or by itself; it never returns into our code.
 3. It is always reaped, and that is never waited for: a child that the kernel holds (a hung file system) dies when the
    kernel lets it, and is reaped by one of the next calls.
+4. A `Worker` answers one question after the other. Who is not answered in time ends it: nothing of one question is left
+   for the next one.
 """
 
 from __future__ import annotations
 
+import _socket
+import gc
 import os
+import struct
 import time
 
+from .sock import receive
 from .task import POLLIN, DeadlineExceeded, wait_for
 
 TYPE_CHECKING = False
@@ -50,19 +56,38 @@ def _close_others(keep: int) -> None:
                 continue  # the listing's own descriptor
 
 
-def _child(function: Callable[[], bytes], pipe: int, seconds: float) -> None:
+def _in_child(work: Callable[[], None], keep: int) -> None:
     try:
-        # the parent's handlers are not ours; the alarm is for the day when it cannot kill us
+        # the parent's handlers are not ours
         for number in (SIGALRM, 15, 2, 1):
             _signal.signal(number, _signal.SIG_DFL)
-        _signal.setitimer(_signal.ITIMER_REAL, seconds)
-        _close_others(pipe)
-        answer = function()
-        while answer:
-            answer = answer[os.write(pipe, answer) :]
+        # what the parent has lost sight of is not tidied up here: its descriptors' numbers are others' by now
+        gc.disable()
+        _close_others(keep)
+        work()
         os._exit(0)
     finally:
         os._exit(1)
+
+
+def _set_alarm(seconds: float) -> None:
+    """For the day when the parent cannot kill us; 0: none."""
+    _signal.setitimer(_signal.ITIMER_REAL, seconds)
+
+
+def _left_ns(deadline_ns: int) -> int:
+    left_ns = deadline_ns - time.monotonic_ns()
+    if left_ns <= 0:
+        raise DeadlineExceeded
+    return left_ns
+
+
+def _fork(work: Callable[[], None], keep: int) -> int:
+    DYING[:] = [pid for pid in DYING if not _reaped(pid)]
+    pid = os.fork()
+    if pid == 0:
+        _in_child(work, keep)
+    return pid
 
 
 def call_in_child(function: Callable[[], bytes], deadline_ns: int) -> Task[bytes]:
@@ -70,16 +95,18 @@ def call_in_child(function: Callable[[], bytes], deadline_ns: int) -> Task[bytes
 
     `DeadlineExceeded` when the time is up, `ChildFault` if it fails, returns nothing, or returns too much.
     """
-    left_ns = deadline_ns - time.monotonic_ns()
-    if left_ns <= 0:
-        raise DeadlineExceeded
-    DYING[:] = [pid for pid in DYING if not _reaped(pid)]
+    seconds = _left_ns(deadline_ns) / 1e9 + 1
     ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(theirs, True)
+
+    def work() -> None:
+        _set_alarm(seconds)
+        answer = function()
+        while answer:
+            answer = answer[os.write(theirs, answer) :]
+
     try:
-        pid = os.fork()
-        if pid == 0:
-            _child(function, theirs, left_ns / 1e9 + 1)
+        pid = _fork(work, theirs)
     except BaseException:
         os.close(ours)
         os.close(theirs)
@@ -105,6 +132,67 @@ def _collect(pipe: int, deadline_ns: int) -> Task[bytes]:
     if not answer:
         raise ChildFault("the child ended without an answer")
     return answer
+
+
+class Worker:
+    """A child that answers questions with `function`, one at a time; `end()` when it is not needed any more."""
+
+    def __init__(self, function: Callable[[bytes], bytes]) -> None:
+        self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        self.asked = 0
+        try:
+            self._pid = _fork(lambda: _answer_all(theirs, function), theirs.fileno())
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    def ask(self, question: bytes, deadline_ns: int) -> Task[bytes]:
+        """The answer, in a packet's size. After an exception, or if the task is closed, only `end` is left to do.
+
+        `DeadlineExceeded`; `ChildFault` if the child is gone or goes.
+        """
+        _left_ns(deadline_ns)
+        self.asked += 1
+        try:
+            self._socket.send(struct.pack("=q", deadline_ns) + question, _socket.MSG_NOSIGNAL)
+            return (yield from receive(self._socket, MAX_ANSWER, deadline_ns))
+        except OSError as error:
+            raise ChildFault(f"the child has ended: {error}") from None
+
+    def is_alive(self) -> bool:
+        """Whether it has not been ended by somebody else (out of memory, an administrator)."""
+        return not _readable(self._socket)
+
+    def end(self) -> None:
+        """Kill it, whatever it is doing."""
+        self._socket.close()
+        _end(self._pid)
+
+
+def _readable(socket: _socket.socket) -> bool:
+    """Whether there is anything to read, be it the end."""
+    try:
+        socket.recv(1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _answer_all(socket: _socket.socket, function: Callable[[bytes], bytes]) -> None:
+    """In the child, until the other end is closed."""
+    while True:
+        packet = socket.recv(MAX_ANSWER)
+        if not packet:
+            return
+        (deadline_ns,) = struct.unpack_from("=q", packet)
+        _set_alarm(max(0, deadline_ns - time.monotonic_ns()) / 1e9 + 1)
+        socket.send(function(packet[8:]), _socket.MSG_NOSIGNAL)
+        _set_alarm(0)
 
 
 def _end(pid: int) -> None:

@@ -27,6 +27,7 @@ from .sock import connect_unix, peer_of, receive, send_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .munge import MungeWorkers
     from .slurm_conf import SlurmConf
     from .task import Task
 
@@ -81,7 +82,7 @@ def speaker(conf: SlurmConf, version: int, uid: int) -> int:
 
 
 def make_credential(
-    conf: SlurmConf, version: int, payload: bytes, as_uid: int, deadline_ns: int
+    conf: SlurmConf, workers: MungeWorkers, version: int, payload: bytes, as_uid: int, deadline_ns: int
 ) -> Task[tuple[int, str]]:
     """(plugin id, credential of `as_uid`) for a message to this cluster's slurmd; `AuthFault`, `DeadlineExceeded`."""
     settings = auth_settings(conf.auth_info)
@@ -89,7 +90,8 @@ def make_credential(
     if conf.auth_type == "auth/munge":
         socket = settings.get("socket", DEFAULT_SOCKET)
         try:
-            text = yield from encode_credential(payload, for_uid, _ttl_s(settings), socket, as_uid, deadline_ns)
+            ttl_s = _ttl_s(settings)
+            text = yield from encode_credential(workers, payload, for_uid, ttl_s, socket, as_uid, deadline_ns)
         except MungeFault as fault:
             raise AuthFault(f"{fault.reason}: {fault}", True) from None
         return AUTH_MUNGE, text
@@ -99,7 +101,13 @@ def make_credential(
 
 
 def check_credential(
-    conf: SlurmConf, version: int, plugin: int | None, text: str | None, as_uid: int, deadline_ns: int
+    conf: SlurmConf,
+    workers: MungeWorkers,
+    version: int,
+    plugin: int | None,
+    text: str | None,
+    as_uid: int,
+    deadline_ns: int,
 ) -> Task[Sender]:
     """Who has made the credential of a reply to `as_uid`.
 
@@ -108,7 +116,7 @@ def check_credential(
     if conf.auth_type == "auth/munge" and plugin == AUTH_MUNGE and text:
         socket = auth_settings(conf.auth_info).get("socket", DEFAULT_SOCKET)
         try:
-            credential = yield from decode_credential(text, socket, as_uid, deadline_ns)
+            credential = yield from decode_credential(workers, text, socket, as_uid, deadline_ns)
         except MungeFault as fault:
             raise AuthFault(f"{fault.reason}: {fault}", fault.reason.startswith("munge-")) from None
         sender = Sender(credential.uid, credential.restricted_to, credential.payload)
