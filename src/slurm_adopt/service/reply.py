@@ -66,8 +66,8 @@ def compose(
 
 
 def _level(facts: Facts, options: Options, verdict: Verdict) -> str:
-    """The loudest of what happened: an admitted login may still come with a warning about its source."""
-    codes = [verdict.reason, facts.caller.status]
+    """The loudest of what happened: an admitted login may still come with a warning about its source, say."""
+    codes = [verdict.reason, facts.caller.status, facts.user_manager]
     levels = [REASONS[code].level for code in codes if code in REASONS]
     return "err" if options.problems else min(levels, key=lambda level: WANTED_FROM[level])
 
@@ -100,6 +100,8 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
         pairs.append(("unanswered", f"{code}:{facts.unanswered.count(code)}"))
     if facts.waited_ms >= 0:
         pairs.append(("waited_ms", facts.waited_ms))
+    if facts.user_manager:
+        pairs.append(("user_manager", facts.user_manager))
     pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]
     # what another node has sent may stand in it
     why = [facts.caller.detail[:DETAIL_CAP], *[attempt.detail for attempt in failures]]
