@@ -72,6 +72,16 @@ def test_user_manager__refuse(vm: VmTarget, mode: str) -> None:
     wait_for(lambda: vm.run("test ! -e /run/user/1501", check=False).returncode == 0, "/run/user/1501 to go", 120, 0.5)
 
 
+def test_user_manager__refuse_for_several_logins_at_once(vm: VmTarget, mode: str) -> None:
+    """The manager that one login ends, another's pam_systemd may just be waiting for."""
+    use_lines(vm, mode, "refuse")
+    vm.submit("alice")
+    ssh = f"ssh -p {PORTS['publickey']} alice@127.0.0.1 'echo session=$XDG_SESSION_ID'"
+    said = vm.run(f"for i in 1 2 3 4; do {ssh} & done; wait").stdout.splitlines()
+    assert len({line for line in said if line.startswith("session=") and line != "session="}) == 4, said
+    assert vm.run("systemctl is-active user@1501.service", check=False).stdout.strip() == "inactive"
+
+
 @pytest.mark.parametrize("systemctl", ["exit 0", "exec sleep 600"], ids=["useless", "hung"])
 @pytest.mark.parametrize("mode", ["oneshot"], indirect=True)
 def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, systemctl: str) -> None:
