@@ -83,7 +83,7 @@ def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
 def test_selinux_enforcing__rlimits_job(vm: VmTarget, mode: str) -> None:
     vm.write("/etc/security/limits.d/lab.conf", "alice - nofile 1234\n")
     try:
-        vm.run(f"systemctl start {SOCKETS}")
+        vm.run(f"systemctl start {SOCKETS}; setsebool slurm_adopt_job_limits on")
         line = f"required pam_slurm_adopt.so profile=strict timeout=60 mode={mode} rlimits=job"
         vm.pam(account=[line], session=[line], systemd=False)
         vm.submit("alice", "exec sleep 54322")
@@ -91,11 +91,11 @@ def test_selinux_enforcing__rlimits_job(vm: VmTarget, mode: str) -> None:
         wait_for(lambda: vm.run(find, check=False).stdout, "the job's task", 60, 0.5)
         look = "grep 'open files' /proc/{}/limits"
         job = vm.run(look.format(f"$({find})")).stdout
-        assert "1234" not in job.split()[-2]
+        assert job.split()[-2] != "1234", "the hard limit"
         assert vm.ssh_login("alice", look.format("self"), check=True).stdout == job
         assert denials(vm) == []
     finally:
-        vm.run("rm /etc/security/limits.d/lab.conf")
+        vm.run("rm /etc/security/limits.d/lab.conf; setsebool slurm_adopt_job_limits off")
 
 
 @pytest.mark.parametrize("mode", ["oneshot", "service"])
