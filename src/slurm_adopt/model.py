@@ -28,6 +28,9 @@ STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING
 ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT = "only", "caller", "preferred", "newest", "account"
 CHOICES = (ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT)
 
+#: `Facts.user_manager`: the user's systemd manager is as `user_manager=` wants it.
+HELD = "held"
+
 
 @record
 class StepFact:
@@ -77,6 +80,7 @@ class Facts:
     (0: none, or the site does not ask for it).
     `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
+    `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
 
     phase: str
@@ -95,6 +99,7 @@ class Facts:
     preferred: int = 0
     prologs: tuple[int, ...] = ()
     waited_ms: int = -1
+    user_manager: str = ""
 
 
 @record
@@ -105,6 +110,11 @@ class AskCaller:
 @record
 class AwaitStart:
     """The next step: wait until the user's job has started here, as long as `prolog_wait=` says."""
+
+
+@record
+class HoldManager:
+    """The next step: end the user's systemd manager, or confine it, as `user_manager=` says."""
 
 
 @record
@@ -199,6 +209,12 @@ REASONS = _table(
         "adopt-failed-allowed",
         "The login could not be put into any job, and action_adopt_failure=allow lets it in outside of all jobs.",
         level="err",
+    ),
+    Reason(
+        "user-manager-failed",
+        "The user's systemd manager could not be ended (user_manager=refuse) or confined (user_manager=confine).",
+        f"your systemd user manager could not be held in check on this node. {ADMIN}",
+        "err",
     ),
     Reason(
         "slurm-conf-missing",

@@ -17,6 +17,7 @@ from .model import (
     ACCOUNT,
     CALLER,
     ENDING,
+    HELD,
     NEWEST,
     ONLY,
     PREFERRED,
@@ -27,6 +28,7 @@ from .model import (
     AskCaller,
     AwaitStart,
     Facts,
+    HoldManager,
     StepFact,
     Verdict,
 )
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from .options.parse import Options
 
-    Decision = Union[Adopt, AskCaller, AwaitStart, Verdict]
+    Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
 
 #: Faults after which the node may still be said to have no jobs, as the original does: nothing ever ran here.
 NO_JOB_FAULTS = ("spool-dir-missing",)
@@ -94,6 +96,16 @@ def _decide_with_caller(
 
 
 def _decide_session(facts: Facts, options: Options) -> Decision:
+    decision = _decide_membership(facts, options)
+    held = options.user_manager == "keep" or facts.uid == 0 or facts.user_manager == HELD
+    if held or not isinstance(decision, Verdict) or decision.action != "allow" or not decision.job_id:
+        return decision
+    if not facts.user_manager:
+        return HoldManager()
+    return Verdict("deny", facts.user_manager) if options.action_adopt_failure == "deny" else decision
+
+
+def _decide_membership(facts: Facts, options: Options) -> Decision:
     if facts.fault and facts.fault not in NO_JOB_FAULTS:
         # first of all: a session that is in the job may have failed at its namespaces, which it lacks then
         return Verdict(options.action_generic_failure, facts.fault)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.system import child
-from slurm_adopt.system.child import MAX_ANSWER, ChildFault, Worker, call_in_child
+from slurm_adopt.system.child import MAX_ANSWER, ChildFault, Worker, call_in_child, run_program
 from slurm_adopt.system.task import DeadlineExceeded, all_of, run
 
 
@@ -119,3 +119,30 @@ def test_worker__ends_by_its_alarm_if_nobody_kills_it() -> None:
     while worker.is_alive():
         time.sleep(0.01)
     worker.end()
+
+
+def test_child__runs_a_program_that_has_its_output_and_nothing_else() -> None:
+    with open("/dev/null", "rb"):
+        listing = run(run_program(("/bin/ls", "/proc/self/fd"), {}, soon()))
+    # input, output, errors, and the listing itself
+    assert listing.split() == [b"0", b"1", b"2", b"3"]
+
+
+def test_child__a_program_has_the_environment_that_it_is_given() -> None:
+    assert run(run_program(("/usr/bin/env",), {"A": "b"}, soon())) == b"A=b\n"
+
+
+def test_child__a_program_that_is_not_there_writes_nothing() -> None:
+    assert run(run_program(("/nonexistent",), {}, soon())) == b""
+
+
+def test_child__a_program_that_writes_too_much_is_not_listened_to() -> None:
+    with pytest.raises(ChildFault):
+        run(run_program(("/bin/cat", "/dev/zero"), {}, soon()))
+
+
+def test_child__a_program_is_killed_at_the_deadline() -> None:
+    with pytest.raises(DeadlineExceeded):
+        run(run_program(("/bin/sleep", "600"), {}, soon(0.2)))
+    with pytest.raises(DeadlineExceeded):
+        run(run_program(("/bin/sleep", "600"), {}, soon(0)))

@@ -9,12 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.model import REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, StepFact, Verdict
+from slurm_adopt.model import (
+    REASONS,
+    Adopt,
+    AskCaller,
+    Attempt,
+    AwaitStart,
+    CallerFact,
+    Facts,
+    HoldManager,
+    StepFact,
+    Verdict,
+)
 from slurm_adopt.options.parse import Options, parse_options
 from slurm_adopt.policy import decide
 from slurm_adopt.record import replace
 
-Decision = Union[Adopt, AskCaller, AwaitStart, Verdict]
+Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
 
 
 def step(job_id: int, started: int = 0, state: str = "running") -> StepFact:
@@ -28,6 +39,10 @@ def facts(*steps: StepFact, phase: str = "account", uid: int = 1501, **more: obj
 FOUND = CallerFact("found", 7, "10.0.0.1")
 UNKNOWN = CallerFact("unknown", 0, "10.0.0.1")
 ONE, TWO = step(7), (step(7), step(9))
+VERIFIED = facts(ONE, phase="open_session", account_job=7, member_of=7)
+VERIFIED_VERDICT = Verdict("allow", "session-verified", 7, "account")
+ADOPTED, NOT_OURS = Verdict("allow", "adopted", 7, "only"), Verdict("ignore", "session-not-ours")
+FAILED = "user-manager-failed"
 
 CASES: list[tuple[str, str, Facts, Decision]] = [
     ("no job: refused (R-1)", "", facts(), Verdict("deny", "no-job")),
@@ -193,6 +208,30 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("ignore", "session-not-ours"),
     ),
     ("session line alone", "", facts(ONE, phase="open_session"), Adopt(7, "only")),
+    ("the user's manager is seen to", "user_manager=refuse", VERIFIED, HoldManager()),
+    (
+        "also after a session was put back",
+        "user_manager=confine",
+        facts(ONE, phase="open_session", account_job=7, attempts=(Attempt(7, "account"),)),
+        HoldManager(),
+    ),
+    ("not before it is in the job", "user_manager=refuse", facts(ONE, phase="open_session"), Adopt(7, "only")),
+    ("not in the account phase", "user_manager=refuse", facts(ONE, attempts=(Attempt(7, "only"),)), ADOPTED),
+    ("not for those without a job", "user_manager=refuse", facts(phase="open_session"), NOT_OURS),
+    ("held", "user_manager=refuse", replace(VERIFIED, user_manager="held"), VERIFIED_VERDICT),
+    ("not held, allow", "user_manager=refuse", replace(VERIFIED, user_manager=FAILED), VERIFIED_VERDICT),
+    (
+        "not held, deny",
+        "user_manager=refuse action_adopt_failure=deny",
+        replace(VERIFIED, user_manager=FAILED),
+        Verdict("deny", FAILED),
+    ),
+    (
+        "root's manager is root's",
+        "user_manager=refuse ignore_root=0",
+        facts(ONE, phase="open_session", uid=0, account_job=7, member_of=7),
+        VERIFIED_VERDICT,
+    ),
 ]
 
 
@@ -221,6 +260,8 @@ some_facts = st.builds(
     caller=callers,
     attempts=attempts.map(tuple),
     account_job=st.integers(0, 6),
+    member_of=st.integers(0, 6),
+    user_manager=st.sampled_from(["", "held", "user-manager-failed"]),
 )
 lines = st.lists(
     st.sampled_from(
@@ -233,6 +274,7 @@ lines = st.lists(
             "action_adopt_failure=deny",
             "action_generic_failure=allow",
             "single_job_skip_rpc=0",
+            "user_manager=refuse",
         ]
     )
 )
@@ -281,6 +323,8 @@ def test_policy__ends(known: Facts, line: list[str]) -> None:
             known = replace(known, caller=UNKNOWN)
         elif isinstance(decision, AwaitStart):
             known = replace(known, waited_ms=2000)
+        elif isinstance(decision, HoldManager):
+            known = replace(known, user_manager=FAILED)
         else:
             known = replace(known, attempts=(*known.attempts, Attempt(decision.job_id, decision.chosen, "step-silent")))
     pytest.fail("no verdict")

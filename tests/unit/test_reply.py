@@ -44,6 +44,14 @@ def test_reply__says_why_the_caller_is_not_known() -> None:
     assert len(long) < 500
 
 
+def test_reply__an_admitted_session_whose_manager_runs_on_is_an_error_in_the_log() -> None:
+    said = compose(
+        Facts("open_session", "sshd", "alice", 1001, user_manager="user-manager-failed"), parse_options([]), ADOPTED
+    )
+    assert (said.result, said.level) == ("success", "err")
+    assert "user_manager=user-manager-failed" in said.log
+
+
 def test_reply__a_quiet_log_stays_quiet() -> None:
     assert compose(facts("caller-foreign"), parse_options(["log_level=fatal"]), ADOPTED).log == ""
     assert compose(facts("found"), parse_options(["log_level=quiet"]), ADOPTED).log == ""

@@ -78,6 +78,7 @@ def test_users_units__a_line_before_the_end(vm: VmTarget) -> None:
         vm.submit("alice")
         job = int(vm.run("sbatch --parsable -o /dev/null -n1 -t5 --wrap='sleep 1000'", user="alice", cwd="/tmp").stdout)
         wait_for(lambda: vm.run(f"squeue -h -j {job} -o %T").stdout.strip() == "RUNNING", "the job", 60, 0.5)
+        vm.run(": >/tmp/warned")  # the unit that writes it may not have begun when we look
         ssh = f"ssh -tt -p {PORTS['publickey']} alice@127.0.0.1 sleep 1006 >/tmp/warned 2>&1"
         vm.run(["systemd-run", "-q", "--unit=warned-login", "sh", "-c", ssh])
         wanted = f"slurm-adopt: job {job} ends in"

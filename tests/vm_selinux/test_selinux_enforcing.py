@@ -17,6 +17,7 @@ OURS = Setup("ours", session_line=True, systemd=False)
 
 AUDIT = "/var/log/audit/audit.log"
 SOCKETS = "slurm-adopt.socket slurm-adopt-users.socket"
+BOOLEANS = "slurm_adopt_end_user_manager={0} slurm_adopt_confine_user_manager={0}"
 SERVICES = "slurm-adopt.service slurm-adopt-users.service"
 
 
@@ -76,6 +77,46 @@ def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
     assert labels.count("system_u:system_r:slurm_adopt_t:s0") == 2, labels
     assert denials(vm) == []
     assert vm.run("systemctl --failed --no-legend --plain").stdout == ""
+
+
+@pytest.mark.parametrize("mode", ["oneshot", "service"])
+def test_selinux_enforcing__rlimits_job(vm: VmTarget, mode: str) -> None:
+    vm.write("/etc/security/limits.d/lab.conf", "alice - nofile 1234\n")
+    try:
+        vm.run(f"systemctl start {SOCKETS}; setsebool slurm_adopt_job_limits on")
+        line = f"required pam_slurm_adopt.so profile=strict timeout=60 mode={mode} rlimits=job"
+        vm.pam(account=[line], session=[line], systemd=False)
+        vm.submit("alice", "exec sleep 54322")
+        find = "pgrep -u alice -fx 'sleep 54322'"
+        wait_for(lambda: vm.run(find, check=False).stdout, "the job's task", 60, 0.5)
+        look = "grep 'open files' /proc/{}/limits"
+        job = vm.run(look.format(f"$({find})")).stdout
+        assert job.split()[-2] != "1234", "the hard limit"
+        assert vm.ssh_login("alice", look.format("self"), check=True).stdout == job
+        assert denials(vm) == []
+    finally:
+        vm.run("rm /etc/security/limits.d/lab.conf; setsebool slurm_adopt_job_limits off")
+
+
+@pytest.mark.parametrize("mode", ["oneshot", "service"])
+def test_selinux_enforcing__user_manager(vm: VmTarget, mode: str) -> None:
+    """With the booleans off systemd refuses, and so the session is refused; with them on there is nothing to deny."""
+    vm.run(f"systemctl start {SOCKETS}; setsebool {BOOLEANS.format('off')}")
+    line = f"required pam_slurm_adopt.so profile=strict timeout=60 mode={mode}"
+    vm.submit("alice")
+    try:
+        for value in ("refuse", "confine"):
+            vm.run("systemctl stop user@1501.service; systemctl revert user-1501.slice")
+            vm.pam(account=[line], session=[f"{line} user_manager={value}"])
+            mark = vm.log_mark()
+            assert vm.ssh_login("alice", "true").returncode != 0
+            assert any("verdict=deny reason=user-manager-failed" in text for text in vm.log_since(mark))
+            vm.run(f": >{AUDIT}; setsebool {BOOLEANS.format('on')}")
+            vm.ssh_login("alice", "true", check=True)
+            assert denials(vm) == []
+            vm.run(f"setsebool {BOOLEANS.format('off')}")
+    finally:
+        vm.run("systemctl revert user-1501.slice")
 
 
 def test_selinux_enforcing__with_pam_systemd(vm: VmTarget) -> None:

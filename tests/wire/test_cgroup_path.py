@@ -11,6 +11,7 @@ from slurm_adopt.wire.cgroup_path import (
     decode_v1,
     decode_v2,
     extern_step,
+    job_folder,
     same_job,
     same_step,
 )
@@ -347,3 +348,20 @@ def test_cgroup_path__any_folders(parts: list[str], hierarchy: int) -> None:
         assert line.path.startswith(found.prefix)
     text = f"{hierarchy}::{line.path}\n".encode()
     assert not same_step(text, text).inside or hierarchy
+
+
+@pytest.mark.parametrize(
+    ("stepd", "folder"),
+    [
+        (b"0::/system.slice/vm_slurmstepd.scope/job_7/step_extern/slurm\n", "/system.slice/vm_slurmstepd.scope/job_7"),
+        (V2_STEPD, decode_v2(V2_STEPD.decode().strip().partition("::")[2]).top.rpartition("/")[0]),  # type: ignore[union-attr]
+        (b"0::/system.slice/slurmstepd.scope/job_7/step_0/slurm\n", ""),
+        (b"0::/system.slice/slurmstepd.scope/system\n", ""),
+        (b"0::/system.slice/slurmstepd.scope/job_7/step_extern/slurm (deleted)\n", ""),
+        (V1_STEPD, ""),
+        (b"", ""),
+        (b"what", ""),
+    ],
+)
+def test_job_folder(stepd: bytes, folder: str) -> None:
+    assert job_folder(stepd) == folder

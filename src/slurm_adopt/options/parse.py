@@ -37,6 +37,7 @@ class Options:
     rlimits: str
     export_env: str
     runtime_dir: str
+    user_manager: str
     mode: str
     socket: str
     greeting: bool
@@ -91,6 +92,7 @@ def parse_options(args: Iterable[str]) -> Options:
         rlimits=values["rlimits"],
         export_env=values["export_env"],
         runtime_dir=values["runtime_dir"],
+        user_manager=values["user_manager"],
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",

@@ -136,6 +136,14 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "user_manager",
+        ("keep", "refuse", "confine"),
+        "The user's systemd manager, which pam_systemd starts outside of all jobs (session phase): keep it, end it "
+        "before the session begins, or hold all it starts to the CPUs and the memory of the user's jobs.",
+        stricter="refuse",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "mode",
         ("auto", "service", "oneshot"),
         "Ask the resident service if it is there, only it, or always start the one-shot helper.",

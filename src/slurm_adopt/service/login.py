@@ -16,7 +16,20 @@ import errno
 import os
 import time
 
-from ..model import CHOICES, REASONS, Adopt, AskCaller, Attempt, AwaitStart, CallerFact, Facts, Verdict
+from ..model import (
+    CHOICES,
+    ENDING,
+    HELD,
+    REASONS,
+    Adopt,
+    AskCaller,
+    Attempt,
+    AwaitStart,
+    CallerFact,
+    Facts,
+    HoldManager,
+    Verdict,
+)
 from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
@@ -224,6 +237,8 @@ def _decide(login: Login) -> Task[Answer]:
             login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
         elif isinstance(decision, AwaitStart):
             yield from _await_start(login)
+        elif isinstance(decision, HoldManager):
+            yield from _hold_manager(login)
         elif isinstance(decision, Adopt):
             attempt = yield from _attempt(login, decision)
             login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
@@ -277,6 +292,25 @@ def _await_start(login: Login) -> Task[None]:
         prologs=find_starting(conf, options.nodename, uid),
         waited_ms=(time.monotonic_ns() - begun_ns) // MS,
     )
+
+
+def _hold_manager(login: Login) -> Task[None]:
+    """What `user_manager=` says, in three quarters of the time that is left."""
+    from ..system.user_manager import ManagerFault, confine_manager, refuse_manager  # for the few sites that want it
+
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + (login.deadline_ns - now_ns) * 3 // 4
+    own = [step.connection.identity for step in login.found.own if step.fact.state != ENDING]
+    outcome = HELD
+    try:
+        if login.options.user_manager == "refuse":
+            yield from refuse_manager(login.request.uid, until_ns)
+        else:
+            stepds = [identity.pid for identity in own if identity is not None]
+            yield from confine_manager(login.request.uid, stepds, until_ns)
+    except (ManagerFault, DeadlineExceeded) as fault:
+        outcome, login.remark = "user-manager-failed", str(fault) or "systemd did not answer in time"
+    login.facts = replace(login.facts, user_manager=outcome)
 
 
 def _ask_caller(login: Login) -> Task[CallerFact]:
@@ -360,7 +394,8 @@ def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> T
     assert conf is not None, "a step was found, so the configuration was read"
     assert identity is not None
     who = (step.path.job_id, login.request.uid, identity.pid, processes)
-    extra, login.remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
+    extra, remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
+    login.remark = "; ".join([text for text in (login.remark, remark) if text])
     named = {name for name, _ in login.env}
     login.env += tuple((name, value) for name, value in extra if name not in named)
 

@@ -66,12 +66,13 @@ def compose(
 
 
 def _level(facts: Facts, options: Options, verdict: Verdict) -> str:
-    """The loudest of what happened: an admitted login may still come with a warning about its source."""
+    """The loudest of what happened: an admitted login may still come with a warning about its source, say."""
     if options.problems:
         return "err"
     level = REASONS[verdict.reason].level
-    if facts.caller.status in REASONS:
-        return min(level, REASONS[facts.caller.status].level, key=lambda name: WANTED_FROM[name])
+    for code in (facts.caller.status, facts.user_manager):
+        if code in REASONS:
+            level = min(level, REASONS[code].level, key=lambda name: WANTED_FROM[name])
     return level
 
 
@@ -105,6 +106,8 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
         pairs.append(("unanswered", f"{code}:{facts.unanswered.count(code)}"))
     if facts.waited_ms >= 0:
         pairs.append(("waited_ms", facts.waited_ms))
+    if facts.user_manager:
+        pairs.append(("user_manager", facts.user_manager))
     pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]
     # what another node has sent may stand in it
     why = [facts.caller.detail[:DETAIL_CAP], *[attempt.detail for attempt in failures]]

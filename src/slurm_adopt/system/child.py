@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that may block for as long as they like, in a child process that is killed when the time is up.
+"""Calls and programs that may block for as long as they like, in a child process that is killed when the time is up.
 
 libmunge retries a munged that does not answer for some 30 s, and the resolver asks each name server for 5 s and more;
 neither takes a deadline. A thread cannot be stopped; a process can.
@@ -35,6 +35,7 @@ else:
 
 SIGKILL = 9
 SIGALRM = 14
+SIGPIPE = 13
 # a credential has a few hundred bytes, a list of addresses less
 MAX_ANSWER = 64 * 1024
 # a killed process is gone in less than a millisecond, unless the kernel holds it
@@ -95,18 +96,55 @@ def call_in_child(function: Callable[[], bytes], deadline_ns: int) -> Task[bytes
 
     `DeadlineExceeded` when the time is up, `ChildFault` if it fails, returns nothing, or returns too much.
     """
+    answer = yield from _run(_answering(function), deadline_ns)
+    if not answer:
+        raise ChildFault("the child ended without an answer")
+    return answer
+
+
+def run_program(argv: tuple[str, ...], environment: dict[str, str], deadline_ns: int) -> Task[bytes]:
+    """Run a program by its absolute path until it closes its output, and return what it wrote.
+
+    How it ended is not told: who calls it looks at what has changed. `DeadlineExceeded` when the time is up,
+    `ChildFault` if it writes too much. A program that cannot be started writes nothing.
+    """
+    return (yield from _run(_executing(argv, environment), deadline_ns))
+
+
+def _answering(function: Callable[[], bytes]) -> Callable[[int], None]:
+    def work(pipe: int) -> None:
+        answer = function()
+        while answer:
+            answer = answer[os.write(pipe, answer) :]
+
+    return work
+
+
+def _executing(argv: tuple[str, ...], environment: dict[str, str]) -> Callable[[int], None]:
+    def work(pipe: int) -> None:
+        # Python ignores it, and a program would inherit that; the alarm stays set through execve(2)
+        _signal.signal(SIGPIPE, _signal.SIG_DFL)
+        # in this order: the pipe may be any of them
+        for number, source in ((1, pipe), (2, pipe), (0, os.open("/dev/null", os.O_RDWR))):
+            os.dup2(source, number)
+            os.set_inheritable(number, True)
+        os.execve(argv[0], argv, environment)  # noqa: S606  a fixed program, and no shell wanted
+
+    return work
+
+
+def _run(work: Callable[[int], None], deadline_ns: int) -> Task[bytes]:
+    """What a child writes into the pipe that `work` gets, until it closes it."""
     seconds = _left_ns(deadline_ns) / 1e9 + 1
     ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(theirs, True)
 
-    def work() -> None:
+    def timed() -> None:
         _set_alarm(seconds)
-        answer = function()
-        while answer:
-            answer = answer[os.write(theirs, answer) :]
+        work(theirs)
 
     try:
-        pid = _fork(work, theirs)
+        pid = _fork(timed, theirs)
     except BaseException:
         os.close(ours)
         os.close(theirs)
@@ -129,8 +167,6 @@ def _collect(pipe: int, deadline_ns: int) -> Task[bytes]:
         answer += piece
         if len(answer) > MAX_ANSWER:
             raise ChildFault(f"more than {MAX_ANSWER} bytes")
-    if not answer:
-        raise ChildFault("the child ended without an answer")
     return answer
 
 

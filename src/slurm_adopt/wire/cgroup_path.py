@@ -236,6 +236,22 @@ def same_job(stepd: bytes, target: bytes) -> bool:
     return known
 
 
+def job_folder(stepd: bytes) -> str:
+    """The folder of the job on cgroup v2, from the /proc/PID/cgroup of its extern step's proven slurmstepd.
+
+    Empty if the job has none: cgroup v1, or a site that tracks processes by other means.
+    """
+    try:
+        lines = decode_cgroups(stepd)
+    except RemoteProtocolError:
+        return ""
+    for line in lines:
+        where = decode_v2(line.path) if line.hierarchy == 0 and not line.deleted else None
+        if where is not None and where.step == "extern":
+            return where.top.rpartition("/")[0]
+    return ""
+
+
 def _wanted_folder(stepd: StepPath) -> str:
     """Where the processes of the extern step are, seen from its slurmstepd; empty if the path is not that one's."""
     if stepd.version == 1:
