@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which extern steps one spool directory holds, and whose they are.
 
-A step is asked once who owns it; from then on a login asks its own user's steps only. What is remembered here never
-grants anything: every step that a login uses is asked again by that login (`gather.ask_steps`).
+A step is asked once who owns it; from then on a login asks its own user's steps only. What is remembered here grants
+nothing by itself: a login connects to every step that it uses, the kernel names the process that listens there, and
+only if that is the one which has answered on this socket file before, its owner is known (`stepd.connect_step`).
 
 Rules of this file:
 1. `refresh()` comes before each look: the kernel's events of all changes so far are taken in first, so a step that
