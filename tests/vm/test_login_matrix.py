@@ -8,7 +8,7 @@ import functools
 import pytest
 
 from lab import matrix
-from lab.matrix import KINDS, METHODS, Outcome, Setup
+from lab.matrix import LOGINS, Outcome, Setup
 from lab.matrix_targets import VmTarget
 
 SETUPS = [
@@ -25,14 +25,12 @@ def outcomes(shared_vm: VmTarget) -> object:
     @functools.cache
     def played(setup: Setup) -> dict[tuple[str, str], Outcome]:
         matrix.apply(shared_vm, setup)
-        logins = [(method, kind) for method in METHODS for kind in KINDS]
-        return dict(zip(logins, matrix.play(shared_vm, logins)))
+        return dict(zip(LOGINS, matrix.play(shared_vm, LOGINS)))
 
     return played
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "kind"), LOGINS)
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.title)
 def test_login_matrix__ours(outcomes: object, setup: Setup, method: str, kind: str) -> None:
     assert callable(outcomes)

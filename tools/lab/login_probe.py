@@ -59,10 +59,12 @@ class Login:
 
     def start(self) -> None:
         self.began = time.monotonic()
-        self._client(self._command(), self.method != "publickey")
+        self._client(self._command(), self.method not in ("publickey", "hostbased"))
 
     def _client(self, argv: list[str], asks: bool) -> None:
-        environment = {**os.environ, "SSHPASS": self.spec["password"]}
+        # for X11 the client needs no more than a display's name until somebody draws
+        forwarded = {"SSH_AUTH_SOCK": self.spec["agent"], "DISPLAY": "127.0.0.1:99"}
+        environment = {**os.environ, **forwarded, "SSHPASS": self.spec["password"]}
         self.clients.append(
             subprocess.Popen(
                 (["sshpass", "-e"] if asks else []) + argv,
@@ -78,13 +80,18 @@ class Login:
     def _command(self) -> list[str]:
         offered = f"PreferredAuthentications={self.method}"
         options = [part for option in (*_OPTIONS, offered, f"BindAddress={self.source}") for part in ("-o", option)]
-        options += ["-o", "BatchMode=yes"] if self.method == "publickey" else []
+        options += ["-o", "BatchMode=yes"] if self.method in ("publickey", "hostbased") else []
+        options += ["-o", "HostbasedAuthentication=yes"] if self.method == "hostbased" else []
         where = f"{self.spec['user']}@127.0.0.1"
         ssh = ["ssh", "-p", str(self.port), *options]
         if self.kind == "pty":
             return [*ssh, "-tt", where]
         if self.kind == "command":
             return [*ssh, where, "sleep 98765"]
+        if self.kind == "agent":
+            return [*ssh, "-A", where, "ssh-add -l; [ $? = 1 ] && exec sleep 98765"]  # 1: an agent without keys
+        if self.kind == "x11":
+            return [*ssh, "-Y", where, 'test -n "$DISPLAY" && exec sleep 98765']
         if self.kind == "sftp":
             return ["sftp", "-P", str(self.port), *options, where]
         if self.kind == "scp":  # 8 Kbit/s: it takes longer than the test
@@ -107,7 +114,7 @@ class Login:
         users = [process for process in below if process["uid"] == self.spec["uid"]]
         if self.kind != "forward":
             users = [process for process in users if not process["name"].startswith("sshd")]
-            wanted = {"pty": "bash", "command": "sleep", "mux": "sleep"}.get(self.kind)
+            wanted = {"pty": "bash", "sftp": "", "scp": ""}.get(self.kind, "sleep")
             if wanted and not any(process["name"] == wanted for process in users):
                 return False
         # root's share of the connection: the process that lives on and that everything else descends from
@@ -251,6 +258,8 @@ def main() -> None:
     spec = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as folder:
         logins = [Login(spec, number, method, kind, folder) for number, (method, kind) in enumerate(spec["logins"])]
+        spec["agent"] = f"{folder}/agent"
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", spec["agent"]], stdout=subprocess.DEVNULL)
         try:
             open_all(logins, spec["parallel"])
             cancel(spec["job"], 240)
@@ -260,6 +269,8 @@ def main() -> None:
                 login.forwards_after = login.kind == "forward" and login.opened and login.forwards()
             json.dump([login.report() for login in logins], sys.stdout)
         finally:
+            agent.kill()
+            agent.wait()
             for login in logins:
                 login.close()
                 for process in login.left:

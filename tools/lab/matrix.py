@@ -21,6 +21,12 @@ from lab.accounts import USERS, password
 METHODS = ("publickey", "password", "keyboard-interactive", "publickey,keyboard-interactive")
 KINDS = ("pty", "command", "sftp", "scp", "forward", "mux")
 """An interactive shell; one command; a file transfer of each sort; -N -L; a second session of a ControlMaster."""
+LOGINS = (
+    *((method, kind) for method in METHODS for kind in KINDS),
+    *(("hostbased", kind) for kind in ("pty", "command", "sftp")),
+    *((method, kind) for method in ("publickey", "keyboard-interactive") for kind in ("agent", "x11")),
+)
+"""What the matrix tries: (method, kind). With a forwarded agent, with forwarded X11."""
 KIND_NAMES = {
     "pty": "interactive",
     "command": "command",
@@ -28,8 +34,16 @@ KIND_NAMES = {
     "scp": "scp",
     "forward": "ssh -N -L",
     "mux": "multiplexed session",
+    "agent": "command, agent forwarded",
+    "x11": "command, X11 forwarded",
 }
-PORTS = {"publickey": 2222, "password": 2223, "keyboard-interactive": 2224, "publickey,keyboard-interactive": 2225}
+PORTS = {
+    "publickey": 2222,
+    "password": 2223,
+    "keyboard-interactive": 2224,
+    "publickey,keyboard-interactive": 2225,
+    "hostbased": 2226,
+}
 GRACE_S = 3.0
 """How long after Slurm's last word on the job something of the login may be left."""
 _PROBE = "/run/lab-login-probe.py"
@@ -171,9 +185,20 @@ def apply(target: Target, setup: Setup) -> None:
     target.configure_pam([line], [line] if setup.session_line else [], setup.systemd)
 
 
+_HOST_BASED = """
+set -e
+printf '%s root\\n' $(uname -n) >/etc/ssh/shosts.equiv
+printf '%s %s\\n' $(uname -n) "$(cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)" >>/etc/ssh/ssh_known_hosts
+printf 'EnableSSHKeysign yes\\n' >/etc/ssh/ssh_config.d/keysign.conf
+[ -e /usr/bin/xauth ] || { printf '#!/bin/sh\\nexit 0\\n' >/usr/bin/xauth; chmod 755 /usr/bin/xauth; }
+"""
+"""The machine trusts its own root to say whom it lets in; and sshd wants to see an xauth before it forwards X11."""
+
+
 def prepare(target: Target) -> None:
     """The sshd under test and the probe; once for each machine."""
     target.write(_PROBE, Path(__file__).with_name("login_probe.py").read_text())
+    target.run(_HOST_BASED)
     target.start_sshd("matrix", sshd_config(PORTS))
 
 
@@ -224,6 +249,9 @@ def sshd_config(ports: Mapping[str, int]) -> str:
         "PubkeyAuthentication yes",
         "PasswordAuthentication yes",
         "KbdInteractiveAuthentication yes",
+        "HostbasedAuthentication yes",
+        "HostbasedUsesNameFromPacketOnly yes",
+        "X11Forwarding yes",
         "HostKey /etc/ssh/ssh_host_ed25519_key",
         "LogLevel DEBUG1",
         "MaxStartups 1000",
@@ -262,12 +290,9 @@ def table(title: str, results: Results) -> str:
     return "\n".join(lines)
 
 
-def examine(
-    target: Target, methods: Sequence[str] = METHODS, kinds: Sequence[str] = KINDS
-) -> dict[Setup, list[Outcome]]:
+def examine(target: Target, logins: Sequence[tuple[str, str]] = LOGINS) -> dict[Setup, list[Outcome]]:
     """The whole matrix on one machine."""
     prepare(target)
-    logins = [(method, kind) for method in methods for kind in kinds]
     results = {}
     for setup in setups(target):
         print(f"matrix: {target.title}: {setup.title}", file=sys.stderr, flush=True)
