@@ -30,9 +30,9 @@ $(VENV)/ready: tests/requirements.txt tools/setup-host
 test: setup
 	@$(PY) -m pytest
 
-## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing
+## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing; and Kerberos
 test-releases: setup
-	@$(PY) -m pytest -m releases
+	@$(PY) -m pytest -m "releases or kerberos"
 
 lint: setup
 	@$(PY) -m pytest tests/lint
