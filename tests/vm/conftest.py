@@ -12,11 +12,15 @@ import pytest
 from lab import matrix
 from lab.matrix_targets import VmTarget
 
+#: A test may build the image, boot it and play a whole round of logins under emulation.
+HANGS_AFTER_S = 3600
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.vm)
+            item.add_marker(pytest.mark.timeout(HANGS_AFTER_S))
 
 
 @pytest.fixture(scope="package")
