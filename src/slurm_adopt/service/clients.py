@@ -26,7 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..system.loop import Loop, Running
+    from ..system.loop import Loop, OnEnd, Running
+    from ..system.task import Task
     from ..wire.exchange import LoginRequest
     from .gather import StepSource
     from .metrics import Metrics
@@ -187,18 +188,18 @@ class Clients:
             # a peer without a pid here lives in another pid namespace, where only a helper of its own can judge
             self._send_away(client)
             return
+        if client.place == RUN:
+            running = self._loop.start(*self._login_of(client, request))
+            if running.ended:
+                return  # most refusals need not wait for anything
+            client.running = running
         # the module closes when it gives up; nothing else is expected from it
         self._loop.watch(client.socket.fileno(), 0, lambda _: self._drop(client, "client-gone"))
         self._loop.call_at(min(request.deadline_ns, now_ns + LONGEST_NS), lambda: self._expire(client))
-        if client.place == RUN:
-            self._start(client, request)
 
-    def _start(self, client: Client, request: LoginRequest) -> None:
-        client.place = RUN
-        client.running = self._loop.spawn(
-            decide_login(request, client.peer.pid, self._source),
-            lambda _, outcome: self._answer(client, outcome),
-        )
+    def _login_of(self, client: Client, request: LoginRequest) -> tuple[Task[Answer], OnEnd]:
+        task = decide_login(request, client.peer.pid, self._source)
+        return task, lambda _, outcome: self._answer(client, outcome)
 
     def _answer(self, client: Client, outcome: Answer | Exception) -> None:
         client.running = None
@@ -259,4 +260,5 @@ class Clients:
             return
         for waiting in self.admission.leave(client.request.uid):
             assert waiting.request is not None
-            self._start(waiting, waiting.request)
+            waiting.place = RUN
+            waiting.running = self._loop.spawn(*self._login_of(waiting, waiting.request))

@@ -99,6 +99,12 @@ class Loop:
         self._ready.append((running, ()))
         return running
 
+    def start(self, task: Task[Any], on_end: OnEnd | None = None) -> Running:
+        """As `spawn`, but the task runs up to its first wait now: `on_end` may be called before this returns."""
+        running = Running(task, on_end)
+        self._step(running, ())
+        return running
+
     def cancel(self, running: Running) -> None:
         """Close a task, whatever it waits for; `on_end` is not called."""
         if running.ended:
