@@ -21,8 +21,9 @@ from slurm_adopt.wire.callerid import decode_message
 AUTHPRIV_WARNING = 10 * 8 + 4
 #: node1's slurmd listens here
 PORT = 7018
-#: What a login may take beside the wait, with the machine busy.
-SLACK_MS = 800
+#: Caller ID could take half of this login's time: what it takes is far below that, however busy the machine is.
+PATIENT = f"{STRICT} timeout=60"
+FAR_BELOW_MS = 15_000
 SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
 #: takes every connection, says nothing, and counts them
@@ -211,12 +212,16 @@ def test_callerid__a_silent_slurmd_costs_its_budget_and_no_more(cluster: Cluster
     cluster.allocate("alice", ["node1", "node2"])
     newest = cluster.allocate("alice", ["node2"])
     node = cluster["node2"]
+    use_strict_lines(node, PATIENT)
     cluster["node1"].run("pkill -STOP -x slurmd")
-    mark = node.log_mark()
-    assert job_of(cluster.ssh("alice", "node1", "node2", WHERE)) == newest
+    try:
+        mark = node.log_mark()
+        assert job_of(cluster.ssh("alice", "node1", "node2", WHERE)) == newest
+    finally:
+        use_strict_lines(node)
     line = account_line(node, mark)
     assert "caller=caller-silent" in line
-    assert took_ms(line) < 1000 + SLACK_MS
+    assert 950 < took_ms(line) < FAR_BELOW_MS
 
 
 def test_callerid__a_slurmd_that_is_down(cluster: Cluster) -> None:
@@ -257,10 +262,12 @@ def test_callerid__nobody_in_slurmds_place_is_believed(cluster: Cluster) -> None
     newest = cluster.allocate("alice", ["node2"])
     source, node = cluster["node1"], cluster["node2"]
     source.install(Path(__file__).with_name("impostor.py"), "/run/lab/impostor.py")
-    use_strict_lines(node, f"{STRICT} caller_timeout=0.5")
     source.slurmd.stop()
     try:
         for how, status in IMPOSTORS.items():
+            # who answers is given the time to do so on a busy machine
+            waits = status == "caller-silent"
+            use_strict_lines(node, f"{PATIENT} caller_timeout={0.5 if waits else 20}")
             argv = ["python3", "/run/lab/impostor.py", how, str(PORT), str(older), "/home/bob/received"]
             with source.popen(argv, "bob", stdout=subprocess.PIPE) as impostor:
                 try:
@@ -272,8 +279,8 @@ def test_callerid__nobody_in_slurmds_place_is_believed(cluster: Cluster) -> None
                     impostor.kill()
             line = account_line(node, mark)
             assert f"caller={status}" in line, how
-            assert ("security=" in line) == (status != "caller-silent"), how
-            assert took_ms(line) < 500 + SLACK_MS, how
+            assert ("security=" in line) == (not waits), how
+            assert took_ms(line) < FAR_BELOW_MS, how
             received = source.path("/home/bob/received").read_bytes()
         assert_useless(source, received)
     finally:
@@ -322,31 +329,33 @@ def test_callerid__dropped_packets_cost_the_resident_services_users_one_wait(clu
         assert status
         return status[1], took_ms(line)
 
+    use_strict_lines(node, f"{PATIENT} caller_timeout=3")
     drop(cluster["node1"], PORT)
     drop(cluster.login, 6818)
     try:
         status, took = login("alice")
         assert status == "caller-silent"
-        assert 950 < took < 1000 + SLACK_MS, "the one-shot helper has no memory"
+        assert 2950 < took < FAR_BELOW_MS, "the one-shot helper has no memory"
         with node.popen(SERVE) as service:
             try:
                 wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
                 status, took = login("alice")
                 assert status == "caller-silent"
-                assert 950 < took < 1000 + SLACK_MS
+                assert 2950 < took < FAR_BELOW_MS
                 for user in ("alice", "bob", "alice"):
                     status, took = login(user)
                     assert status == "caller-skipped"
-                    assert took < SLACK_MS
+                    assert took < 2950
                 # the login node is no node of slurm.conf's: nobody asks it anything
                 mark = node.log_mark()
                 cluster.login.ssh("alice", "true", client="alice", host="node2", check=True)
                 line = account_line(node, mark)
                 assert "caller=caller-not-a-node" in line
-                assert took_ms(line) < SLACK_MS
+                assert took_ms(line) < 2950
             finally:
                 service.terminate()
     finally:
+        use_strict_lines(node)
         for machine in (cluster["node1"], cluster.login):
             machine.run(["nft", "delete table inet lab"])
 

@@ -298,14 +298,17 @@ def test_callerid__costs_no_more_than_its_time(conf: SlurmConf, serve: Callable[
             stream.sendall(bytes([byte]))
             if done.wait(0.05):
                 return
-        done.wait(5)
+        done.wait(60)
 
     slurmd = serve(answer)
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded):
-        ask(conf, slurmd, seconds=0.4)
-    assert time.monotonic() - started < 2
-    done.set()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            ask(conf, slurmd, seconds=1)
+        # the whole answer of `drip` takes longer than that, and the others' never comes
+        assert time.monotonic() - started < 15
+    finally:
+        done.set()
 
 
 def test_callerid__nobody_listens(conf: SlurmConf) -> None:
@@ -396,12 +399,14 @@ def test_find_caller__outcomes(conf: SlurmConf, serve: Callable[..., Slurmd], el
 
 def test_find_caller__keeps_its_deadline(conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection) -> None:
     done = threading.Event()
-    slurmd = serve(lambda *_: bool(done.wait(5)))
+    slurmd = serve(lambda *_: bool(done.wait(60)))
     started = time.monotonic()
-    found = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(0.3)))
-    assert (found.status, found.detail) == ("caller-silent", "no answer in time")
-    assert time.monotonic() - started < 2
-    done.set()
+    try:
+        found = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(1)))
+        assert (found.status, found.detail) == ("caller-silent", "no answer in time")
+        assert time.monotonic() - started < 30
+    finally:
+        done.set()
 
 
 def test_find_caller__remembers_the_version(
@@ -440,7 +445,7 @@ def test_find_caller__a_silent_place_is_asked_once(
             stream.sendall(bytes([byte]))
             if done.wait(0.05):
                 return
-        done.wait(5)
+        done.wait(60)
 
     slurmd, memory = serve(answer), CallerMemory()
     place = with_node(conf, slurmd)
@@ -464,14 +469,18 @@ def test_find_caller__a_silent_place_is_asked_once(
         assert fact.detail
         return fact.status, time.monotonic() - started
 
-    status, took_s = asked(0.4, memory)
-    assert (status, took_s >= 0.4) == ("caller-silent", True)
-    for _ in range(3):
-        status, took_s = asked(0.4, memory)
-        assert (status, took_s < 0.4) == ("caller-skipped", True)
-    done.set()
-    for sock in full:
-        sock.close()
+    try:
+        # a second longer than what is fair: a busy machine needs some of it to make the question
+        status, took_s = asked(1.25, memory)
+        assert (status, took_s >= 1.25) == ("caller-silent", True)
+        for _ in range(3):
+            # who asked once more would learn, after this time, that nobody answers
+            status, took_s = asked(8, memory)
+            assert (status, took_s < 8) == ("caller-skipped", True)
+    finally:
+        done.set()
+        for sock in full:
+            sock.close()
 
 
 def test_find_caller__slow_here_is_not_silent_there(
@@ -486,7 +495,7 @@ def test_find_caller__slow_here_is_not_silent_there(
     for function in ("make_credential", "check_credential"):
         with monkeypatch.context() as patch:
             patch.setattr(callerid, function, _bounded(slow))
-            fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(0.4), memory))
+            fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(1.5), memory))
             assert fact.status == "caller-no-credential"
     fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(), memory))
     assert fact.status == "found"
@@ -510,16 +519,26 @@ def test_find_caller__a_login_in_a_hurry_proves_nothing(
     slow = threading.Event()
 
     def answer(stream: socket.socket, _: bytes) -> None:
-        slow.wait(0.2)
+        slow.wait(30)
         stream.sendall(reply(V42))
 
-    slurmd, memory = serve(answer), CallerMemory()
+    slurmd = serve(answer)
 
-    def status(seconds: float) -> str:
+    def status(seconds: float, memory: CallerMemory) -> str:
         return run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(seconds), memory)).status
 
-    assert status(0.1) == "caller-silent"
-    assert status(5) == "found"
+    try:
+        for _ in range(100):
+            memory, begun_ns = CallerMemory(), time.monotonic_ns()
+            hurried = status(0.1, memory)
+            # on a busy machine the time may be up before the question is made, or only noticed when it was a fair one
+            if hurried == "caller-silent" and time.monotonic_ns() - begun_ns < callerid.FAIR_NS:
+                break
+        else:
+            pytest.fail("this machine has never asked and given up within a quarter of a second")
+    finally:
+        slow.set()
+    assert status(10, memory) == "found"
 
 
 def test_find_caller__several_slurmds_of_one_host(

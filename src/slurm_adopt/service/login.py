@@ -46,6 +46,7 @@ from .reply import compose
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..options.parse import Options
+    from ..system.caller_memory import CallerMemory
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
     from ..system.stepd import Extras, Namespace
@@ -315,6 +316,8 @@ def _hold_manager(login: Login) -> Task[None]:
 
 def _ask_caller(login: Login) -> Task[CallerFact]:
     """Network caller ID, with `caller_timeout=` and at most half of what is left: the adoption is still to come."""
+    assert login.conf is not None, "there are steps, so there is a configuration"
+    memory = login.source.callers or _own_memory(login.conf)
     # most logins have one job and never ask: they do not pay for loading this
     from ..system.callerid import find_caller
 
@@ -324,10 +327,26 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     now_ns = time.monotonic_ns()
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
     deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
-    assert login.conf is not None, "there are steps, so there is a configuration"
-    uid, memory = login.request.uid, login.source.callers
+    uid = login.request.uid
     login.found.pause()
-    return (yield from find_caller(login.conf, login.connection, uid, stepds, version, deadline_ns, memory, budget_ns))
+    who = (login.conf, login.connection, uid, stepds, version)
+    try:
+        return (yield from find_caller(*who, deadline_ns, memory, budget_ns))
+    finally:
+        if memory is not login.source.callers and memory.workers is not None:
+            memory.workers.close()
+
+
+def _own_memory(conf: SlurmConf) -> CallerMemory:
+    """Of a login without the service: nothing is known yet. A child loads libmunge while we load what asks it."""
+    from ..system.caller_memory import CallerMemory
+    from ..system.munge import MungeWorkers
+
+    memory = CallerMemory()
+    memory.workers = MungeWorkers()
+    if conf.auth_type == "auth/munge":
+        memory.workers.prepare()
+    return memory
 
 
 def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:

@@ -171,14 +171,17 @@ def _collect(pipe: int, deadline_ns: int) -> Task[bytes]:
 
 
 class Worker:
-    """A child that answers questions with `function`, one at a time; `end()` when it is not needed any more."""
+    """A child that answers questions with `function`, one at a time; `end()` when it is not needed any more.
 
-    def __init__(self, function: Callable[[bytes], bytes]) -> None:
+    `prepare`: what it does first, asked or not.
+    """
+
+    def __init__(self, function: Callable[[bytes], bytes], prepare: Callable[[], None] | None = None) -> None:
         self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self.asked = 0
         try:
-            self._pid = _fork(lambda: _answer_all(theirs, function), theirs.fileno())
+            self._pid = _fork(lambda: _answer_all(theirs, function, prepare), theirs.fileno())
         except BaseException:
             self._socket.close()
             raise
@@ -219,8 +222,10 @@ def _readable(socket: _socket.socket) -> bool:
     return True
 
 
-def _answer_all(socket: _socket.socket, function: Callable[[bytes], bytes]) -> None:
+def _answer_all(socket: _socket.socket, function: Callable[[bytes], bytes], prepare: Callable[[], None] | None) -> None:
     """In the child, until the other end is closed."""
+    if prepare is not None:
+        prepare()
     while True:
         packet = socket.recv(MAX_ANSWER)
         if not packet:

@@ -229,8 +229,8 @@ class MungeWorkers:
                     return worker
                 worker.end()
         if self._later is not None:
-            _load_for_children()
-        return Worker(_answer if as_uid == os.geteuid() else _answer_as(as_uid))
+            _try_load()
+        return Worker(_answer if as_uid == os.geteuid() else _answer_as(as_uid), _try_load)
 
     def _give_back(self, as_uid: int, worker: Worker) -> None:
         full = len(self._idle) >= KEPT or worker.asked >= MAX_QUESTIONS
@@ -253,11 +253,12 @@ class MungeWorkers:
         self._time()
 
 
-def _load_for_children() -> None:
+def _try_load() -> None:
+    """For the children to come, or in the child before it is asked."""
     try:
         load()
     except OSError:
-        return  # the child finds out as well, and says so
+        return  # the first question finds out as well, and its answer says so
 
 
 def _answer_as(uid: int) -> Callable[[bytes], bytes]:
