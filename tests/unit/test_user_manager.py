@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm_adopt.cli.main import main
 from slurm_adopt.system.user_manager import (
     UNBOUND,
     Bounds,
@@ -62,3 +63,8 @@ def test_user_manager__who_has_no_manager_costs_nothing() -> None:
         with pytest.raises(StopIteration):
             next(task)
     assert not is_confined(NOBODY)
+    assert main(["confine", str(NOBODY)]) == 0
+
+
+def test_user_manager__roots_units_are_never_confined() -> None:
+    assert main(["confine", "0"]) == 0

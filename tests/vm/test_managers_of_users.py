@@ -156,6 +156,7 @@ def test_user_manager__confine(vm: VmTarget, mode: str, with_memory: None) -> No
     folder = f"/sys/fs/cgroup/system.slice/vm_slurmstepd.scope/job_{first}"
     assert limits(vm, folder)[1] == str(100 << 20)
     assert limits(vm, SLICE) == limits(vm, folder)
+    assert vm.run("grep -h '=[0-9]' /run/systemd/system.control/user-1501.slice.d/50-MemoryMax.conf").stdout
     assert unit_runs(vm), "the manager and what it starts live on"
 
     # with a second job there is more, and when that one ends, less again

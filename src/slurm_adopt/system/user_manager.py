@@ -86,7 +86,8 @@ def confine_manager(uid: int, stepds: Iterable[int], deadline_ns: int) -> Task[N
     if not os.path.isdir(_slice_folder(uid)) and not any(os.path.isdir(folder) for folder in _manager_folders(uid)):
         return
     wanted = sum_of([_bounds_of_job(pid) for pid in stepds])
-    if read_bounds(_slice_folder(uid)) == wanted:
+    # a job that has all of the node is told to systemd, too: the epilog goes by that when a job ends
+    if is_confined(uid) and read_bounds(_slice_folder(uid)) == wanted:
         return
     yield from _set_bounds(uid, wanted, deadline_ns)
 
