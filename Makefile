@@ -30,9 +30,9 @@ $(VENV)/ready: tests/requirements.txt tools/setup-host
 test: setup
 	@$(PY) -m pytest
 
-## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing; and Kerberos
+## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing; Kerberos and X11
 test-releases: setup
-	@$(PY) -m pytest -m "releases or kerberos"
+	@$(PY) -m pytest -m "releases or extra"
 
 lint: setup
 	@$(PY) -m pytest tests/lint

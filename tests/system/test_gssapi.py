@@ -12,7 +12,7 @@ from lab.node import Node
 from lab.product import use_product
 
 STRICT = "required pam_slurm_adopt.so profile=strict"
-pytestmark = pytest.mark.kerberos
+pytestmark = pytest.mark.extra
 REALM, PORT, PASSWORD = "LAB.TEST", 2230, "secret"
 KRB5_CONF = f"""\
 [libdefaults]

@@ -24,7 +24,10 @@ PACKAGES = ("xvfb", "xauth", "x11-utils")
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
+    params=[
+        pytest.param(None, marks=pytest.mark.extra),
+        *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky")),
+    ],
     ids=lambda suite: suite or "host",
 )
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
