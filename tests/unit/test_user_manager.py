@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several jobs have together, and whether a slice has no more. The rest is in tests/vm/test_user_manager.py."""
+"""What several jobs have together, and whether a slice has no more. The rest is in tests/vm/test_managers_of_users.py."""
 
 from __future__ import annotations
 
