@@ -373,6 +373,59 @@ def test_callerid__without_munge_here(cluster: Cluster) -> None:
         node.munged.start()
 
 
+def test_callerid__a_munged_that_hangs_costs_those_who_need_it(cluster: Cluster) -> None:
+    """The resident service goes on, also with the child that it has kept from the login before; none is left hanging."""
+    older = cluster.allocate("alice", ["node1", "node2"])
+    newest = cluster.allocate("alice", ["node2"])
+    bobs = cluster.allocate("bob", ["node2"])
+    node = cluster["node2"]
+    inner = f"ssh -o BatchMode=yes {cluster.address('node2')} '{WHERE}'"
+
+    def login() -> tuple[int, str]:
+        mark = node.log_mark()
+        landed = job_of(cluster.login.ssh("alice", inner, client="alice", host="node1"))
+        return landed, account_line(node, mark)
+
+    def services() -> int:
+        return len([p for p in node.processes("root") if p.command.endswith(" ".join(SERVE[1:]))])
+
+    use_strict_lines(node, f"{PATIENT} caller_timeout=4")
+    try:
+        with node.popen(SERVE) as service:
+            try:
+                wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
+                landed, line = login()
+                assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
+                assert services() == 2
+                node.run("pkill -STOP -x munged")
+                mark = node.log_mark()
+                client = cluster.login.ssh_popen("alice", inner, client="alice", host="node1")
+                try:
+                    wait_for(lambda: any("sshd: alice" in p.command for p in node.processes("root")), "alice's login")
+                    assert job_of(cluster.login.ssh("bob", WHERE, client="bob", host="node2")) == bobs
+                finally:
+                    said, _ = client.communicate()
+                lines = {user: line_of(node, mark, user) for user in ("alice", "bob")}
+                assert "caller=caller-no-credential" in lines["alice"]
+                assert f"job={newest} chosen=newest" in lines["alice"], said
+                assert 3950 < took_ms(lines["alice"]) < FAR_BELOW_MS
+                assert took_ms(lines["bob"]) < 3950
+                wait_for(lambda: services() == 1, "the child that hung to be gone")
+                node.run("pkill -CONT -x munged")
+                landed, line = login()
+                assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
+            finally:
+                service.terminate()
+        wait_for(lambda: services() == 0, "the service and its children to be gone")
+    finally:
+        node.run("pkill -CONT -x munged", check=False)
+        use_strict_lines(node)
+
+
+def line_of(node: Node, mark: int, user: str) -> str:
+    return next(line for line in node.log_since(mark) if "phase=account" in line and f" user={user} " in line)
+
+
 class KeyCluster(Cluster):
     """auth/slurm instead of munge."""
 
