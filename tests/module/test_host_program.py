@@ -56,7 +56,7 @@ def test_host_program__closed_descriptors(room: Room) -> None:
     assert (ran.code, ran.changed) == (SUCCESS, [])
     assert room.seen()["parent_low_fds"] == []
     with room.serving("silent"):
-        ran = room.call("timeout=0.5", scenario="good", driver=("-c",))
+        ran = room.call("timeout=5", scenario="good", driver=("-c",))
         assert (ran.code, ran.changed) == (SUCCESS, [])
         assert room.seen()["parent_low_fds"] == []
     ran = room.call("mode=oneshot", scenario="fd-too-many", driver=("-c",))

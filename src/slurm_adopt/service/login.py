@@ -5,7 +5,7 @@ Used by the one-shot helper and by the resident service alike.
 
 Rules of this file:
 1. Whatever goes wrong has a reason code and the action that the site chose for it. It raises nothing; but in the
-   resident service, for want of descriptors, which the helper does not lack.
+   resident service, for want of descriptors or of a right, which the helper does not lack.
 2. Facts first, one decision at a time, then its act; nothing is decided here.
 3. The reply leaves before the module's deadline; every wait below is bounded by it.
 """
@@ -38,7 +38,7 @@ from ..system.procfs import read_started
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
-from ..system.task import MS, DeadlineExceeded
+from ..system.task import MS, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
@@ -214,6 +214,9 @@ def _decide_or_fail(login: Login, resident: bool) -> Task[Answer]:
             login.release()
             raise  # somebody's many logins may hold all of the service's; the one-shot helper has its own
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
+    except HelperNeeded:
+        login.release()
+        raise
     except Exception as error:  # rule 1: a fault of ours is one more reason code, not a lost login
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
 

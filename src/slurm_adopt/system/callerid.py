@@ -15,6 +15,7 @@ Rules of this file:
 from __future__ import annotations
 
 import _socket
+import os
 import time
 
 from ..model import CallerFact
@@ -24,12 +25,12 @@ from ..wire.cgroup_path import same_job
 from ..wire.errors import Incomplete, LocalProtocolError, RemoteProtocolError
 from ..wire.rpc_hash import BOUND_NOT, check_payload, hash_payload
 from .local_end import find_local_end, is_here, packed
-from .munge import MungeWorkers
+from .munge import MungeWorkers, may_become_others
 from .peer_node import find_nodes_of_peer
 from .procfs import read_cgroups
 from .rpc_auth import AuthFault, check_credential, make_credential, speaker
 from .sock import connect_tcp
-from .task import MS, DeadlineExceeded, all_of
+from .task import MS, DeadlineExceeded, HelperNeeded, all_of
 from .tls import TlsFault, open_stream
 
 TYPE_CHECKING = False
@@ -218,7 +219,8 @@ def _ask_versions(
     detail = ""
     for tried in _versions(version, known):
         try:
-            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns)
+            resident = memory is not None
+            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns, resident)
         except _LowerVersion as reason:
             detail = str(reason)
         except AuthFault as fault:
@@ -255,8 +257,11 @@ def _ask_version(
     version: int,
     uid: int,
     deadline_ns: int,
+    resident: bool,
 ) -> Task[callerid.CallerReply]:
     as_uid = speaker(conf, version, uid)
+    if resident and as_uid != os.geteuid() and not may_become_others():
+        raise HelperNeeded(f"version {version >> 8} is asked as the user, and this service may not become one")
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
     begun_ns = time.monotonic_ns()
     try:

@@ -18,6 +18,7 @@ import time
 
 from ..record import record
 from .child import ChildFault, Worker
+from .procfs import read_file
 from .task import MS
 
 TYPE_CHECKING = False
@@ -34,6 +35,8 @@ DEFAULT_SOCKET = "/run/munge/munge.socket.2"
 ANY_UID = 0xFFFFFFFF
 #: Slurm looks at the uid only; not 99, which it refuses.
 NOBODYS_GID = 65534
+#: capabilities(7)
+CAP_SETGID, CAP_SETUID = 6, 7
 #: The library, once it is loaded.
 LOADED: list[ctypes.CDLL] = []
 # munge_opt_t and munge_err_t of munge(3), the same since 0.5.0 (2005)
@@ -174,6 +177,13 @@ def _answer(question: bytes) -> bytes:
         return struct.pack("=4I", status, found.uid, found.gid, found.restricted_to) + found.payload
     finally:
         munge.library.munge_ctx_destroy(munge.context)
+
+
+def may_become_others() -> bool:
+    """Whether this process may change its uid and gid: the resident service's unit does not allow it."""
+    status = read_file("/proc/self/status") or b""
+    effective = int(status[status.find(b"\nCapEff:") :].split(None, 2)[1], 16)
+    return effective >> CAP_SETUID & effective >> CAP_SETGID & 1 == 1
 
 
 def _become(uid: int) -> None:

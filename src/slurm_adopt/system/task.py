@@ -35,6 +35,10 @@ class DeadlineExceeded(Exception):
     """The login's time was up before the other side answered."""
 
 
+class HelperNeeded(Exception):
+    """The resident service may not do what this login needs; a one-shot helper, which has root's rights, may."""
+
+
 class Wait:
     """What a task waits for: any of `fds` (descriptor, poll mask), or the time `deadline_ns`."""
 

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A login that needs more rights than the service's unit gives it goes to the one-shot helper."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm_adopt.service.login import decide_login
+from slurm_adopt.system.munge import may_become_others
+from slurm_adopt.system.task import HelperNeeded, run
+from slurm_adopt.wire.exchange import LoginRequest
+
+SOURCE = Path(__file__).parents[2] / "src"
+#: As the unit's CapabilityBoundingSet= does.
+WITHOUT = ["setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-setuid,-setgid"]
+MAY = "from slurm_adopt.system.munge import may_become_others; print(may_become_others())"
+#: Slurm 20.11 and 21.08 do not bind a credential to its message: there the question is asked as the user.
+ASK = """
+from slurm_adopt.system import callerid, rpc_auth
+from slurm_adopt.system.caller_memory import CallerMemory
+from slurm_adopt.system.task import HelperNeeded, run
+class node: address, port = "127.0.0.1", 6818
+callerid.speaker = lambda conf, version, uid: uid
+def never(*_): raise AssertionError("a connection, although nothing can be asked over it")
+callerid.connect_tcp = never
+try:
+    run(callerid.ask_node(None, node, None, 36 << 8, 1501, 1 << 62, CallerMemory()))
+except HelperNeeded as needed:
+    print("helper needed:", needed)
+"""
+
+
+class Lacking:
+    """A `StepSource` of a service that may not do what the login needs."""
+
+    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+        yield from ()
+        raise HelperNeeded
+
+
+def python(code: str, *before: str) -> str:
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"}
+    argv = [*before, sys.executable, "-c", code]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rights are root's to give up")
+def test_rights__are_seen_as_the_kernel_has_them() -> None:
+    assert may_become_others()
+    assert python(MAY).strip() == "True"
+    assert python(MAY, *WITHOUT).strip() == "False"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rights are root's to give up")
+def test_rights__a_question_as_the_user_needs_the_helper() -> None:
+    assert python(ASK, *WITHOUT).startswith("helper needed: version 36 is asked as the user")
+
+
+def test_rights__what_they_lack_the_service_leaves_to_the_helper() -> None:
+    request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "bob", 1502, args=("profile=strict",))
+    with pytest.raises(HelperNeeded):
+        run(decide_login(request, os.getpid(), Lacking()))  # type: ignore[arg-type]
