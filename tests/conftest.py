@@ -21,7 +21,6 @@ from lab.cluster import Cluster
 from lab.node import Node
 from lab.product import use_product, use_strict_lines
 
-
 # how long an example takes is the machine's business
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
