@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.root import ensure_root
+from slurm_adopt.system import child
 from slurm_adopt.system.loop import Loop
 from slurm_adopt.system.munge import (
     ANY_UID,
@@ -99,6 +100,9 @@ def workers() -> Iterator[MungeWorkers]:
 
 
 def children() -> set[str]:
+    """Our children; those that were killed are waited for, as the next call would do."""
+    while child.DYING:
+        child.DYING[:] = [pid for pid in child.DYING if not child._reaped(pid)]
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
