@@ -97,11 +97,6 @@ class Setup:
         lines = "account + session" if self.session_line else "account"
         return f"{self.module}: {lines}" + (", pam_systemd" if self.systemd else "")
 
-    @property
-    def refuses(self) -> bool:
-        """Whether nobody may get in: pam_systemd would move the session out again, and no line of ours comes after it."""
-        return self.module == "ours" and self.systemd and not self.session_line
-
 
 @dataclass(frozen=True)
 class Process:
@@ -158,14 +153,9 @@ class Outcome:
         """R-2 and R-3: all of it in the job, and nothing of it left afterwards."""
         return self.opened and self.user_inside and self.sshd_inside and not self.left and not self.forwards_after
 
-    @property
-    def refused(self) -> bool:
-        """By our module, because the session would not stay in the job."""
-        return not self.opened and "session-escapes" in self.said
-
     def cell(self) -> str:
         if not self.opened:
-            return "refused" if self.refused else "no login"
+            return "no login"
         if self.contained:
             return "in / in / –"
         left = ", ".join(sorted({process.name for process in self.left})) or "–"
