@@ -97,6 +97,11 @@ class Setup:
         lines = "account + session" if self.session_line else "account"
         return f"{self.module}: {lines}" + (", pam_systemd" if self.systemd else "")
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether ours has to refuse: pam_systemd would take the session out, and no session line puts it back."""
+        return self.module == "ours" and self.systemd and not self.session_line
+
 
 @dataclass(frozen=True)
 class Process:
