@@ -289,9 +289,11 @@ def table(title: str, results: Results) -> str:
     lines.append("| --- " * (2 + len(results)) + "|")
     for row in zip(*results.values()):
         method = row[0].method.replace(",", " + ")
-        lines.append(
-            f"| {method} | {KIND_NAMES[row[0].kind]} | " + " | ".join(outcome.cell() for outcome in row) + " |"
-        )
+        cells = [
+            "refused" if setup.is_refused and not outcome.opened else outcome.cell()
+            for setup, outcome in zip(results, row)
+        ]
+        lines.append(f"| {method} | {KIND_NAMES[row[0].kind]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
