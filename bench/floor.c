@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PAUSE_US 5000 /* as in pamtime.c */
+
 enum { HANDSHAKE = 45 << 8, UID = 20, ADD_PID = 22 };
 
 static uint64_t now_ns(void)
@@ -62,7 +64,10 @@ int main(int argc, char **argv)
         return 2;
     for (long round = 0; round < atol(argv[1]); round++) {
         int status;
-        pid_t pid = fork();
+        pid_t pid;
+
+        usleep(PAUSE_US);
+        pid = fork();
 
         if (pid == 0) {
             int failed = measure(argv[2]);

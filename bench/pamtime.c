@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PAUSE_US 5000
+
 static int converse(int count, const struct pam_message **messages, struct pam_response **responses, void *data)
 {
     (void)messages;
@@ -101,8 +103,12 @@ int main(int argc, char **argv)
         shuffle(argv + 5, argc - 5);
         for (int i = 5; i < argc; i++) {
             int status;
-            pid_t pid = fork();
+            pid_t pid;
 
+            /* After a call of the original every slurmstepd of the node has a thread to end; that is not for the next
+             * call to wait for. */
+            usleep(PAUSE_US);
+            pid = fork();
             if (pid == 0)
                 measure(argv[i], argv[2], argv[3], atoi(argv[4]));
             if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
