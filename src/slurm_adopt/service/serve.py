@@ -53,8 +53,9 @@ WRITE_NS = 5_000 * MS
 NICE = -10
 DESCRIPTORS = 65536
 WARM_UP_NS = 10_000 * MS
-#: A login leaves no cycles behind, but one that fails may: its exception and the frames it went through.
-TIDY_EVERY = 256
+#: A login leaves no cycles behind, but one that fails may: its exception and the frames it went through. So many new
+#: objects that are not freed by themselves are some hundred such logins, and 2 MiB.
+GARBAGE = 20_000
 
 
 @record
@@ -88,7 +89,6 @@ class Service:
         self._own: list[Listener] = []
         self._stopping = False
         self._writing = False
-        self._untidied = 0
         for socket in activated:
             self.clients.listen(socket)
         if setup.listen:
@@ -118,9 +118,9 @@ class Service:
         self.supervisor.tell("READY=1")
         self._watchdog()
         self._check_idle()
-        # what is there now stays; and no login waits for the collector, which works between two of them
+        # what is there now stays, and the collector's usual 700 objects are two logins
         gc.freeze()
-        gc.disable()
+        gc.set_threshold(GARBAGE)
         while not (self._stopping and not self.clients.open):
             self.loop.turn()
         self._end()
@@ -180,10 +180,6 @@ class Service:
         if answer.facts.phase == "close_session":
             self.sessions.closed(answer.caller_pid)
         self._numbers_changed()
-        self._untidied += 1
-        if self._untidied >= TIDY_EVERY:
-            self._untidied = 0
-            self.loop.call_at(0, _collect_garbage)
 
     def _enter(self, decided: Decided, path: str) -> None:
         """Into the books: numbers, audit stream, open sessions."""
@@ -244,10 +240,6 @@ class Service:
 def _session(decided: Decided) -> Session:
     who = (decided.pid, decided.started, decided.user, decided.uid)
     return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
-
-
-def _collect_garbage() -> None:
-    gc.collect()
 
 
 def _raise_descriptors() -> None:
