@@ -396,12 +396,13 @@ def test_callerid__a_munged_that_hangs_costs_those_who_need_it(cluster: Cluster)
                 wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
                 landed, line = login()
                 assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
-                assert services() == 2
+                # 20.11 and 21.08 are asked as the user: such a child is never kept
+                assert services() == (1 if node.slurm_release < (22, 5) else 2)
                 node.run("pkill -STOP -x munged")
                 mark = node.log_mark()
                 client = cluster.login.ssh_popen("alice", inner, client="alice", host="node1")
                 try:
-                    wait_for(lambda: any("sshd: alice" in p.command for p in node.processes("root")), "alice's login")
+                    wait_for(lambda: any(": alice" in p.command for p in node.processes("root")), "alice's login")
                     assert job_of(cluster.login.ssh("bob", WHERE, client="bob", host="node2")) == bobs
                 finally:
                     said, _ = client.communicate()
