@@ -219,8 +219,7 @@ def _ask_versions(
     detail = ""
     for tried in _versions(version, known):
         try:
-            resident = memory is not None
-            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns, resident)
+            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns)
         except _LowerVersion as reason:
             detail = str(reason)
         except AuthFault as fault:
@@ -257,10 +256,9 @@ def _ask_version(
     version: int,
     uid: int,
     deadline_ns: int,
-    resident: bool,
 ) -> Task[callerid.CallerReply]:
     as_uid = speaker(conf, version, uid)
-    if resident and as_uid != os.geteuid() and not may_become_others():
+    if workers.outlive_logins and as_uid != os.geteuid() and not may_become_others():
         raise HelperNeeded(f"version {version >> 8} is asked as the user, and this service may not become one")
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
     begun_ns = time.monotonic_ns()

@@ -205,6 +205,11 @@ class MungeWorkers:
         self._idle: list[tuple[int, int, Worker]] = []
         self._timed = False
 
+    @property
+    def outlive_logins(self) -> bool:
+        """Whether these are the resident service's: a one-shot login has some of its own, and no other helper."""
+        return self._later is not None
+
     def prepare(self) -> None:
         """Start a worker that will be needed in a moment: it loads libmunge while we go on."""
         self._give_back(os.geteuid(), self._take(os.geteuid()))
