@@ -57,12 +57,18 @@ KNOWN_MEMBERSHIPS_CAP = 1024
 
 
 def act_adopt(
-    connection: StepConnection, uid: int, find: Callable[[], tuple[Process, ...]], x11: bool, namespaces: bool
+    connection: StepConnection,
+    uid: int,
+    find: Callable[[], tuple[Process, ...]],
+    x11: bool,
+    namespaces: bool,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Task[Extras]:
     """Put the processes into the step; `StepFault` unless the kernel confirms every one of them.
 
     `find` tells which; it is called last, as slurmstepd moves numbers: a login that ended while an earlier attempt hung
-    must not draw another process in. Returns what the session gets from the job; the caller owns the descriptors.
+    must not draw another process in. `meanwhile` is called while slurmstepd moves them, which takes it a millisecond.
+    Returns what the session gets from the job; the caller owns the descriptors.
     """
     identity = connection.identity
     if identity is None or identity.uid != uid:
@@ -73,6 +79,11 @@ def act_adopt(
     yield from request_adoption(connection, tuple([process.pid for process in processes]), x11, namespaces)
     # this pid is slurmstepd's still: it answers afterwards
     reference = read_cgroups(identity.pid)
+    for process in processes:
+        # the kernel makes the entries of /proc/PID when they are first looked up: it may do so now
+        read_cgroups(process.pid)
+    if meanwhile is not None:
+        meanwhile()
     extras = yield from read_adoption(connection, len(processes), x11, namespaces)
     try:
         for process in processes:
@@ -112,10 +123,10 @@ def membership_of(reference: bytes, target: bytes) -> Membership:
     return known
 
 
-def environment_of(job_id: int, x11: X11Display) -> tuple[tuple[str, str], ...]:
+def environment_of(job_id: int, x11: X11Display | None = None) -> tuple[tuple[str, str], ...]:
     """The variables of a session in this job."""
     env = [("SLURM_JOB_ID", str(job_id))]
-    if x11.display:
+    if x11 is not None and x11.display:
         env.append(("DISPLAY", f"localhost:{x11.display}.0"))
         if x11.xauthority:
             env.append(("XAUTHORITY", x11.xauthority))

@@ -24,7 +24,7 @@ from .oneshot import encode_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ..system.loop import Loop, OnEnd, Running
     from ..system.task import Task
@@ -38,6 +38,8 @@ FIRST_PACKET_NS = 2_000 * MS
 LONGEST_NS = 300_000 * MS
 #: Connections that are open at once: the places, the waiting room, and those just reading.
 CLIENT_CAP = 3072
+FDS_SPACE = _socket.CMSG_SPACE(4 * sock.FDS_CAP)
+DONT_WAIT = _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT
 #: No descriptor left: the listener is looked at again after this.
 EXHAUSTED_NS = 50 * MS
 
@@ -84,34 +86,30 @@ class Clients:
         `take_all`: those that wait in the sockets as well, because no successor will.
         """
         for listener in self._listeners:
-            if take_all:
-                self._accept(listener)
+            while take_all and self._accept(listener):
+                pass
             self._loop.unwatch(listener.fileno())
         self._listeners.clear()
 
     def _watch(self, listener: sock.Socket) -> None:
         self._loop.watch(listener.fileno(), POLLIN, lambda _: self._accept(listener))
 
-    def _accept(self, listener: sock.Socket) -> None:
-        # first all, then their packets: a module sends its own a few microseconds after it has connected
-        for client in list(self._take_waiting(listener)):
-            self._begin(client)
-
-    def _take_waiting(self, listener: sock.Socket) -> Iterator[Client]:
-        while len(self.open) < CLIENT_CAP:
-            try:
-                fd, _ = listener._accept()  # type: ignore[attr-defined]  # what socket.accept() is made of
-            except BlockingIOError:
-                return
-            except OSError:
-                self._metrics.count("slurm_adopt_dropped_total", reason="no-descriptors")
-                self._pause()
-                self._loop.call_at(time.monotonic_ns() + EXHAUSTED_NS, self._go_on)
-                return
-            client = self._welcome(sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
-            if client is not None:
-                yield client
-        self._pause()
+    def _accept(self, listener: sock.Socket) -> bool:
+        """Take the one that has waited longest; whether there was any. (poll() tells of the next one.)"""
+        if len(self.open) >= CLIENT_CAP:
+            self._pause()
+            return False
+        try:
+            fd, _ = listener._accept()  # type: ignore[attr-defined]  # what socket.accept() is made of
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._metrics.count("slurm_adopt_dropped_total", reason="no-descriptors")
+            self._pause()
+            self._loop.call_at(time.monotonic_ns() + EXHAUSTED_NS, self._go_on)
+            return False
+        self._welcome(sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+        return True
 
     def _pause(self) -> None:
         self._paused = True
@@ -124,20 +122,16 @@ class Clients:
             for listener in self._listeners:
                 self._watch(listener)
 
-    def _welcome(self, socket: sock.Socket) -> Client | None:
-        """The client of a new connection, unless it is nobody's whom we serve."""
-        socket.setblocking(False)
-        self.last_active_ns = time.monotonic_ns()
+    def _welcome(self, socket: sock.Socket) -> None:
+        """Read what somebody wants, unless it is nobody whom we serve."""
         peer = sock.peer_of(socket)
         if peer.uid != 0:
             self._metrics.count("slurm_adopt_strangers_total")
             socket.close()
-            return None
+            return
         client = Client(socket, peer)
+        self.last_active_ns = client.accepted_ns
         self.open.add(client)
-        return client
-
-    def _begin(self, client: Client) -> None:
         if not self._read(client):
             self._loop.watch(client.socket.fileno(), POLLIN, lambda _: self._read_again(client))
             self._loop.call_at(client.accepted_ns + FIRST_PACKET_NS, lambda: self._expect_request(client))
@@ -153,20 +147,20 @@ class Clients:
         """Take the packet; False if it is not there yet."""
         try:
             packet, ancillary, flags, _ = client.socket.recvmsg(
-                PACKET_CAP + 1, _socket.CMSG_SPACE(4 * sock.FDS_CAP), _socket.MSG_CMSG_CLOEXEC
+                PACKET_CAP + 1, FDS_SPACE, _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
             )
         except BlockingIOError:
             return False
         except OSError:
             self._drop(client, "client-gone")
             return True
-        fds = sock.descriptors_of(ancillary)
-        sock.close_all(fds)
+        if ancillary:
+            sock.close_all(sock.descriptors_of(ancillary))
         if not packet:
             self._drop(client, "client-gone")
             return True
         try:
-            if fds or flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            if ancillary or flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
                 raise RemoteProtocolError("descriptors, or too long")
             client.request = decode_request(packet)
         except RemoteProtocolError:
@@ -224,7 +218,7 @@ class Clients:
     def _send_away(self, client: Client) -> None:
         self._metrics.count("slurm_adopt_sent_away_total")
         with contextlib.suppress(OSError):
-            client.socket.send(encode_reply(LoginReply("retry", "service-busy")), _socket.MSG_NOSIGNAL)
+            client.socket.send(encode_reply(LoginReply("retry", "service-busy")), DONT_WAIT)
         self._close(client)
 
     # Going -----------------------------------------------------------------------------------------

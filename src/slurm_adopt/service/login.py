@@ -39,13 +39,17 @@ from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
 from ..system.task import MS, DeadlineExceeded, HelperNeeded
+from ..wire.exchange import encode_reply
 from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
 from .reply import compose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..options.parse import Options
+    from ..policy import Decision
     from ..system.caller_memory import CallerMemory
     from ..system.procfs import Process
     from ..system.slurm_conf import SlurmConf
@@ -77,10 +81,11 @@ class CallerGone(Exception):
 class Answer:
     """A reply and the descriptors that go with it, which belong to whoever sends it; and what led to it.
 
-    `close()` it when it is sent: the steps' connections are open until then, because to close them takes time as well.
+    `packet` is the reply in bytes if it was foreseen. `close()` the answer when it is sent: the steps' connections are
+    open until then, because to close them takes time as well.
     """
 
-    def __init__(self, reply: LoginReply, fds: list[int], login: Login, verdict: Verdict) -> None:
+    def __init__(self, reply: LoginReply, packet: bytes, fds: list[int], login: Login, verdict: Verdict) -> None:
         self.reply = reply
         self.fds = fds
         self.facts = login.facts
@@ -89,11 +94,26 @@ class Answer:
         self.caller_pid = login.caller_pid
         self.nodename = login.options.nodename
         self.auth = login.request.auth
+        self.packet = packet
         self._found = login.found
 
     def close(self) -> None:
         """Give up the connections to the user's steps, and this login's turn at them."""
         self._found.close()
+
+
+class Foreseen:
+    """What will be, if the step takes the login in and has nothing more to give: `facts`, their verdict, the reply.
+
+    `words` is all that the reply was composed from.
+    """
+
+    def __init__(self, facts: Facts, verdict: Verdict, words: tuple[Any, ...]) -> None:
+        self.facts = facts
+        self.verdict = verdict
+        self.words = words
+        self.reply = compose(*words)
+        self.packet = encode_reply(self.reply)
 
 
 class Login:
@@ -115,6 +135,7 @@ class Login:
         #: when the job ends, in seconds since 1970, if the greeting is to say it
         self.end_s = 0
         self.namespaces: list[Namespace] = []
+        self.foreseen: Foreseen | None = None
         peer = plain_address(self.connection.peer_address) if self.connection else request.rhost
         self.facts = Facts(
             phase=request.phase,
@@ -148,15 +169,46 @@ class Login:
         """The reply for a verdict; what the verdict does not need is given up."""
         if verdict.action != "allow" or not verdict.job_id:
             self.release()
-        kinds = tuple(namespace.kind for namespace in self.namespaces)
-        if self.options.greeting and verdict.chosen and self.facts.phase == "account":
-            # the session phase tells it, in a process that knows nothing of this one but the PAM environment
-            self.env += ((CHOSEN_VARIABLE, verdict.chosen),)
-        words = (detail or self.remark, self.greeting(verdict))
-        reply = compose(self.facts, self.options, verdict, self.env, kinds, *words, self.unset())
+        kinds = tuple([namespace.kind for namespace in self.namespaces])
         fds = [namespace.fd for namespace in self.namespaces]
         self.namespaces = []
-        return Answer(reply, fds, self, verdict)
+        words = self.words(self.facts, verdict, self.env, kinds, detail)
+        ahead = self.foreseen
+        if ahead is not None and ahead.words == words:
+            return Answer(ahead.reply, ahead.packet, fds, self, verdict)
+        return Answer(compose(*words), b"", fds, self, verdict)
+
+    def words(
+        self,
+        facts: Facts,
+        verdict: Verdict,
+        env: tuple[tuple[str, str], ...],
+        kinds: tuple[str, ...] = (),
+        detail: str = "",
+    ) -> tuple[Any, ...]:
+        """What a reply is composed from."""
+        if self.options.greeting and verdict.chosen and facts.phase == "account":
+            # the session phase tells it, in a process that knows nothing of this one but the PAM environment
+            env += ((CHOSEN_VARIABLE, verdict.chosen),)
+        return (facts, self.options, verdict, env, kinds, detail or self.remark, self.greeting(verdict), self.unset())
+
+    def foresee(self, decision: Adopt) -> None:
+        """Prepare the answer to the login that slurmstepd is just taking in."""
+        self.foreseen = None
+        if self.facts.phase != "account":
+            return
+        facts = _attempted(self.facts, Attempt(decision.job_id, decision.chosen))
+        verdict = decide(facts, self.options)
+        if isinstance(verdict, Verdict):
+            words = self.words(facts, verdict, environment_of(decision.job_id))
+            self.foreseen = Foreseen(facts, verdict, words)
+
+    def decide(self) -> Decision:
+        """The next step, or the verdict."""
+        ahead = self.foreseen
+        if ahead is not None and ahead.facts is self.facts:
+            return ahead.verdict  # the same facts give the same answer
+        return decide(self.facts, self.options)
 
     def unset(self) -> tuple[str, ...]:
         """What the account phase has left for the session phase, and the session is not to see."""
@@ -236,7 +288,7 @@ def _decide(login: Login) -> Task[Answer]:
     if login.facts.phase == "open_session" and login.found.own:
         login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), login.found))
     while True:
-        decision = decide(login.facts, login.options)
+        decision = login.decide()
         if isinstance(decision, AskCaller):
             login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
         elif isinstance(decision, AwaitStart):
@@ -245,7 +297,10 @@ def _decide(login: Login) -> Task[Answer]:
             yield from _hold_manager(login)
         elif isinstance(decision, Adopt):
             attempt = yield from _attempt(login, decision)
-            login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
+            if attempt.failure or login.foreseen is None:
+                login.facts = _attempted(login.facts, attempt)
+            else:
+                login.facts = login.foreseen.facts
             if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
                 login.facts = _give_up(login.facts)
         else:
@@ -263,8 +318,9 @@ def _gather(login: Login) -> Task[str]:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)
     login.found = found
-    login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
-    if login.request.phase == "account" and not newest_first(login.facts):
+    if found.own or found.unanswered:
+        login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
+    if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
         from .starting import find_starting  # most logins find their job and do not pay for loading this
 
         prologs = find_starting(conf, login.options.nodename, login.request.uid)
@@ -360,7 +416,13 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
     connection.deadline_ns = _attempt_deadline(login)
     try:
         _expect_to_stay(login)
-        extras = yield from act_adopt(connection, login.request.uid, login.find_processes, *_wanted(login))
+        extras = yield from act_adopt(
+            connection,
+            login.request.uid,
+            login.find_processes,
+            *_wanted(login),
+            meanwhile=lambda: login.foresee(decision),
+        )
         yield from _collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()
@@ -420,6 +482,10 @@ def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> T
     login.remark = "; ".join([text for text in (login.remark, remark) if text])
     named = {name for name, _ in login.env}
     login.env += tuple((name, value) for name, value in extra if name not in named)
+
+
+def _attempted(facts: Facts, attempt: Attempt) -> Facts:
+    return replace(facts, attempts=(*facts.attempts, attempt))
 
 
 def _give_up(facts: Facts) -> Facts:

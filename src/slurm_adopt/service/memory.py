@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-import os
+import _socket
 import time
 
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
@@ -181,7 +181,7 @@ class Memory:
         return current
 
     def _directories_of(self, conf: SlurmConf, nodename: str) -> list[SpoolDir]:
-        key = (nodename, os.uname().nodename)
+        key = (nodename, _socket.gethostname())
         known = self._directories.get(key)
         if known is not None:
             return known

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .task import Ready, Task
 
     OnEnd = Callable[["Running", Any], None]
-    Watcher = Callable[[int], None]
+    Watcher = Callable[[int], object]
     Timed = Union["Running", Callable[[], None]]
 
 

@@ -119,9 +119,9 @@ def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def send_with_fds(sock: Socket, data: bytes, fds: list[int]) -> None:
-    """One packet with descriptors; whole or not at all."""
+    """One packet with descriptors; whole, at once, or not at all."""
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"={len(fds)}i", *fds))] if fds else []
-    sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
 
 
 def close_all(fds: list[int]) -> None:

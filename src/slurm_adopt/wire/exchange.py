@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from ..record import record
 from .errors import LocalProtocolError, RemoteProtocolError
-from .fields import FIELD_CAP, TEXT_CAP, decode_fields, encode_fields, family_of, number_of, one_line, text_of
+from .fields import (
+    FIELD_CAP,
+    TEXT_CAP,
+    check_rest,
+    decode_fields,
+    encode_fields,
+    number_of,
+    one_line,
+    take_family,
+    take_texts,
+)
 from .fields import PACKET_CAP as PACKET_CAP
 
 ARG_CAP = 32
@@ -123,20 +133,16 @@ def encode_request(request: LoginRequest) -> bytes:
 def decode_request(packet: bytes) -> LoginRequest:
     """A request packet as a validated record."""
     fields = decode_fields(packet)
-    return LoginRequest(
-        phase=text_of(fields, "PHASE"),
-        deadline_ns=number_of(text_of(fields, "DEADLINE")),
-        service=text_of(fields, "SERVICE"),
-        user=text_of(fields, "USER"),
-        uid=number_of(text_of(fields, "UID")),
-        rhost=text_of(fields, "RHOST", ""),
-        tty=text_of(fields, "TTY", ""),
-        job=text_of(fields, "JOB", ""),
-        args=family_of(fields, "ARG", ARG_CAP),
-        connections=tuple(_connection(text) for text in family_of(fields, "CONN", CONNECTION_CAP)),
-        chosen=text_of(fields, "CHOSEN", ""),
-        auth=text_of(fields, "AUTH", ""),
-    )
+    phase, deadline, service, user, uid = take_texts(fields, "PHASE", "DEADLINE", "SERVICE", "USER", "UID")
+    take = fields.pop
+    rhost, tty, job = take("RHOST", ""), take("TTY", ""), take("JOB", "")
+    chosen, auth = take("CHOSEN", ""), take("AUTH", "")
+    args = take_family(fields, "ARG", ARG_CAP)
+    connections = tuple([_connection(text) for text in take_family(fields, "CONN", CONNECTION_CAP)])
+    if fields:
+        check_rest(fields, "ARG", "CONN")
+    names = (service, user, number_of(uid), rhost, tty, job)
+    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth)
 
 
 def encode_reply(reply: LoginReply) -> bytes:
@@ -160,25 +166,29 @@ def encode_reply(reply: LoginReply) -> bytes:
 def decode_reply(packet: bytes) -> LoginReply:
     """A reply packet as a validated record (for tests and tools; the module has its own parser)."""
     fields = decode_fields(packet)
+    result, reason = take_texts(fields, "RESULT", "REASON")
     env = []
-    for item in family_of(fields, "ENV", FIELD_CAP):
+    for item in take_family(fields, "ENV", FIELD_CAP):
         name, mark, value = item.partition("=")
         if not name or not mark:
             raise RemoteProtocolError(f"not NAME=VALUE: {item!r}")
         env.append((name, value))
+    unset = _names(take_family(fields, "UNSET", FIELD_CAP))
+    joins = take_family(fields, "JOIN", len(NAMESPACES))
+    check_rest(fields, "ENV", "UNSET", "JOIN")
     try:
         return LoginReply(
-            result=text_of(fields, "RESULT"),
-            reason=text_of(fields, "REASON"),
-            level=text_of(fields, "LEVEL", "info"),
-            log=text_of(fields, "LOG", ""),
-            error=text_of(fields, "ERROR", ""),
-            info=text_of(fields, "INFO", ""),
+            result=result,
+            reason=reason,
+            level=fields.get("LEVEL", "info"),
+            log=fields.get("LOG", ""),
+            error=fields.get("ERROR", ""),
+            info=fields.get("INFO", ""),
             env=tuple(env),
-            unset=_names(family_of(fields, "UNSET", FIELD_CAP)),
-            joins=family_of(fields, "JOIN", len(NAMESPACES)),
-            join_failed=text_of(fields, "JOIN_FAILED", ""),
-            join_error=text_of(fields, "JOIN_ERROR", ""),
+            unset=unset,
+            joins=joins,
+            join_failed=fields.get("JOIN_FAILED", ""),
+            join_error=fields.get("JOIN_ERROR", ""),
         )
     except LocalProtocolError as error:
         raise RemoteProtocolError(str(error)) from None

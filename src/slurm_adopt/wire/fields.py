@@ -4,6 +4,7 @@
 Rules of this file:
 1. Pure: bytes to text by key, and back.
 2. A malformed packet raises `RemoteProtocolError`, whatever it holds; nothing of it is used.
+3. A decoder takes its fields out of the dictionary and then looks at what is left (`check_rest`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 PACKET_CAP = 4096
 FIELD_CAP = 64
 KEY_CAP = 24
+#: Keys of every login, which need not be looked at letter by letter.
+USUAL_KEYS = frozenset(("V", "PHASE", "SERVICE", "USER", "UID", "RHOST", "ARG0", "ARG1", "CONN0", "AUTH", "DEADLINE"))
 KEY_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 #: What the module shows a person is one line of a terminal or three, never a page.
 TEXT_CAP = 512
@@ -53,11 +56,12 @@ def decode_fields(packet: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for part in parts:
         key, mark, value = part.partition("=")
-        if not mark or not _is_key(key):
+        if not mark or not (key in USUAL_KEYS or _is_key(key)):
             raise RemoteProtocolError(f"not a field: {part[:40]!r}")
         if key in fields:
             raise RemoteProtocolError(f"{key} comes twice")
         fields[key] = value
+    del fields["V"]
     return fields
 
 
@@ -66,12 +70,12 @@ def _is_key(key: str) -> bool:
     return "A" <= key[:1] <= "Z" and len(key) <= KEY_CAP and not key.strip(KEY_CHARACTERS)
 
 
-def text_of(fields: dict[str, str], key: str, default: str | None = None) -> str:
-    """A field's value, `default` if it is not there."""
-    value = fields.get(key, default)
-    if value is None:
-        raise RemoteProtocolError(f"{key} is missing")
-    return value
+def take_texts(fields: dict[str, str], *keys: str) -> list[str]:
+    """Their values, taken out of `fields`; one that is not there is an error."""
+    try:
+        return [*map(fields.pop, keys)]
+    except KeyError as error:
+        raise RemoteProtocolError(f"{error.args[0]} is missing") from None
 
 
 def number_of(text: str) -> int:
@@ -82,12 +86,17 @@ def number_of(text: str) -> int:
     return int(text)
 
 
-def family_of(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
-    """The values of `PREFIX0`, `PREFIX1`, ..."""
-    present = [key for key in fields if key.startswith(prefix) and key[len(prefix) :].isdigit()]
-    if len(present) > cap:
-        raise RemoteProtocolError(f"more than {cap} {prefix} fields")
-    try:
-        return tuple([fields[f"{prefix}{index}"] for index in range(len(present))])
-    except KeyError:
-        raise RemoteProtocolError(f"{prefix} fields have a gap") from None
+def take_family(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
+    """The values of `PREFIX0`, `PREFIX1`, ..., at most `cap` of them, taken out of `fields`."""
+    values: list[str] = []
+    while len(values) < cap and (key := f"{prefix}{len(values)}") in fields:
+        values.append(fields.pop(key))
+    return tuple(values)
+
+
+def check_rest(fields: dict[str, str], *prefixes: str) -> None:
+    """What nobody took is passed over, but for a number too many, or after a gap, of one of the families."""
+    for key in fields:
+        for prefix in prefixes:
+            if key.startswith(prefix) and key[len(prefix) :].isdigit():
+                raise RemoteProtocolError(f"{key} is one too many, or comes after a gap")

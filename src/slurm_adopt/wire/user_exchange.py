@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ..record import record
 from .errors import LocalProtocolError, RemoteProtocolError
-from .fields import TEXT_CAP, decode_fields, encode_fields, family_of, number_of, one_line, text_of
+from .fields import TEXT_CAP, check_rest, decode_fields, encode_fields, number_of, one_line, take_family, take_texts
 
 COMMANDS = ("jobs", "use", "clear", "move")
 #: Those that are about one job.
@@ -82,7 +82,8 @@ def encode_user_request(request: UserRequest) -> bytes:
 def decode_user_request(packet: bytes) -> UserRequest:
     """A request packet as a validated record; `RemoteProtocolError`."""
     fields = decode_fields(packet)
-    return UserRequest(text_of(fields, "COMMAND"), number_of(text_of(fields, "JOB", "0")))
+    (command,) = take_texts(fields, "COMMAND")
+    return UserRequest(command, number_of(fields.get("JOB", "0")))
 
 
 def encode_user_reply(reply: UserReply) -> bytes:
@@ -104,15 +105,19 @@ def encode_user_reply(reply: UserReply) -> bytes:
 def decode_user_reply(packet: bytes) -> UserReply:
     """A reply packet as a validated record; `RemoteProtocolError`."""
     fields = decode_fields(packet)
+    result, reason = take_texts(fields, "RESULT", "REASON")
+    jobs = take_family(fields, "JOB", JOB_CAP)
+    left = take_family(fields, "LEFT", LEFT_CAP)
+    check_rest(fields, "JOB", "LEFT")
     try:
         return UserReply(
-            result=text_of(fields, "RESULT"),
-            reason=text_of(fields, "REASON"),
-            text=one_line(text_of(fields, "TEXT", ""), TEXT_CAP),
-            jobs=tuple(_job(text) for text in family_of(fields, "JOB", JOB_CAP)),
-            more=number_of(text_of(fields, "MORE", "0")),
-            moved=number_of(text_of(fields, "MOVED", "0")),
-            left=tuple(one_line(text, 80) for text in family_of(fields, "LEFT", LEFT_CAP)),
+            result=result,
+            reason=reason,
+            text=one_line(fields.get("TEXT", ""), TEXT_CAP),
+            jobs=tuple(map(_job, jobs)),
+            more=number_of(fields.get("MORE", "0")),
+            moved=number_of(fields.get("MOVED", "0")),
+            left=tuple(one_line(text, 80) for text in left),
         )
     except LocalProtocolError as error:
         raise RemoteProtocolError(str(error)) from None
