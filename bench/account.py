@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.report import Goal, Options, Report, describe, table
-from bench.rig import JOB, NAMES, PAM_PERM_DENIED, blocks, check_codes, measure, measured_node, merge, resident_service
+from bench.rig import (
+    EXCHANGE,
+    JOB,
+    NAMES,
+    PAM_PERM_DENIED,
+    answering_service,
+    blocks,
+    check_codes,
+    measure,
+    measured_node,
+    merge,
+    resident_service,
+)
 from bench.stats import ratio, summarise
 from lab.node import Node
 
-HEAD = ("login", "jobs on the node", *NAMES[1:], "bare python", "slurmstepd alone", "resident / original")
+COLUMNS = (*NAMES[1:], "bare-python", "floor", EXCHANGE)
+HEAD = ("login", "jobs on the node", *NAMES[1:], "bare python", "slurmstepd alone", "exchange alone")
 TEXT = """\
 Milliseconds, median (quartiles). All of a row was measured in one run, in turn, each call in a fresh process; ratios
 are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *slurmstepd alone* is what no module
-can save: connect, handshake, ask for the owner, add the process (`floor.c`).
+can save: connect, handshake, ask for the owner, add the process (`floor.c`). *exchange alone* is what no service can
+save: our module before a program in C that refuses everybody and looks at nothing (`answer.c`).
 
 {rows}
 
@@ -23,7 +38,7 @@ can save: connect, handshake, ask for the owner, add the process (`floor.c`).
 
 def run(options: Options) -> Report:
     rows: list[dict[str, Any]] = []
-    with measured_node(options.suite) as node, resident_service(node):
+    with measured_node(options.suite) as node, resident_service(node), answering_service(node):
         jobs: list[int] = []
         for count in sorted(set(options.jobs)):
             if count and not jobs:
@@ -32,7 +47,9 @@ def run(options: Options) -> Report:
                 jobs += node.submit_many("carol", count - len(jobs), JOB, timeout=600)
             rows += _rows(node, count, options.rounds, jobs[0] if jobs else 0)
         about = describe(node, rounds=options.rounds)
-    text = TEXT.format(rows=table(HEAD, [cells(row, row["jobs"]) for row in rows]))
+    text = TEXT.format(
+        rows=table([*HEAD, "resident / original"], [cells(row, row["jobs"], columns=COLUMNS) for row in rows])
+    )
     return Report("account", "Time of `pam_acct_mgmt()` over the number of jobs", about, text, rows, goals(rows))
 
 
@@ -42,10 +59,11 @@ def _rows(node: Node, count: int, rounds: int, job: int) -> list[dict[str, Any]]
     if job:
         found = merge([measure(node, "alice", part, job) for part in blocks(rounds)])
         rows.append({"kind": "admission", "jobs": count, **figures(found, 0)})
-    found = merge([measure(node, "bob", part) for part in blocks(rounds)])
+    names = (*NAMES, EXCHANGE)
+    found = merge([measure(node, "bob", part, names=names) for part in blocks(rounds)])
     rows.append({"kind": "refusal", "jobs": count, **figures(found, PAM_PERM_DENIED)})
     for row in rows:
-        print("  ", *cells(row, count), sep="  ", flush=True)
+        print("  ", *cells(row, count, columns=COLUMNS), sep="  ", flush=True)
     return rows
 
 
@@ -58,9 +76,9 @@ def figures(found: dict[str, list[float]], code: int) -> dict[str, Any]:
     return row
 
 
-def cells(row: dict[str, Any], *situation: object) -> list[str]:
+def cells(row: dict[str, Any], *situation: object, columns: Sequence[str] = COLUMNS[:-1]) -> list[str]:
     """A row of the table; `situation`: what stands in its second column and on."""
-    times = [str(row.get(name, "")) for name in (*NAMES[1:], "bare-python", "floor")]
+    times = [str(row.get(name, "")) for name in columns]
     return [row["kind"], *map(str, situation), *times, "{:.3f} ({:.3f}-{:.3f})".format(*row["resident/original"])]
 
 

@@ -18,6 +18,9 @@ from lab.sshd import Sshd
 HERE = Path(__file__).parent
 SOCKET = "/run/slurm-adopt/login.sock"
 NAMES = ("none", "original", "oneshot", "resident")
+#: Our module, and a service that refuses everybody at once (`answer.c`).
+EXCHANGE = "exchange"
+EXCHANGE_SOCKET = "/run/bench/answer.sock"
 PAM_PERM_DENIED = 6
 #: The safe settings of each, and nothing more.
 ORIGINAL_OPTIONS = "service=* action_adopt_failure=deny action_generic_failure=deny log_level=info"
@@ -49,6 +52,7 @@ def module_lines(node: Node) -> dict[str, str]:
         "original": f"required {node.original_module} {ORIGINAL_OPTIONS}",
         "oneshot": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=oneshot",
         "resident": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service",
+        EXCHANGE: f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service socket={EXCHANGE_SOCKET}",
     }
 
 
@@ -63,7 +67,7 @@ def measured_node(suite: str | None) -> Iterator[Node]:
 def install_drivers(node: Node) -> None:
     """Both modules, each behind a PAM service of its own, and the programs that measure."""
     install_product(node)
-    for name, libraries in (("pamtime", ["-lpam"]), ("floor", [])):
+    for name, libraries in (("pamtime", ["-lpam"]), ("floor", []), ("answer", [])):
         driver = cache_dir() / "builds" / name
         subprocess.run(["cc", "-O2", "-o", driver, HERE / f"{name}.c", *libraries], check=True)
         node.install(driver, f"/run/bench/{name}", 0o755)
@@ -73,6 +77,19 @@ def install_drivers(node: Node) -> None:
     for name, line in module_lines(node).items():
         stack = f"account {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
         node.write(f"/etc/pam.d/bench-{name}", stack)
+
+
+@contextlib.contextmanager
+def answering_service(node: Node) -> Iterator[None]:
+    """What answers for EXCHANGE."""
+    carrier = node.popen(["/run/bench/answer", EXCHANGE_SOCKET])
+    try:
+        wait_for(lambda: node.path(EXCHANGE_SOCKET).exists(), "the answering service's socket")
+        yield
+    finally:
+        carrier.kill()
+        carrier.wait()
+        node.path(EXCHANGE_SOCKET).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -114,15 +131,20 @@ def blocks(rounds: int) -> list[int]:
 
 
 def measure(
-    node: Node, user: str, rounds: int, job: int = 0, source: tuple[str, int] = ("127.0.0.1", 0)
+    node: Node,
+    user: str,
+    rounds: int,
+    job: int = 0,
+    source: tuple[str, int] = ("127.0.0.1", 0),
+    names: Sequence[str] = NAMES,
 ) -> dict[str, list[float]]:
-    """One block: milliseconds of pam_acct_mgmt() for all NAMES in turn, of a bare Python, and of slurmstepd alone.
+    """One block: milliseconds of pam_acct_mgmt() for all names in turn, of a bare Python, and of slurmstepd alone.
 
     job: whose extern step is asked for the last one; 0: not measured. source: where the login comes from, and
     the port there to which the process holds a connection (0: none).
     """
     found: dict[str, list[float]] = defaultdict(list)
-    services = [f"bench-{name}" for name in NAMES]
+    services = [f"bench-{name}" for name in names]
     commands = [["/run/bench/pamtime", str(rounds), user, source[0], str(source[1]), *services]]
     commands.append(["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])
     socket = node.extern_socket(job) if job else None
@@ -144,8 +166,8 @@ def merge(found: Sequence[Found]) -> dict[str, list[float]]:
 
 def check_codes(found: Found, code: int) -> None:
     """Raises WrongAnswer unless every module gave this PAM code each time (and the bare stack success)."""
-    for name in NAMES:
-        wanted = 0 if name == "none" else code
-        wrong = [value for value in found[f"code of {name}"] if value != wanted]
+    for name in (*NAMES, EXCHANGE):
+        wanted = {"none": 0, EXCHANGE: PAM_PERM_DENIED}.get(name, code)
+        wrong = [value for value in found.get(f"code of {name}", ()) if value != wanted]
         if wrong:
             raise WrongAnswer(f"{name}: {len(wrong)} of {len(found[name])} calls answered {wrong[0]}, not {wanted}")
