@@ -3,7 +3,9 @@
  * slurmstepd's own share of an admission: connect, handshake, "whose job is this", "add this process", and nothing
  * else, in a fresh process each time, as pamtime.c does it.
  *
- * usage: floor ROUNDS SOCKET-OF-THE-EXTERN-STEP
+ * usage: floor ROUNDS PAUSE SOCKET-OF-THE-EXTERN-STEP
+ * PAUSE is the time between two rounds in microseconds. After more than about 20 ms in which no process was moved
+ * between cgroups, the kernel waits for a grace period of RCU before it moves one.
  * prints one line per round: floor MICROSECONDS 0
  */
 #include <stdint.h>
@@ -15,8 +17,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define PAUSE_US 5000 /* as in pamtime.c */
 
 enum { HANDSHAKE = 45 << 8, UID = 20, ADD_PID = 22 };
 
@@ -60,17 +60,17 @@ static int measure(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 4)
         return 2;
     for (long round = 0; round < atol(argv[1]); round++) {
         int status;
         pid_t pid;
 
-        usleep(PAUSE_US);
+        usleep((useconds_t)atoi(argv[2]));
         pid = fork();
 
         if (pid == 0) {
-            int failed = measure(argv[2]);
+            int failed = measure(argv[3]);
 
             fflush(stdout);
             _exit(failed);

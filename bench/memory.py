@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from bench.report import Goal, Options, Report, describe, table
-from bench.rig import JOB, NAMES, SSH_PORT, measured_node, resident_service, ssh_server, use_stack
+from bench.rig import JOB, NAMES, PAUSE_US, SSH_PORT, measured_node, resident_service, ssh_server, use_stack
 from lab.machine import wait_for
 from lab.node import Node
 
@@ -94,7 +94,9 @@ def _smaps(node: Node, pid: int, *names: str) -> int:
 def _log_in(node: Node, rounds: int) -> None:
     """As often one who is admitted and one who is refused, by the service."""
     for user in ("alice", "bob"):
-        node.run(["/run/bench/pamtime", str(rounds), user, "127.0.0.1", "0", "bench-resident"], timeout=600)
+        node.run(
+            ["/run/bench/pamtime", str(rounds), str(PAUSE_US), user, "127.0.0.1", "0", "bench-resident"], timeout=600
+        )
 
 
 def _service_kib(node: Node, pid: int) -> tuple[int, int]:

@@ -3,7 +3,9 @@
  * Times pam_acct_mgmt() as sshd would call it: in a fresh process each time, several PAM services in turn and in random
  * order, so that a drift of the machine's speed meets all of them alike.
  *
- * usage: pamtime ROUNDS USER ADDRESS PORT SERVICE...
+ * usage: pamtime ROUNDS PAUSE USER ADDRESS PORT SERVICE...
+ * PAUSE is the time between two calls in microseconds: after a call of the original every slurmstepd of the node has a
+ * thread to end; that is not for the next call to wait for.
  * ADDRESS is the source of the login; unless PORT is 0, the process holds a TCP connection to it as sshd would: with
  * more than one job both modules look for it.
  * prints one line per call: SERVICE MICROSECONDS PAM-CODE
@@ -19,8 +21,6 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
-
-#define PAUSE_US 5000
 
 static int converse(int count, const struct pam_message **messages, struct pam_response **responses, void *data)
 {
@@ -97,20 +97,18 @@ static void shuffle(char **services, int count)
 
 int main(int argc, char **argv)
 {
-    if (argc < 6)
+    if (argc < 7)
         return 2;
     for (long round = 0; round < atol(argv[1]); round++) {
-        shuffle(argv + 5, argc - 5);
-        for (int i = 5; i < argc; i++) {
+        shuffle(argv + 6, argc - 6);
+        for (int i = 6; i < argc; i++) {
             int status;
             pid_t pid;
 
-            /* After a call of the original every slurmstepd of the node has a thread to end; that is not for the next
-             * call to wait for. */
-            usleep(PAUSE_US);
+            usleep((useconds_t)atoi(argv[2]));
             pid = fork();
             if (pid == 0)
-                measure(argv[i], argv[2], argv[3], atoi(argv[4]));
+                measure(argv[i], argv[3], argv[4], atoi(argv[5]));
             if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
                 return 1;
         }

@@ -22,6 +22,10 @@ NAMES = ("none", "original", "oneshot", "resident")
 EXCHANGE = "exchange"
 EXCHANGE_SOCKET = "/run/bench/answer.sock"
 PAM_PERM_DENIED = 6
+#: Microseconds between two calls.
+PAUSE_US = 5_000
+#: A one-shot helper asks slurmstepd so long after the last call: Python starts first.
+ONESHOT_PAUSE_US = 20_000
 #: The safe settings of each, and nothing more.
 ORIGINAL_OPTIONS = "service=* action_adopt_failure=deny action_generic_failure=deny log_level=info"
 OUR_OPTIONS = "service=* profile=strict"
@@ -137,23 +141,27 @@ def measure(
     job: int = 0,
     source: tuple[str, int] = ("127.0.0.1", 0),
     names: Sequence[str] = NAMES,
+    pause_us: int = PAUSE_US,
 ) -> dict[str, list[float]]:
     """One block: milliseconds of pam_acct_mgmt() for all names in turn, of a bare Python, and of slurmstepd alone.
 
+    The latter is "floor" with the same pause between two calls, "floor-oneshot" with that of a one-shot helper.
     job: whose extern step is asked for the last one; 0: not measured. source: where the login comes from, and
     the port there to which the process holds a connection (0: none).
     """
     found: dict[str, list[float]] = defaultdict(list)
     services = [f"bench-{name}" for name in names]
-    commands = [["/run/bench/pamtime", str(rounds), user, source[0], str(source[1]), *services]]
-    commands.append(["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])
+    pamtime = ["/run/bench/pamtime", str(rounds), str(pause_us), user, source[0], str(source[1]), *services]
+    commands = [("", pamtime), ("bare-python", ["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])]
     socket = node.extern_socket(job) if job else None
     if socket:
-        commands.append(["/run/bench/floor", str(rounds), f"{node.spool_dir}/{socket.name}"])
-    for command in commands:
+        for name, floor_us in (("floor", pause_us), ("floor-oneshot", ONESHOT_PAUSE_US)):
+            argv = ["/run/bench/floor", str(rounds), str(floor_us), f"{node.spool_dir}/{socket.name}"]
+            commands.append((name, argv))
+    for named, command in commands:
         for line in node.run(command, timeout=600).stdout.splitlines():
             word, microseconds, code = line.split()
-            name = word[len("bench-") :] if word.startswith("bench-") else word
+            name = named or word[len("bench-") :]
             found[name].append(int(microseconds) / 1000)
             found[f"code of {name}"].append(int(code))
     return found

@@ -30,9 +30,11 @@ def bench(monkeypatch: pytest.MonkeyPatch, folder: Path, *parts: str) -> dict[st
 
 def test_bench__account_and_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = bench(monkeypatch, tmp_path, "account")["account"]
-    assert [(row["kind"], row["jobs"]) for row in found["rows"]] == [("admission", 1), ("refusal", 1)]
-    admission, refusal = found["rows"]
-    for name in ("none", "original", "oneshot", "resident", "bare-python", "floor"):
+    quiet, admission, refusal = found["rows"]
+    assert (quiet["kind"], quiet["jobs"]) == ("admission on a quiet node", 1)
+    assert [(row["kind"], row["jobs"]) for row in (admission, refusal)] == [("admission", 1), ("refusal", 1)]
+    assert quiet["resident"]["count"] == refusal["exchange"]["count"] == 2
+    for name in ("none", "original", "oneshot", "resident", "bare-python", "floor", "floor-oneshot"):
         assert admission[name]["count"] == 2
         assert admission[name]["median"] > 0
     assert "floor" not in refusal
