@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from bench.report import Goal, Options, Report, describe, table
 from bench.rig import (
+    ALONE,
     EXCHANGE,
     JOB,
     NAMES,
     PAM_PERM_DENIED,
+    PAUSE_US,
     answering_service,
     blocks,
     check_codes,
+    job_of,
     measure,
     measured_node,
     merge,
@@ -23,17 +27,19 @@ from bench.rig import (
 from bench.stats import ratio, summarise
 from lab.node import Node
 
-COLUMNS = (*NAMES[1:], "bare-python", "floor", "floor-oneshot", EXCHANGE)
-TIMES = (*NAMES[1:], "bare python", "slurmstepd alone", "the same, later", "exchange alone")
+COLUMNS = (*NAMES[1:], ALONE, "bare-python", "floor", "floor-oneshot", EXCHANGE)
+TIMES = (*NAMES[1:], "by itself", "bare python", "slurmstepd alone", "the same, later", "exchange alone")
 HEAD, RATIO = ("login", "jobs on the node"), "resident / original"
 #: Microseconds: nobody has logged in for a while, as on most nodes most of the time.
 QUIET_US = 100_000
 QUIET = "admission on a quiet node"
 TEXT = """\
 Milliseconds, median (quartiles). All of a row was measured in one run, in turn, each call in a fresh process; ratios
-are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *slurmstepd alone* is what no module
-can save: connect, handshake, ask for the owner, add the process (`floor.c`). *The same, later*
-begins 20 ms after the last one, as one-shot's does. *exchange alone* is what no service can save: our module before a
+are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *By itself* is the resident service
+when the others are not called in between: after each call of the original all of the node's slurmstepds have something
+to do. *slurmstepd alone* is what no module
+can save: connect, handshake, ask for the owner, add the process (`floor.c`). *The same, later* begins 20 ms after the
+last one, as one-shot's does. *exchange alone* is what no service can save: our module before a
 program in C that refuses everybody and looks at nothing (`answer.c`).
 
 {rows}
@@ -50,45 +56,58 @@ process was moved a moment ago. With {quiet_ms} ms between the calls, one job on
 def run(options: Options) -> Report:
     rows: list[dict[str, Any]] = []
     with measured_node(options.suite) as node, resident_service(node), answering_service(node):
-        jobs: list[int] = []
+        others = 0
         for count in sorted(set(options.jobs)):
-            if count and not jobs:
-                jobs.append(node.submit("alice", JOB))
-                rows.append(_quiet_row(node, options.rounds, jobs[0]))
-            if count > len(jobs):
-                jobs += node.submit_many("carol", count - len(jobs), JOB, timeout=600)
-            rows += _rows(node, count, options.rounds, jobs[0] if jobs else 0)
+            if count and not rows_of(rows, QUIET):
+                rows.append(_quiet_row(node, options.rounds))
+            if count - 1 > others:
+                node.submit_many("carol", count - 1 - others, JOB, timeout=600)
+                others = count - 1
+            rows += _rows(node, count, options.rounds)
         about = describe(node, rounds=options.rounds)
     lines = [_cells(row) for row in rows if row["kind"] != QUIET]
-    quiet = [cells(row, 1) for row in rows if row["kind"] == QUIET]
+    quiet = [cells(row, 1) for row in rows_of(rows, QUIET)]
     text = TEXT.format(
         rows=table([*HEAD, *TIMES, RATIO], lines),
-        quiet=table([*HEAD, *TIMES[:5], RATIO], quiet),
+        quiet=table([*HEAD, *TIMES[:6], RATIO], quiet),
         quiet_ms=QUIET_US // 1000,
     )
     return Report("account", "Time of `pam_acct_mgmt()` over the number of jobs", about, text, rows, goals(rows))
 
 
-def _quiet_row(node: Node, rounds: int, job: int) -> dict[str, Any]:
+def rows_of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _quiet_row(node: Node, rounds: int) -> dict[str, Any]:
     """One job on the node, and nobody else logs in."""
-    found = measure(node, "alice", rounds, job, pause_us=QUIET_US)
+    found = _admissions(node, rounds, QUIET_US)
     row = {"kind": QUIET, "jobs": 1, **figures(found, 0)}
     print("  ", *cells(row, 1), sep="  ", flush=True)
     return row
 
 
-def _rows(node: Node, count: int, rounds: int, job: int) -> list[dict[str, Any]]:
-    """Admission (alice has one job) and refusal (bob has none), with `count` jobs on the node."""
+def _rows(node: Node, count: int, rounds: int) -> list[dict[str, Any]]:
+    """Admission (alice has one job) and refusal (bob has none), with `count` jobs on the node, one of them alice's."""
     rows = []
-    if job:
-        found = merge([measure(node, "alice", part, job) for part in blocks(rounds)])
-        rows.append({"kind": "admission", "jobs": count, **figures(found, 0)})
+    if count:
+        rows.append({"kind": "admission", "jobs": count, **figures(_admissions(node, rounds, PAUSE_US), 0)})
     names = (*NAMES, EXCHANGE)
-    found = merge([measure(node, "bob", part, names=names) for part in blocks(rounds)])
+    with job_of(node, "alice") if count else contextlib.nullcontext():
+        found = merge([measure(node, "bob", part, names=names) for part in blocks(rounds)])
     rows.append({"kind": "refusal", "jobs": count, **figures(found, PAM_PERM_DENIED)})
     for row in rows:
         print("  ", *_cells(row), sep="  ", flush=True)
     return rows
+
+
+def _admissions(node: Node, rounds: int, pause_us: int) -> dict[str, list[float]]:
+    """Each block with a job of its own: slurmstepd gets slower with every process that it has ever taken in."""
+    found = []
+    for part in blocks(rounds):
+        with job_of(node, "alice") as job:
+            found.append(measure(node, "alice", part, job, pause_us=pause_us))
+    return merge(found)
 
 
 def figures(found: dict[str, list[float]], code: int) -> dict[str, Any]:
@@ -104,7 +123,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return cells(row, row["jobs"], columns=COLUMNS)
 
 
-def cells(row: dict[str, Any], *situation: object, columns: Sequence[str] = COLUMNS[:5]) -> list[str]:
+def cells(row: dict[str, Any], *situation: object, columns: Sequence[str] = COLUMNS[:6]) -> list[str]:
     """A row of the table; `situation`: what stands in its second column and on."""
     times = [str(row.get(name, "")) for name in columns]
     return [row["kind"], *map(str, situation), *times, "{:.3f} ({:.3f}-{:.3f})".format(*row["resident/original"])]
@@ -125,8 +144,8 @@ def goals(rows: list[dict[str, Any]]) -> list[Goal]:
             found.append(Goal(text, row["resident/original"][0], limit))
     for kind in ("admission", "refusal"):
         if (few := by.get((kind, 1))) and (many := by.get((kind, 150))):
-            growth = many["resident"].median / few["resident"].median
-            found.append(Goal(f"{kind}, resident, 150 jobs / 1 job", growth, 1.2))
+            growth = many[ALONE].median / few[ALONE].median
+            found.append(Goal(f"{kind}, resident by itself, 150 jobs / 1 job", growth, 1.2))
     if row := by.get(("admission", 1)):
         allowed = 2 * row["bare-python"].median + row["floor-oneshot"].median
         text = "admission, one-shot / (2 × bare python + slurmstepd alone)"

@@ -18,6 +18,8 @@ from lab.sshd import Sshd
 HERE = Path(__file__).parent
 SOCKET = "/run/slurm-adopt/login.sock"
 NAMES = ("none", "original", "oneshot", "resident")
+#: The resident service on a node where nobody else's calls disturb it: how its time grows with the number of jobs.
+ALONE = "resident-alone"
 #: Our module, and a service that refuses everybody at once (`answer.c`).
 EXCHANGE = "exchange"
 EXCHANGE_SOCKET = "/run/bench/answer.sock"
@@ -128,6 +130,16 @@ def use_stack(node: Node, name: str) -> None:
     node.write("/etc/pam.d/sshd", node.read(f"/run/bench/pam/{name}"))
 
 
+@contextlib.contextmanager
+def job_of(node: Node, user: str) -> Iterator[int]:
+    """A new job of this user; its id."""
+    job = node.submit(user, JOB)
+    try:
+        yield job
+    finally:
+        node.cancel(job)
+
+
 def blocks(rounds: int) -> list[int]:
     """Rounds in a few blocks, so that what cannot change from call to call changes from block to block."""
     count = min(BLOCKS, rounds)
@@ -143,16 +155,18 @@ def measure(
     names: Sequence[str] = NAMES,
     pause_us: int = PAUSE_US,
 ) -> dict[str, list[float]]:
-    """One block: milliseconds of pam_acct_mgmt() for all names in turn, of a bare Python, and of slurmstepd alone.
+    """One block: milliseconds of pam_acct_mgmt() for all names in turn, and what each of them is compared with.
 
-    The latter is "floor" with the same pause between two calls, "floor-oneshot" with that of a one-shot helper.
-    job: whose extern step is asked for the last one; 0: not measured. source: where the login comes from, and
-    the port there to which the process holds a connection (0: none).
+    ALONE: the resident service again, nothing else in between. "bare-python": a Python that does nothing. With a job,
+    whose extern step is asked, slurmstepd's share: "floor" with the same pause between two calls, "floor-oneshot" with
+    that of a one-shot helper. source: where the login comes from, and the port there to which the process holds a
+    connection (0: none).
     """
     found: dict[str, list[float]] = defaultdict(list)
     services = [f"bench-{name}" for name in names]
     pamtime = ["/run/bench/pamtime", str(rounds), str(pause_us), user, source[0], str(source[1]), *services]
-    commands = [("", pamtime), ("bare-python", ["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])]
+    alone = [*pamtime[: -len(services)], "bench-resident"]
+    commands = [("", pamtime), (ALONE, alone), ("bare-python", ["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])]
     socket = node.extern_socket(job) if job else None
     if socket:
         for name, floor_us in (("floor", pause_us), ("floor-oneshot", ONESHOT_PAUSE_US)):
@@ -174,7 +188,7 @@ def merge(found: Sequence[Found]) -> dict[str, list[float]]:
 
 def check_codes(found: Found, code: int) -> None:
     """Raises WrongAnswer unless every module gave this PAM code each time (and the bare stack success)."""
-    for name in (*NAMES, EXCHANGE):
+    for name in (*NAMES, ALONE, EXCHANGE):
         wanted = {"none": 0, EXCHANGE: PAM_PERM_DENIED}.get(name, code)
         wrong = [value for value in found.get(f"code of {name}", ()) if value != wanted]
         if wrong:
