@@ -15,6 +15,8 @@ from bench.rig import (
     NAMES,
     PAM_PERM_DENIED,
     PAUSE_US,
+    QUIET_FLOOR,
+    QUIET_US,
     answering_service,
     blocks,
     check_codes,
@@ -22,6 +24,7 @@ from bench.rig import (
     measure,
     measured_node,
     merge,
+    quiet_floor,
     resident_service,
 )
 from bench.stats import ratio, summarise
@@ -30,8 +33,6 @@ from lab.node import Node
 COLUMNS = (*NAMES[1:], ALONE, "bare-python", "floor", "floor-oneshot", EXCHANGE)
 TIMES = (*NAMES[1:], "by itself", "bare python", "slurmstepd alone", "the same, later", "exchange alone")
 HEAD, RATIO = ("login", "jobs on the node"), "resident / original"
-#: Microseconds: nobody has logged in for a while, as on most nodes most of the time.
-QUIET_US = 100_000
 QUIET = "admission on a quiet node"
 TEXT = """\
 Milliseconds, median (quartiles). All of a row was measured in one run, in turn, each call in a fresh process; ratios
@@ -46,9 +47,11 @@ program in C that refuses everybody and looks at nothing (`answer.c`).
 
 ![latency over jobs](account.svg)
 
-Calls follow each other by 5 ms here. For a login that comes alone, slurmstepd waits much longer, and both modules with
-it: before it moves a process from one cgroup to another, the kernel waits for a grace period of RCU, unless another
-process was moved a moment ago. With {quiet_ms} ms between the calls, one job on the node:
+Calls follow each other by 5 ms here. A login that comes alone can take much longer, with any module: since Linux 6.0
+the kernel waits for a grace period of RCU before it moves a process from one cgroup to another, unless another one was
+moved a moment ago, or it has been told to
+[favour such moves](../../docs/administrators.md#what-the-kernel-adds-to-a-login). With {quiet_ms} ms between the calls,
+one job on the node:
 
 {quiet}"""
 
@@ -64,7 +67,7 @@ def run(options: Options) -> Report:
                 node.submit_many("carol", count - 1 - others, JOB, timeout=600)
                 others = count - 1
             rows += _rows(node, count, options.rounds)
-        about = describe(node, rounds=options.rounds)
+        about = describe(node, rounds=options.rounds, **{QUIET_FLOOR: quiet_floor(node)})
     lines = [_cells(row) for row in rows if row["kind"] != QUIET]
     quiet = [cells(row, 1) for row in rows_of(rows, QUIET)]
     text = TEXT.format(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ EXCHANGE_SOCKET = "/run/bench/answer.sock"
 PAM_PERM_DENIED = 6
 #: Microseconds between two calls.
 PAUSE_US = 5_000
+#: Nobody has logged in for a while, as on most nodes most of the time.
+QUIET_US = 100_000
+QUIET_ROUNDS = 10
 #: A one-shot helper asks slurmstepd so long after the last call: Python starts first.
 ONESHOT_PAUSE_US = 20_000
 #: The safe settings of each, and nothing more.
@@ -43,6 +47,8 @@ for _ in range(int(sys.argv[1])):
     os.waitpid(pid, 0)
     print("bare-python", (time.perf_counter_ns() - start) // 1000, 0)
 """
+#: What `describe` calls the time of `quiet_floor`: whether the kernel waits.
+QUIET_FLOOR = "slurmstepd alone on a quiet node"
 Found = Mapping[str, Sequence[float]]
 """Milliseconds by name, and answers by "code of NAME"; element i of all lists is of the same round."""
 
@@ -140,6 +146,22 @@ def job_of(node: Node, user: str) -> Iterator[int]:
         node.cancel(job)
 
 
+def quiet_floor(node: Node) -> str:
+    """slurmstepd's share of a login that comes alone: ten times as long where the kernel lets it wait."""
+    with job_of(node, "alice") as job:
+        found = _floor(node, job, QUIET_ROUNDS, QUIET_US)
+    return f"{statistics.median(ms for ms, _ in found):.1f} ms"
+
+
+def _floor(node: Node, job: int, rounds: int, pause_us: int) -> list[tuple[float, int]]:
+    """Milliseconds and answer of each round."""
+    socket = node.extern_socket(job)
+    assert socket is not None, "the job's extern step has just been asked"
+    argv = ["/run/bench/floor", str(rounds), str(pause_us), f"{node.spool_dir}/{socket.name}"]
+    words = [line.split() for line in node.run(argv, timeout=600).stdout.splitlines()]
+    return [(int(microseconds) / 1000, int(code)) for _, microseconds, code in words]
+
+
 def blocks(rounds: int) -> list[int]:
     """Rounds in a few blocks, so that what cannot change from call to call changes from block to block."""
     count = min(BLOCKS, rounds)
@@ -167,17 +189,16 @@ def measure(
     pamtime = ["/run/bench/pamtime", str(rounds), str(pause_us), user, source[0], str(source[1]), *services]
     alone = [*pamtime[: -len(services)], "bench-resident"]
     commands = [("", pamtime), (ALONE, alone), ("bare-python", ["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])]
-    socket = node.extern_socket(job) if job else None
-    if socket:
-        for name, floor_us in (("floor", pause_us), ("floor-oneshot", ONESHOT_PAUSE_US)):
-            argv = ["/run/bench/floor", str(rounds), str(floor_us), f"{node.spool_dir}/{socket.name}"]
-            commands.append((name, argv))
     for named, command in commands:
         for line in node.run(command, timeout=600).stdout.splitlines():
             word, microseconds, code = line.split()
             name = named or word[len("bench-") :]
             found[name].append(int(microseconds) / 1000)
             found[f"code of {name}"].append(int(code))
+    for name, floor_us in (("floor", pause_us), ("floor-oneshot", ONESHOT_PAUSE_US)) if job else ():
+        for milliseconds, answer in _floor(node, job, rounds, floor_us):
+            found[name].append(milliseconds)
+            found[f"code of {name}"].append(answer)
     return found
 
 

@@ -199,7 +199,12 @@ class Node(Machine):
         loop = f'for i in $(seq {count}); do sbatch --parsable --output=/dev/null --wrap="$0" -n1; done'
         queued = self.run(["bash", "-c", loop, script], user=user, timeout=timeout).stdout
         jobs = [int(line) for line in queued.split()]
-        wait_for(lambda: all(self.extern_socket(job) for job in jobs), f"{count} jobs' extern steps", timeout, 0.1)
+        try:
+            wait_for(lambda: all(self.extern_socket(job) for job in jobs), f"{count} jobs' extern steps", timeout, 0.1)
+        except LabError as error:
+            # a drained node, or jobs that have ended: Slurm knows why
+            seen = self.run("sinfo -h -o 'node %T %E'; squeue -h -t all -o '%T %r' | sort | uniq -c", check=False)
+            raise LabError(f"{error}\n{seen.stdout}") from None
         return jobs
 
     def job_state(self, job: int) -> str:
