@@ -9,7 +9,6 @@ from typing import Any
 
 from bench.report import Goal, Options, Report, describe, table
 from bench.rig import (
-    ALONE,
     EXCHANGE,
     JOB,
     NAMES,
@@ -30,15 +29,13 @@ from bench.rig import (
 from bench.stats import ratio, summarise
 from lab.node import Node
 
-COLUMNS = (*NAMES[1:], ALONE, "bare-python", "floor", "floor-oneshot", EXCHANGE)
-TIMES = (*NAMES[1:], "by itself", "bare python", "slurmstepd alone", "the same, later", "exchange alone")
+COLUMNS = (*NAMES[1:], "bare-python", "floor", "floor-oneshot", EXCHANGE)
+TIMES = (*NAMES[1:], "bare python", "slurmstepd alone", "the same, later", "exchange alone")
 HEAD, RATIO = ("login", "jobs on the node"), "resident / original"
 QUIET = "admission on a quiet node"
 TEXT = """\
 Milliseconds, median (quartiles). All of a row was measured in one run, in turn, each call in a fresh process; ratios
-are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *By itself* is the resident service
-when the others are not called in between: after each call of the original all of the node's slurmstepds have something
-to do. *slurmstepd alone* is what no module
+are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *slurmstepd alone* is what no module
 can save: connect, handshake, ask for the owner, add the process (`floor.c`). *The same, later* begins 20 ms after the
 last one, as one-shot's does. *exchange alone* is what no service can save: our module before a
 program in C that refuses everybody and looks at nothing (`answer.c`).
@@ -72,7 +69,7 @@ def run(options: Options) -> Report:
     quiet = [cells(row, 1) for row in rows_of(rows, QUIET)]
     text = TEXT.format(
         rows=table([*HEAD, *TIMES, RATIO], lines),
-        quiet=table([*HEAD, *TIMES[:6], RATIO], quiet),
+        quiet=table([*HEAD, *TIMES[:5], RATIO], quiet),
         quiet_ms=QUIET_US // 1000,
     )
     return Report("account", "Time of `pam_acct_mgmt()` over the number of jobs", about, text, rows, goals(rows))
@@ -126,7 +123,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return cells(row, row["jobs"], columns=COLUMNS)
 
 
-def cells(row: dict[str, Any], *situation: object, columns: Sequence[str] = COLUMNS[:6]) -> list[str]:
+def cells(row: dict[str, Any], *situation: object, columns: Sequence[str] = COLUMNS[:5]) -> list[str]:
     """A row of the table; `situation`: what stands in its second column and on."""
     times = [str(row.get(name, "")) for name in columns]
     return [row["kind"], *map(str, situation), *times, "{:.3f} ({:.3f}-{:.3f})".format(*row["resident/original"])]
@@ -145,10 +142,6 @@ def goals(rows: list[dict[str, Any]]) -> list[Goal]:
         if row := by.get((kind, jobs)):
             text = f"{kind}, {jobs} job{'s' * (jobs > 1)} on the node, resident / original"
             found.append(Goal(text, row["resident/original"][0], limit))
-    for kind in ("admission", "refusal"):
-        if (few := by.get((kind, 1))) and (many := by.get((kind, 150))):
-            growth = many[ALONE].median / few[ALONE].median
-            found.append(Goal(f"{kind}, resident by itself, 150 jobs / 1 job", growth, 1.2))
     if row := by.get(("admission", 1)):
         allowed = 2 * row["bare-python"].median + row["floor-oneshot"].median
         text = "admission, one-shot / (2 × bare python + slurmstepd alone)"

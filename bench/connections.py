@@ -14,7 +14,7 @@ from bench.report import Goal, Options, Report, describe, table
 from bench.rig import JOB, NAMES, blocks, measure, measured_node, merge, resident_service
 from lab.node import Node
 
-HEAD = ("login", "jobs of the user", "connections on the node", *NAMES[1:], *TIMES[3:6])
+HEAD = ("login", "jobs of the user", "connections on the node", *NAMES[1:], *TIMES[3:5])
 TEXT = """\
 Milliseconds, median (quartiles), as in [account.md](account.md). The logins come from another host without slurmd, over
 a connection that the process holds as sshd would. With two jobs both modules look for the process at its other end:

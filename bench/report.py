@@ -13,7 +13,7 @@ from typing import Any
 from lab.node import Node
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("account", "connections", "callerid", "storm", "ssh", "memory")
+PARTS = ("account", "flat", "connections", "callerid", "storm", "ssh", "memory")
 """In the order in which they run and are shown."""
 
 

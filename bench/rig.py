@@ -19,8 +19,6 @@ from lab.sshd import Sshd
 HERE = Path(__file__).parent
 SOCKET = "/run/slurm-adopt/login.sock"
 NAMES = ("none", "original", "oneshot", "resident")
-#: The resident service on a node where nobody else's calls disturb it: how its time grows with the number of jobs.
-ALONE = "resident-alone"
 #: Our module, and a service that refuses everybody at once (`answer.c`).
 EXCHANGE = "exchange"
 EXCHANGE_SOCKET = "/run/bench/answer.sock"
@@ -45,7 +43,7 @@ for _ in range(int(sys.argv[1])):
     start = time.perf_counter_ns()
     pid = os.posix_spawn("/usr/bin/python3", ["/usr/bin/python3", "-I", "-S", "-c", "pass"], {})
     os.waitpid(pid, 0)
-    print("bare-python", (time.perf_counter_ns() - start) // 1000, 0)
+    print((time.perf_counter_ns() - start) // 1000)
 """
 #: What `describe` calls the time of `quiet_floor`: whether the kernel waits.
 QUIET_FLOOR = "slurmstepd alone on a quiet node"
@@ -162,10 +160,33 @@ def _floor(node: Node, job: int, rounds: int, pause_us: int) -> list[tuple[float
     return [(int(microseconds) / 1000, int(code)) for _, microseconds, code in words]
 
 
-def blocks(rounds: int) -> list[int]:
+def blocks(rounds: int, most: int = BLOCKS) -> list[int]:
     """Rounds in a few blocks, so that what cannot change from call to call changes from block to block."""
-    count = min(BLOCKS, rounds)
+    count = min(most, rounds)
     return [rounds // count + (1 if number < rounds % count else 0) for number in range(count)]
+
+
+def call(
+    node: Node,
+    user: str,
+    rounds: int,
+    names: Sequence[str] = NAMES,
+    source: tuple[str, int] = ("127.0.0.1", 0),
+    pause_us: int = PAUSE_US,
+) -> dict[str, list[float]]:
+    """Milliseconds of pam_acct_mgmt() for all names in turn.
+
+    source: where the login comes from, and the port there to which the process holds a connection (0: none).
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    services = [f"bench-{name}" for name in names]
+    argv = ["/run/bench/pamtime", str(rounds), str(pause_us), user, source[0], str(source[1]), *services]
+    for line in node.run(argv, timeout=600).stdout.splitlines():
+        word, microseconds, code = line.split()
+        name = word[len("bench-") :]
+        found[name].append(int(microseconds) / 1000)
+        found[f"code of {name}"].append(int(code))
+    return found
 
 
 def measure(
@@ -177,24 +198,14 @@ def measure(
     names: Sequence[str] = NAMES,
     pause_us: int = PAUSE_US,
 ) -> dict[str, list[float]]:
-    """One block: milliseconds of pam_acct_mgmt() for all names in turn, and what each of them is compared with.
+    """One block: `call`, and what it is compared with.
 
-    ALONE: the resident service again, nothing else in between. "bare-python": a Python that does nothing. With a job,
-    whose extern step is asked, slurmstepd's share: "floor" with the same pause between two calls, "floor-oneshot" with
-    that of a one-shot helper. source: where the login comes from, and the port there to which the process holds a
-    connection (0: none).
+    "bare-python": a Python that does nothing. With a job, whose extern step is asked, slurmstepd's share: "floor" with
+    the same pause between two calls, "floor-oneshot" with that of a one-shot helper.
     """
-    found: dict[str, list[float]] = defaultdict(list)
-    services = [f"bench-{name}" for name in names]
-    pamtime = ["/run/bench/pamtime", str(rounds), str(pause_us), user, source[0], str(source[1]), *services]
-    alone = [*pamtime[: -len(services)], "bench-resident"]
-    commands = [("", pamtime), (ALONE, alone), ("bare-python", ["/usr/bin/python3", "/run/bench/bare.py", str(rounds)])]
-    for named, command in commands:
-        for line in node.run(command, timeout=600).stdout.splitlines():
-            word, microseconds, code = line.split()
-            name = named or word[len("bench-") :]
-            found[name].append(int(microseconds) / 1000)
-            found[f"code of {name}"].append(int(code))
+    found = call(node, user, rounds, names, source, pause_us)
+    for line in node.run(["/usr/bin/python3", "/run/bench/bare.py", str(rounds)], timeout=600).stdout.splitlines():
+        found["bare-python"].append(int(line) / 1000)
     for name, floor_us in (("floor", pause_us), ("floor-oneshot", ONESHOT_PAUSE_US)) if job else ():
         for milliseconds, answer in _floor(node, job, rounds, floor_us):
             found[name].append(milliseconds)
@@ -209,7 +220,7 @@ def merge(found: Sequence[Found]) -> dict[str, list[float]]:
 
 def check_codes(found: Found, code: int) -> None:
     """Raises WrongAnswer unless every module gave this PAM code each time (and the bare stack success)."""
-    for name in (*NAMES, ALONE, EXCHANGE):
+    for name in (*NAMES, EXCHANGE):
         wanted = {"none": 0, EXCHANGE: PAM_PERM_DENIED}.get(name, code)
         wrong = [value for value in found.get(f"code of {name}", ()) if value != wanted]
         if wrong:

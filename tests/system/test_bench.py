@@ -46,6 +46,13 @@ def test_bench__account_and_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.bench
+def test_bench__flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = bench(monkeypatch, tmp_path, "flat")["flat"]["rows"]
+    assert [row["kind"] for row in rows] == ["admission", "refusal"]
+    assert all(row["few"]["count"] == row["many"]["count"] == 2 for row in rows)
+
+
+@pytest.mark.bench
 def test_bench__connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = bench(monkeypatch, tmp_path, "connections")["connections"]["rows"]
     assert [(row["jobs"], row["connections"]) for row in rows] == [(1, 0), (1, 50), (2, 0), (2, 50)]
