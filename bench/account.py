@@ -47,8 +47,8 @@ program in C that refuses everybody and looks at nothing (`answer.c`).
 Calls follow each other by 5 ms here. A login that comes alone can take much longer, with any module: since Linux 6.0
 the kernel waits for a grace period of RCU before it moves a process from one cgroup to another, unless another one was
 moved a moment ago, or it has been told to
-[favour such moves](../../docs/administrators.md#what-the-kernel-and-slurmstepd-add-to-a-login). With {quiet_ms} ms between
-the calls, one job on the node:
+[favour such moves](../../docs/administrators.md#what-the-kernel-and-slurmstepd-add-to-a-login). With
+{quiet_ms} ms between the calls, one job on the node:
 
 {quiet}"""
 
