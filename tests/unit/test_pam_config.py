@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from slurm_adopt.system import pam_config
 from slurm_adopt.system.pam_config import read_stack, session_escapes
 
 OURS = "session required pam_slurm_adopt.so profile=strict\n"
@@ -56,6 +59,83 @@ def test_pam_config__nothing_moves_a_session_on_v1_or_without_logind(pam: Path, 
 def test_pam_config__a_stack_that_includes_itself_ends(pam: Path) -> None:
     (pam / "pam.d/sshd").write_text("@include sshd\nsession required pam_unix.so\n")
     assert read_stack("sshd", "session", (str(pam / "pam.d"),))
+
+
+def settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Files that were changed just now count as old; how often each file is opened from now on."""
+    opened: dict[str, int] = {}
+    really_open = os.open
+
+    def counting(path: str, flags: int) -> int:
+        opened[Path(path).name] = opened.get(Path(path).name, 0) + 1
+        return really_open(path, flags)
+
+    monkeypatch.setattr(pam_config, "SETTLED_NS", -(10**12))
+    monkeypatch.setattr(os, "open", counting)
+    (folder / "pam.d/sshd").write_text("@include common-session\nsession optional pam_extra.so\n@include later\n")
+    return opened
+
+
+def modules(folder: Path) -> list[str]:
+    return [line.module for line in read_stack("sshd", "session", (str(folder / "pam.d"),))]
+
+
+def test_pam_config__what_is_unchanged_is_not_read_again(pam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = settled(pam, monkeypatch)
+    first = modules(pam)
+    assert first == modules(pam) == ["pam_unix.so", "pam_systemd.so", "pam_extra.so"]
+    assert opened == {"sshd": 1, "common-session": 1, "later": 1}
+
+
+def _grow(pam: Path) -> None:
+    with (pam / "pam.d/common-session").open("a") as file:
+        file.write("session optional pam_new.so\n")
+
+
+def _replace(pam: Path) -> None:
+    """Another file of the same size, as an editor or a package's installation does it."""
+    file = pam / "pam.d/common-session"
+    (pam / "pam.d/new").write_text(file.read_text().replace("pam_unix.so", "pam_xinu.so"))
+    (pam / "pam.d/new").rename(file)
+
+
+def _remove(pam: Path) -> None:
+    (pam / "pam.d/common-session").unlink()
+
+
+def _appear(pam: Path) -> None:
+    (pam / "pam.d/later").write_text("session optional pam_new.so\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_grow, ["pam_unix.so", "pam_systemd.so", "pam_new.so", "pam_extra.so"]),
+        (_replace, ["pam_xinu.so", "pam_systemd.so", "pam_extra.so"]),
+        (_remove, ["pam_extra.so"]),
+        (_appear, ["pam_unix.so", "pam_systemd.so", "pam_extra.so", "pam_new.so"]),
+    ],
+)
+def test_pam_config__every_change_is_seen(
+    pam: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], expected: list[str]
+) -> None:
+    settled(pam, monkeypatch)
+    before = modules(pam)
+    change(pam)
+    assert modules(pam) == expected != before
+
+
+def test_pam_config__a_file_that_has_just_changed_is_not_remembered(pam: Path) -> None:
+    (pam / "pam.d/sshd").write_text("session required pam_one.so\n")
+    assert modules(pam) == ["pam_one.so"]
+    assert not [key for key in pam_config.KNOWN_STACKS if key[2] == (str(pam / "pam.d"),)]
+
+
+def test_pam_config__memory_is_bounded(pam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(pam, monkeypatch)
+    for number in range(2 * pam_config.KNOWN_STACKS_CAP):
+        read_stack(f"service{number}", "session", (str(pam / "pam.d"),))
+    assert 0 < len(pam_config.KNOWN_STACKS) <= pam_config.KNOWN_STACKS_CAP
 
 
 def test_pam_config__words(pam: Path) -> None:
