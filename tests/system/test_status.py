@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,3 +134,19 @@ def test_status__a_hung_slurmstepd_is_named(node: Node, logins: dict[str, int]) 
     assert found["unanswered"] == [f"{logins['bob']}:step-silent"]
     assert not found["complete"]
     assert [job["user"] for job in found["jobs"]] == ["alice"]
+
+
+def test_status__a_socket_that_a_dead_slurmstepd_has_left_is_no_job(node: Node, logins: dict[str, int]) -> None:
+    """Seen with 24.11 on a busy machine: slurmd removes them late."""
+    living = node.extern_socket(logins["alice"])
+    assert living is not None
+    dead = living.with_name(living.name.replace(f"_{logins['alice']}.", "_4711."))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead))
+    try:
+        found = status(node)
+    finally:
+        dead.unlink()
+    assert [job["user"] for job in found["jobs"]] == ["alice", "bob"]
+    assert found["unanswered"] == []
+    assert found["complete"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import ENDING
+from ..model import ENDING, STEP_GONE, STEP_SILENT
 from ..record import record
 from ..system.procfs import OwnedProcess, read_cgroups, read_file, read_owned_process, read_socket_inodes
 from ..system.slurm_conf import read_slurm_conf
@@ -114,8 +114,9 @@ def _ask_jobs(nodename: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:
     jobs, unanswered = [], []
     for path, outcome in zip(paths, outcomes):
         if isinstance(outcome, Exception):
-            reason = outcome.reason if isinstance(outcome, StepFault) else "step-silent"
-            unanswered.append(f"{path.job_id}:{reason}")
+            reason = outcome.reason if isinstance(outcome, StepFault) else STEP_SILENT
+            if reason != STEP_GONE:  # the socket of a slurmstepd that is no more, which slurmd has yet to remove
+                unanswered.append(f"{path.job_id}:{reason}")
             continue
         jobs.append(_job(path.job_id, outcome))
     return tuple(sorted(jobs, key=lambda job: job.job_id)), tuple(unanswered)
