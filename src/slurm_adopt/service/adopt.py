@@ -79,9 +79,6 @@ def act_adopt(
     yield from request_adoption(connection, tuple([process.pid for process in processes]), x11, namespaces)
     # this pid is slurmstepd's still: it answers afterwards
     reference = read_cgroups(identity.pid)
-    for process in processes:
-        # the kernel makes the entries of /proc/PID when they are first looked up: it may do so now
-        read_cgroups(process.pid)
     if meanwhile is not None:
         meanwhile()
     extras = yield from read_adoption(connection, len(processes), x11, namespaces)

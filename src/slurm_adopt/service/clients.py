@@ -39,7 +39,6 @@ LONGEST_NS = 300_000 * MS
 #: Connections that are open at once: the places, the waiting room, and those just reading.
 CLIENT_CAP = 3072
 FDS_SPACE = _socket.CMSG_SPACE(4 * sock.FDS_CAP)
-DONT_WAIT = _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT
 #: No descriptor left: the listener is looked at again after this.
 EXHAUSTED_NS = 50 * MS
 
@@ -218,7 +217,7 @@ class Clients:
     def _send_away(self, client: Client) -> None:
         self._metrics.count("slurm_adopt_sent_away_total")
         with contextlib.suppress(OSError):
-            client.socket.send(encode_reply(LoginReply("retry", "service-busy")), DONT_WAIT)
+            sock.send_with_fds(client.socket, encode_reply(LoginReply("retry", "service-busy")), [])
         self._close(client)
 
     # Going -----------------------------------------------------------------------------------------

@@ -190,16 +190,8 @@ def ask_steps(
     now_ns = time.monotonic_ns()
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     known = known or [None] * len(paths)
-    if len(paths) == 1:  # most users have one job: nothing runs beside the question
-        try:
-            return [(yield from _ask(paths[0], uid, owners, until_ns, known[0], meanwhile))]
-        except StepFault as fault:
-            return [fault]
-    # by the last one's turn all others have been asked
-    whiles = [None] * (len(paths) - 1) + [meanwhile]
-    asked = zip(paths, known, whiles)
-    tasks = [_ask(path, uid, owners, until_ns, before, what) for path, before, what in asked]
-    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins)
+    tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins, meanwhile)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
         if isinstance(outcome, DeadlineExceeded):
@@ -216,14 +208,9 @@ def _takes_logins(answer: OwnStep | None) -> bool:
 
 
 def _ask(
-    path: StepPath,
-    uid: int,
-    owners: tuple[int, ...],
-    deadline_ns: int,
-    known: Identity | None,
-    meanwhile: Callable[[], object] | None = None,
+    path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int, known: Identity | None
 ) -> Task[OwnStep | None]:
-    connection = yield from connect_step(path.path, owners, deadline_ns, known, meanwhile)
+    connection = yield from connect_step(path.path, owners, deadline_ns, known)
     identity = connection.identity
     assert identity is not None
     if identity.uid != uid:

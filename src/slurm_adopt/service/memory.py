@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-import _socket
+import os
 import time
 
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
@@ -181,7 +181,7 @@ class Memory:
         return current
 
     def _directories_of(self, conf: SlurmConf, nodename: str) -> list[SpoolDir]:
-        key = (nodename, _socket.gethostname())
+        key = (nodename, os.uname().nodename)
         known = self._directories.get(key)
         if known is not None:
             return known

@@ -63,8 +63,6 @@ def read_stack(service: str, kind: str, directories: tuple[str, ...] = DIRECTORI
         if len(KNOWN_STACKS) >= KNOWN_STACKS_CAP:
             KNOWN_STACKS.clear()
         KNOWN_STACKS[key] = lines, files
-    else:
-        KNOWN_STACKS.pop(key, None)
     return lines
 
 

@@ -146,13 +146,9 @@ class StepConnection:
 
 
 def connect_step(
-    path: str,
-    owners: tuple[int, ...],
-    deadline_ns: int,
-    known: Identity | None = None,
-    meanwhile: Callable[[], object] | None = None,
+    path: str, owners: tuple[int, ...], deadline_ns: int, known: Identity | None = None
 ) -> Task[StepConnection]:
-    """Connect to the extern step at `path` and learn who it is (one round trip; `meanwhile` is called during it).
+    """Connect to the extern step at `path` and learn who it is (one round trip).
 
     `known`: who answered on this very socket file (inode) before. Nobody else ever can: if the kernel names the same
     process, only the state is asked, as the rest cannot have changed. (slurmstepd writes each answer by itself, and
@@ -172,20 +168,18 @@ def connect_step(
         if peer.uid not in owners:
             raise StepFault(STEP_UNTRUSTED, f"the listener is uid {peer.uid}")
         if known is not None and known.pid == peer.pid:
-            connection.identity = yield from _ask_state(connection, known, meanwhile)
+            connection.identity = yield from _ask_state(connection, known)
         else:
-            connection.identity = yield from _ask_identity(connection, peer.pid, meanwhile)
+            connection.identity = yield from _ask_identity(connection, peer.pid)
         return connection
     except BaseException:
         connection.close()
         raise
 
 
-def _ask_identity(connection: StepConnection, peer_pid: int, meanwhile: Callable[[], object] | None) -> Task[Identity]:
+def _ask_identity(connection: StepConnection, peer_pid: int) -> Task[Identity]:
     requests = (wire.DAEMON_PID, wire.UID, wire.STATE)
     yield from connection.send(wire.encode_handshake() + b"".join(map(wire.encode_request, requests)))
-    if meanwhile is not None:
-        meanwhile()
     version = yield from connection.read(wire.decode_version)
     pid = yield from connection.read(wire.decode_int)
     uid = yield from connection.read(wire.decode_uid)
@@ -196,10 +190,8 @@ def _ask_identity(connection: StepConnection, peer_pid: int, meanwhile: Callable
     return Identity(version, pid, started, uid, wire.state_name(state))
 
 
-def _ask_state(connection: StepConnection, known: Identity, meanwhile: Callable[[], object] | None) -> Task[Identity]:
+def _ask_state(connection: StepConnection, known: Identity) -> Task[Identity]:
     yield from connection.send(wire.encode_handshake() + wire.encode_request(wire.STATE))
-    if meanwhile is not None:
-        meanwhile()
     version = yield from connection.read(wire.decode_version)
     state = yield from connection.read(wire.decode_int)
     return Identity(version, known.pid, known.started, known.uid, wire.state_name(state))

@@ -91,11 +91,13 @@ def all_of(
     enough_ns: int = 0,
     width: int = 256,
     is_enough: Callable[[T], bool] = bool,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Task[list[Outcome[T]]]:
     """Run tasks side by side; their results, or the exceptions they ended with, in their order.
 
     A task that is not done at `until_ns` is closed, its outcome is `DeadlineExceeded`. With `enough_ns`, one result
-    that `is_enough` is enough from then on. At most `width` tasks are under way at once.
+    that `is_enough` is enough from then on. At most `width` tasks are under way at once. `meanwhile` is called once,
+    when the first ones have asked their questions and before anything is waited for.
     """
     outcomes: list[Any] = [DeadlineExceeded()] * len(tasks)
     waiting: dict[int, Wait] = {}
@@ -119,6 +121,9 @@ def all_of(
             while started < len(tasks) and len(waiting) < width:
                 step(started, None)
                 started += 1
+            if meanwhile is not None:
+                meanwhile()
+                meanwhile = None
             stop_ns = min(until_ns, enough_ns) if found and enough_ns else until_ns
             if not waiting or time.monotonic_ns() >= stop_ns:
                 return outcomes

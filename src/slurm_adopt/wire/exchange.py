@@ -138,9 +138,8 @@ def decode_request(packet: bytes) -> LoginRequest:
     rhost, tty, job = take("RHOST", ""), take("TTY", ""), take("JOB", "")
     chosen, auth = take("CHOSEN", ""), take("AUTH", "")
     args = take_family(fields, "ARG", ARG_CAP)
-    connections = tuple([_connection(text) for text in take_family(fields, "CONN", CONNECTION_CAP)])
-    if fields:
-        check_rest(fields, "ARG", "CONN")
+    connections = tuple(map(_connection, take_family(fields, "CONN", CONNECTION_CAP)))
+    check_rest(fields, "ARG", "CONN")
     names = (service, user, number_of(uid), rhost, tty, job)
     return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth)
 
