@@ -95,12 +95,12 @@ def call_pam(call: dict, messages: list) -> dict:
     return {"code": code, "env": env}
 
 
-def be_child(call: dict, connection: socket.socket | None, answer_fd: int, name: str) -> None:
+def be_child(call: dict, connection: socket.socket | None, start_fd: int, answer_fd: int, name: str) -> None:
     for variable in ("SLURM_CONF", "SLURM_JOB_ID"):
         os.environ.pop(variable, None)
     os.environ.update(call.get("env", {}))
     # as in sshd: the connection, and besides it nothing that looks like one
-    kept = {0, 1, 2, answer_fd} | ({connection.fileno()} if connection else set())
+    kept = {0, 1, 2, start_fd, answer_fd} | ({connection.fileno()} if connection else set())
     for entry in os.listdir("/proc/self/fd"):
         if int(entry) not in kept:
             try:
@@ -110,6 +110,8 @@ def be_child(call: dict, connection: socket.socket | None, answer_fd: int, name:
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
     os.dup2(0, 1)
     os.dup2(0, 2)
+    os.read(start_fd, 1)
+    os.close(start_fd)
     syslog.openlog(name)
     messages: list = []
     before = os.stat("/proc/self/ns/mnt").st_ino
@@ -125,10 +127,25 @@ def be_child(call: dict, connection: socket.socket | None, answer_fd: int, name:
     os._exit(0)
 
 
+class Start:
+    """Where children wait until all of them are there and the driver has closed its copies of their connections.
+
+    A child that came to the module before that would find in the driver, its parent, the sshd that carries its connection
+    on, and the driver would be adopted, with every later call.
+    """
+
+    def __init__(self) -> None:
+        self.read_fd, self._write_fd = os.pipe()
+
+    def give(self) -> None:
+        os.close(self.read_fd)
+        os.close(self._write_fd)
+
+
 class Running:
     """One call under way."""
 
-    def __init__(self, call: dict, callers: Callers, name: str) -> None:
+    def __init__(self, call: dict, callers: Callers, start: Start, name: str) -> None:
         self.call = call
         self.name = name
         self.deadline = time.monotonic() + CALL_TIMEOUT_S
@@ -138,7 +155,7 @@ class Running:
         if self.pid == 0:
             try:
                 os.close(self.read_fd)
-                be_child(call, connection, write_fd, name)
+                be_child(call, connection, start.read_fd, write_fd, name)
             finally:
                 os._exit(99)
         os.close(write_fd)
@@ -221,14 +238,16 @@ def main() -> None:
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         batch = json.loads(line)
+        calls = batch["calls"]
         results = []
-        running = []
-        for call in batch["calls"]:
-            number += 1
-            running.append(Running(call, callers, f"case{number}"))
-            if not batch.get("parallel"):
-                results.append(running.pop().finish())
-        results += [one.finish() for one in running]
+        for together in [calls] if batch.get("parallel") else [[call] for call in calls]:
+            start = Start()
+            running = []
+            for call in together:
+                number += 1
+                running.append(Running(call, callers, start, f"case{number}"))
+            start.give()
+            results += [one.finish() for one in running]
         print(json.dumps(results), flush=True)
 
 
