@@ -65,9 +65,10 @@ def _decide_account(facts: Facts, options: Options) -> Decision:
         return adopted
     usable = newest_first(facts)
     if not usable and not facts.attempts:
-        if _why_no_job(facts) == "job-starting" and options.prolog_wait_s > 0 and facts.waited_ms < 0:
+        reason = _why_no_job(facts)
+        if reason == "job-starting" and options.prolog_wait_s > 0 and facts.waited_ms < 0:
             return AwaitStart()
-        return Verdict(options.action_no_jobs, _why_no_job(facts))
+        return Verdict(options.action_no_jobs, reason)
     left = _untried(facts, usable)
     if len(usable) > 1 or not options.single_job_skip_rpc:
         return _decide_with_caller(facts, options, usable, left)

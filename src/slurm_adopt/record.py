@@ -31,8 +31,9 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
         values.update(cls.__defaults__)
         values.update(zip(fields, args))
         values.update(kwargs)
-        # the first test alone would let one unknown name make up for one that is missing
-        if len(values) != len(fields) or args or not kwargs.keys() <= cls.__names__:
+        # their number alone would let one unknown name make up for one that is missing
+        certain = not args and kwargs.keys() <= cls.__names__ if kwargs else len(args) <= len(fields)
+        if not certain or len(values) != len(fields):
             _check_names(cls, args, kwargs)
     if cls.__validates__:
         cls.__post_init__(self)

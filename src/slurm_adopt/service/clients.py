@@ -38,7 +38,6 @@ FIRST_PACKET_NS = 2_000 * MS
 LONGEST_NS = 300_000 * MS
 #: Connections that are open at once: the places, the waiting room, and those just reading.
 CLIENT_CAP = 3072
-FDS_SPACE = _socket.CMSG_SPACE(4 * sock.FDS_CAP)
 #: No descriptor left: the listener is looked at again after this.
 EXHAUSTED_NS = 50 * MS
 
@@ -146,7 +145,7 @@ class Clients:
         """Take the packet; False if it is not there yet."""
         try:
             packet, ancillary, flags, _ = client.socket.recvmsg(
-                PACKET_CAP + 1, FDS_SPACE, _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
+                PACKET_CAP + 1, sock.FDS_SPACE, _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
             )
         except BlockingIOError:
             return False

@@ -187,10 +187,13 @@ class Login:
         detail: str = "",
     ) -> tuple[Any, ...]:
         """What a reply is composed from."""
-        if self.options.greeting and verdict.chosen and facts.phase == "account":
+        detail = detail or self.remark
+        if facts.phase == "open_session":
+            return (facts, self.options, verdict, env, kinds, detail, self.greeting(verdict), self.unset())
+        if self.options.greeting and verdict.chosen:
             # the session phase tells it, in a process that knows nothing of this one but the PAM environment
             env += ((CHOSEN_VARIABLE, verdict.chosen),)
-        return (facts, self.options, verdict, env, kinds, detail or self.remark, self.greeting(verdict), self.unset())
+        return (facts, self.options, verdict, env, kinds, detail)
 
     def foresee(self, decision: Adopt) -> None:
         """Prepare the answer to the login that slurmstepd is just taking in."""
@@ -212,14 +215,12 @@ class Login:
 
     def unset(self) -> tuple[str, ...]:
         """What the account phase has left for the session phase, and the session is not to see."""
-        if self.facts.phase != "open_session":
-            return ()
         chosen = (CHOSEN_VARIABLE,) if self.options.greeting else ()
         return (*chosen, "SLURM_JOB_ID") if self.options.export_env == "none" else chosen
 
     def greeting(self, verdict: Verdict) -> str:
-        """The line for the user, if the site wants one and this is the phase in which it is said."""
-        if not self.options.greeting or self.facts.phase != "open_session":
+        """The line that the session begins with, if the site wants one."""
+        if not self.options.greeting:
             return ""
         from .greeting import greeting  # here, because few sites want it and every login would pay
 
@@ -289,13 +290,15 @@ def _decide(login: Login) -> Task[Answer]:
         login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), login.found))
     while True:
         decision = login.decide()
+        if isinstance(decision, Verdict):
+            return (yield from _finish(login, decision, detail))
         if isinstance(decision, AskCaller):
             login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
         elif isinstance(decision, AwaitStart):
             yield from _await_start(login)
         elif isinstance(decision, HoldManager):
             yield from _hold_manager(login)
-        elif isinstance(decision, Adopt):
+        else:
             attempt = yield from _attempt(login, decision)
             if attempt.failure or login.foreseen is None:
                 login.facts = _attempted(login.facts, attempt)
@@ -303,8 +306,6 @@ def _decide(login: Login) -> Task[Answer]:
                 login.facts = login.foreseen.facts
             if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
                 login.facts = _give_up(login.facts)
-        else:
-            return (yield from _finish(login, decision, detail))
 
 
 def _gather(login: Login) -> Task[str]:

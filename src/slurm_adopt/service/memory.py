@@ -73,12 +73,14 @@ class Memory:
             return found  # most refusals end here
         try:
             for index in indexes:
-                yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
+                if index.unsettled:
+                    yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
             yield from self._ask_own(indexes, uid, deadline_ns, found, meanwhile)
             if not found.own:
                 yield from self._wait_for_hung(indexes, uid, deadline_ns, found)
             for index in indexes:
-                found.unanswered += [entry.fault or STEP_SILENT for entry in _unanswered(index, uid)]
+                if index.unsettled:
+                    found.unanswered += [entry.fault or STEP_SILENT for entry in _unanswered(index, uid)]
                 if not found.own:
                     # known by now, but too late to be asked
                     found.unanswered += [STEP_SILENT for _ in index.own(uid)]
@@ -96,7 +98,7 @@ class Memory:
         meanwhile: Callable[[], object] | None = None,
     ) -> Task[None]:
         """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
-        if not any(index.own(uid) for index in indexes):
+        if not any(uid in index.settled for index in indexes):
             return
         turn = Turn(self._turnstile, uid)
         yield from turn.enter(deadline_ns)

@@ -105,10 +105,10 @@ class StepIndex:
 
     def refresh(self) -> None:
         """Make the index what the directory is now. `SpoolFault` if it cannot be used; nothing is remembered then."""
-        if self._held is None or not self._is_same_directory(self._held):
+        found = self._stat_held()
+        if found is None:
             self._open()
             return
-        found = os.fstat(self._held.directory.fd)
         changed = (found.st_mtime_ns, found.st_ctime_ns)
         if self._watch is None:
             self._reread()
@@ -136,13 +136,15 @@ class StepIndex:
         """The steps that may be this user's for all we know."""
         return [entry for entry in self.unsettled.values() if entry.uid is None or entry.uid == uid]
 
-    def _is_same_directory(self, held: HeldDirectory) -> bool:
+    def _stat_held(self) -> os.stat_result | None:
+        """The directory as it is now; None if it is not (any more) the one that is held, or not safe."""
         try:
             found = os.stat(self.name)
         except OSError:
-            return False
+            return None
         trusted = found.st_uid in self.owners and not found.st_mode & stat.S_IWOTH
-        return trusted and (found.st_dev, found.st_ino) == held.identity
+        same = self._held is not None and (found.st_dev, found.st_ino) == self._held.identity
+        return found if trusted and same else None
 
     def _open(self) -> None:
         if self._held is not None:

@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import os
+import select
 import struct
 
 TYPE_CHECKING = False
@@ -51,6 +52,8 @@ class Inotify:
             code = ctypes.get_errno()
             os.close(self.fd)
             raise OSError(code, f"inotify_add_watch: {os.strerror(code)}")
+        self._poller = select.poll()
+        self._poller.register(self.fd, select.POLLIN)
 
     def close(self) -> None:
         """Give the watch up."""
@@ -58,12 +61,11 @@ class Inotify:
 
     def read(self) -> bytes:
         """All events that are there, as the kernel writes them; empty if there are none."""
-        chunks = []
-        try:
-            while True:
-                chunks.append(os.read(self.fd, READ_SIZE))
-        except BlockingIOError:
-            return b"".join(chunks)
+        events = b""
+        # nearly always there are none, and an exception to say so costs more than the question
+        while self._poller.poll(0):
+            events += os.read(self.fd, READ_SIZE)
+        return events
 
 
 def decode_events(data: bytes) -> Iterator[tuple[int, str]]:

@@ -25,6 +25,7 @@ Socket = _socket.socket
 #: A full backlog can't be polled on a unix socket (connect gives EAGAIN); it is tried again this often.
 BACKLOG_RETRY_NS = 2 * MS
 FDS_CAP = 8
+FDS_SPACE = _socket.CMSG_SPACE(4 * FDS_CAP)
 
 
 class Peer:
@@ -102,7 +103,7 @@ def receive_with_fds(sock: Socket, count: int, deadline_ns: int) -> Task[tuple[b
     """One recvmsg: data, received descriptors (close-on-exec, owned by the caller), message flags."""
     while True:
         try:
-            data, ancillary, flags, _ = sock.recvmsg(count, _socket.CMSG_SPACE(4 * FDS_CAP), _socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = sock.recvmsg(count, FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             yield from wait_for(sock.fileno(), POLLIN, deadline_ns)
             continue

@@ -22,7 +22,7 @@ from ..wire import stepd as wire
 from ..wire.cursor import Cursor
 from ..wire.errors import Incomplete, RemoteProtocolError
 from . import procfs, sock
-from .task import DeadlineExceeded
+from .task import POLLIN, DeadlineExceeded, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class StepConnection:
         self.socket = socket
         self.deadline_ns = deadline_ns
         self.buffer = b""
+        #: a question is on its way: its answer cannot be there yet
+        self.is_asking = False
         #: received and not asked for yet, in the order of the bytes they came with
         self.descriptors: list[int] = []
         self.identity: Identity | None = None
@@ -95,6 +97,7 @@ class StepConnection:
     def send(self, data: bytes) -> Task[None]:
         """One write, so that an opcode and its arguments arrive together."""
         try:
+            self.is_asking = True
             yield from sock.send_all(self.socket, data, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd takes no more requests") from None
@@ -104,6 +107,8 @@ class StepConnection:
     def read(self, decode: Callable[[Cursor], T]) -> Task[T]:
         """The next reply."""
         while True:
+            if not self.buffer:
+                yield from self._fill()
             cursor = Cursor(self.buffer)
             try:
                 value = decode(cursor)
@@ -132,6 +137,9 @@ class StepConnection:
         if len(self.buffer) > BUFFER_CAP or len(self.descriptors) > wire.NAMESPACE_CAP:
             raise StepFault(STEP_MALFORMED, "an endless reply")
         try:
+            if self.is_asking:
+                self.is_asking = False
+                yield from wait_for(self.socket.fileno(), POLLIN, self.deadline_ns)
             data, fds, flags = yield from sock.receive_with_fds(self.socket, READ_SIZE, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd does not answer") from None

@@ -32,7 +32,13 @@ class Cursor:
 
     def unpack(self, layout: str) -> int:
         """One integer of a `struct` layout such as `">I"` or `"=i"`."""
-        (value,) = struct.unpack(layout, self.take(struct.calcsize(layout)))
+        try:
+            (value,) = struct.unpack_from(layout, self.data, self.position)
+        except struct.error:
+            raise Incomplete(
+                f"{layout} wanted at {self.position}, {len(self.data) - self.position} bytes there"
+            ) from None
+        self.position += struct.calcsize(layout)
         return int(value)
 
     def take_capped(self, count: int, cap: int, what: str) -> bytes:

@@ -103,9 +103,11 @@ class LoginReply:
     def __post_init__(self) -> None:
         if self.result not in RESULTS or self.level not in LEVELS or not self.reason:
             raise LocalProtocolError(f"bad reply {self!r}")
+        if not self.joins:
+            return
         if any(kind not in NAMESPACES for kind in self.joins):
             raise LocalProtocolError(f"unknown namespace in {self.joins}")
-        if self.joins and self.join_failed not in RESULTS:
+        if self.join_failed not in RESULTS:
             raise LocalProtocolError("a reply with namespaces to join must say what a failed join means")
 
 

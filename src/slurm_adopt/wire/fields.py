@@ -20,7 +20,9 @@ PACKET_CAP = 4096
 FIELD_CAP = 64
 KEY_CAP = 24
 #: Keys of every login, which need not be looked at letter by letter.
-USUAL_KEYS = frozenset(("V", "PHASE", "SERVICE", "USER", "UID", "RHOST", "ARG0", "ARG1", "CONN0", "AUTH", "DEADLINE"))
+USUAL_KEYS = frozenset(
+    ("V", "PHASE", "SERVICE", "USER", "UID", "RHOST", "ARG0", "ARG1", "CONN0", "AUTH", "TTY", "DEADLINE")
+)
 KEY_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 #: What the module shows a person is one line of a terminal or three, never a page.
 TEXT_CAP = 512
@@ -30,6 +32,8 @@ VERSION = "1"
 
 def one_line(text: str, cap: int) -> str:
     """`text` as one printable line of at most `cap` bytes: no control or undecodable character survives."""
+    if text.isascii() and text.isprintable() and len(text) <= cap:
+        return text
     line = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
     return line.encode("utf-8", "replace")[:cap].decode("utf-8", "ignore")
 
@@ -89,8 +93,11 @@ def number_of(text: str) -> int:
 def take_family(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...]:
     """The values of `PREFIX0`, `PREFIX1`, ..., at most `cap` of them, taken out of `fields`."""
     values: list[str] = []
-    while len(values) < cap and (key := f"{prefix}{len(values)}") in fields:
-        values.append(fields.pop(key))
+    for number in range(cap):
+        value = fields.pop(f"{prefix}{number}", None)
+        if value is None:
+            break
+        values.append(value)
     return tuple(values)
 
 

@@ -12,11 +12,15 @@ BARE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+,%*
 
 def format_line(pairs: Iterable[tuple[str, str | int]]) -> str:
     """Pairs as one line; empty values are left out."""
-    return " ".join([f"{key}={_quote(str(value))}" for key, value in pairs if value != ""])
+    return " ".join(
+        [
+            f"{key}={value if isinstance(value, int) or not value.strip(BARE) else _quote(value)}"
+            for key, value in pairs
+            if value != ""
+        ]
+    )
 
 
 def _quote(text: str) -> str:
-    if not text.strip(BARE):
-        return text
     safe = "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
     return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
