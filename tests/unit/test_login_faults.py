@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -89,26 +90,40 @@ def test_login_faults__process_with_the_same_pid_but_another_start() -> None:
     mine = me()
     other = Process(mine.pid, mine.parent, mine.started - 1)
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), other))
+        run(
+            confirm(
+                connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), other, procfs.open_cgroups(other)
+            )
+        )
     assert fault.value.reason == "process-changed"
 
 
 def test_login_faults__process_that_is_gone() -> None:
+    """Whenever it goes: before its cgroups were opened, or while slurmstepd worked."""
     child = os.fork()
     if child == 0:
-        os._exit(0)
+        signal.pause()
+    process = procfs.read_process(child)
+    assert process is not None
+    text = procfs.open_cgroups(process)
+    assert text >= 0
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     mine = me()
-    with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), Process(child, mine.pid, 1)))
-    assert fault.value.reason == "process-changed"
+    for opened in (text, procfs.open_cgroups(process)):
+        with pytest.raises(StepFault) as fault:
+            run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), process, opened))
+        assert fault.value.reason == "process-changed"
+    os.close(text)
 
 
 def test_login_faults__slurmstepd_that_ended_while_it_adopted() -> None:
     mine = me()
+    text = procfs.open_cgroups(mine)
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), None, mine))
+        run(confirm(connection(mine.pid, mine.started), None, mine, text))
     assert fault.value.reason == STEP_ENDING
+    os.close(text)
 
 
 def test_login_faults__add_of_pid_zero_is_never_sent() -> None:

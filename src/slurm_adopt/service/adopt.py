@@ -14,7 +14,7 @@ import os
 import time
 
 from ..model import ENDING, STEP_ENDING
-from ..system.procfs import read_cgroups, read_started
+from ..system.procfs import open_cgroups, read_cgroups, read_open_cgroups
 from ..system.sock import close_all
 from ..system.stepd import (
     Namespace,
@@ -79,25 +79,29 @@ def act_adopt(
     yield from request_adoption(connection, tuple([process.pid for process in processes]), x11, namespaces)
     # this pid is slurmstepd's still: it answers afterwards
     reference = read_cgroups(identity.pid)
-    if meanwhile is not None:
-        meanwhile()
-    extras = yield from read_adoption(connection, len(processes), x11, namespaces)
+    texts = [open_cgroups(process) for process in processes]
     try:
-        for process in processes:
-            yield from confirm(connection, reference, process)
-    except BaseException:
-        close_all([namespace.fd for namespace in extras.namespaces])
-        raise
-    return extras
+        if meanwhile is not None:
+            meanwhile()
+        extras = yield from read_adoption(connection, len(processes), x11, namespaces)
+        try:
+            for process, text in zip(processes, texts):
+                yield from confirm(connection, reference, process, text)
+        except BaseException:
+            close_all([namespace.fd for namespace in extras.namespaces])
+            raise
+        return extras
+    finally:
+        close_all([text for text in texts if text >= 0])
 
 
-def confirm(connection: StepConnection, reference: bytes | None, process: Process) -> Task[None]:
+def confirm(connection: StepConnection, reference: bytes | None, process: Process, text: int) -> Task[None]:
     """Raise `StepFault` unless the kernel shows the process inside the step.
 
-    `reference` is the text of slurmstepd's own /proc/PID/cgroup.
+    `reference` is the text of slurmstepd's own /proc/PID/cgroup, `text` what `open_cgroups` gave for the process.
     """
-    target = read_cgroups(process.pid)
-    if target is None or read_started(process.pid) != process.started:
+    target = read_open_cgroups(text)
+    if target is None:
         raise StepFault("process-changed", f"process {process.pid} ended while it was adopted")
     if reference is None:
         raise StepFault(STEP_ENDING, "slurmstepd ended while it adopted")

@@ -58,6 +58,13 @@ def _read(path: str, size: int, ends_short: bool) -> bytes | None:
     except OSError:
         return None
     try:
+        return _read_open(fd, size, ends_short)
+    finally:
+        os.close(fd)
+
+
+def _read_open(fd: int, size: int, ends_short: bool) -> bytes | None:
+    try:
         text = os.read(fd, size)
         if len(text) < size and ends_short:
             return text
@@ -69,8 +76,6 @@ def _read(path: str, size: int, ends_short: bool) -> bytes | None:
         return text
     except OSError:
         return None
-    finally:
-        os.close(fd)
 
 
 def read_stat(pid: int) -> list[bytes]:
@@ -111,6 +116,27 @@ def read_started(pid: int) -> int:
 def read_cgroups(pid: int) -> bytes | None:
     """The text of /proc/PID/cgroup."""
     return _read_record(pid, "cgroup")
+
+
+def open_cgroups(process: Process) -> int:
+    """A descriptor for `read_open_cgroups`, which the caller closes; -1 if the process is gone.
+
+    It is this very process's for good: the kernel writes the text when it is read, and nothing once the process has been
+    reaped, whoever has its pid then.
+    """
+    try:
+        fd = os.open(f"/proc/{process.pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return -1
+    if read_started(process.pid) == process.started:
+        return fd
+    os.close(fd)
+    return -1
+
+
+def read_open_cgroups(fd: int) -> bytes | None:
+    """The text of /proc/PID/cgroup as it is now; None if the process is gone. Once per descriptor."""
+    return _read_open(fd, PAGE, ends_short=True) if fd >= 0 else None
 
 
 def read_socket_inode(pid: int, fd: int) -> str:

@@ -116,6 +116,7 @@ def all_of(
             waiting.pop(index, None)
             outcomes[index] = error
 
+    ready: Ready
     try:
         while True:
             while started < len(tasks) and len(waiting) < width:
@@ -123,13 +124,16 @@ def all_of(
                 started += 1
             if meanwhile is not None:
                 meanwhile()
-                meanwhile = None
             stop_ns = min(until_ns, enough_ns) if found and enough_ns else until_ns
             if not waiting or time.monotonic_ns() >= stop_ns:
                 return outcomes
             owner = {fd: index for index, wait in waiting.items() for fd, _ in wait.fds}
             fds = [fd for wait in waiting.values() for fd in wait.fds]
-            ready = yield Wait(fds, min(stop_ns, *[wait.deadline_ns for wait in waiting.values()]))
+            # what was done meanwhile took its time: the answers may be there
+            ready = poll_once(Wait(fds, 0)) if meanwhile is not None else ()
+            meanwhile = None
+            if not ready:
+                ready = yield Wait(fds, min(stop_ns, *[wait.deadline_ns for wait in waiting.values()]))
             events: dict[int, list[tuple[int, int]]] = {}
             for fd, event in ready:
                 events.setdefault(owner[fd], []).append((fd, event))

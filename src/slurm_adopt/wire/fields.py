@@ -62,9 +62,9 @@ def decode_fields(packet: bytes) -> dict[str, str]:
         key, mark, value = part.partition("=")
         if not mark or not (key in USUAL_KEYS or _is_key(key)):
             raise RemoteProtocolError(f"not a field: {part[:40]!r}")
-        if key in fields:
-            raise RemoteProtocolError(f"{key} comes twice")
         fields[key] = value
+    if len(fields) != len(parts):
+        raise RemoteProtocolError("a key comes twice")
     del fields["V"]
     return fields
 
