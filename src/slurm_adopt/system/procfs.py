@@ -121,7 +121,7 @@ def read_cgroups(pid: int) -> bytes | None:
 def open_cgroups(process: Process) -> int:
     """A descriptor for `read_open_cgroups`, which the caller closes; -1 if the process is gone.
 
-    It is this very process's for good: the kernel writes the text when it is read, and nothing once the process has been
+    It is this very process's for good: the kernel writes the text when it is read, and none once the process has been
     reaped, whoever has its pid then.
     """
     try:
