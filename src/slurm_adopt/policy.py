@@ -161,9 +161,13 @@ def _why_no_job(facts: Facts) -> str:
 def newest_first(facts: Facts) -> tuple[StepFact, ...]:
     """The user's steps that can take a login, the one that started last first."""
     usable = [step for step in facts.steps if step.state == RUNNING]
-    return tuple(sorted(usable, key=lambda step: step.started, reverse=True))
+    if len(usable) > 1:
+        usable.sort(key=lambda step: step.started, reverse=True)
+    return tuple(usable)
 
 
 def _untried(facts: Facts, steps: tuple[StepFact, ...]) -> tuple[StepFact, ...]:
+    if not facts.attempts:
+        return steps
     tried = {attempt.job_id for attempt in facts.attempts}
     return tuple(step for step in steps if step.job_id not in tried)

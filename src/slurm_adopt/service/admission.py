@@ -47,8 +47,7 @@ class Admission(Generic[T]):
     def offer(self, uid: int, login: T) -> str:
         """A login of this user has come: `RUN`, `WAIT` (a later `leave` returns it) or `SEND_AWAY`."""
         queue = self._queues.get(uid, [])
-        if not queue and self._has_place(uid):
-            self._take(uid)
+        if not queue and self._take(uid):
             return RUN
         if len(queue) >= self.waiting_share or self.waiting >= self.waiting_room:
             return SEND_AWAY
@@ -74,19 +73,20 @@ class Admission(Generic[T]):
     def _next(self) -> list[T]:
         started: list[T] = []
         for uid in list(self._queues):
-            if not self._has_place(uid):
+            if not self._take(uid):
                 continue
             queue = self._queues.pop(uid)
             started.append(queue.pop(0))
             self.waiting -= 1
-            self._take(uid)
             if queue:
                 self._queues[uid] = queue  # behind all others
         return started
 
-    def _has_place(self, uid: int) -> bool:
-        return self.running < self.places and self._running.get(uid, 0) < self.share
-
-    def _take(self, uid: int) -> None:
+    def _take(self, uid: int) -> bool:
+        """A place for one more login of this user, if there is one."""
+        has = self._running.get(uid, 0)
+        if self.running >= self.places or has >= self.share:
+            return False
         self.running += 1
-        self._running[uid] = self._running.get(uid, 0) + 1
+        self._running[uid] = has + 1
+        return True

@@ -85,10 +85,13 @@ class Found:
         self.turn: Turn | None = None
 
     def steps(self) -> tuple[StepFact, ...]:
-        return tuple(step.fact for step in self.own)
+        return tuple([step.fact for step in self.own])
 
     def of_job(self, job_id: int) -> OwnStep | None:
-        return next((step for step in self.own if step.path.job_id == job_id), None)
+        for step in self.own:
+            if step.path.job_id == job_id:
+                return step
+        return None
 
     def close(self) -> None:
         for step in self.own:

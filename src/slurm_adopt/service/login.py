@@ -169,9 +169,12 @@ class Login:
         """The reply for a verdict; what the verdict does not need is given up."""
         if verdict.action != "allow" or not verdict.job_id:
             self.release()
-        kinds = tuple([namespace.kind for namespace in self.namespaces])
-        fds = [namespace.fd for namespace in self.namespaces]
-        self.namespaces = []
+        kinds: tuple[str, ...] = ()
+        fds: list[int] = []
+        if self.namespaces:
+            kinds = tuple([namespace.kind for namespace in self.namespaces])
+            fds = [namespace.fd for namespace in self.namespaces]
+            self.namespaces = []
         words = self.words(self.facts, verdict, self.env, kinds, detail)
         ahead = self.foreseen
         if ahead is not None and ahead.words == words:
@@ -291,7 +294,9 @@ def _decide(login: Login) -> Task[Answer]:
     while True:
         decision = login.decide()
         if isinstance(decision, Verdict):
-            return (yield from _finish(login, decision, detail))
+            if login.facts.phase == "open_session":
+                return (yield from _finish_session(login, decision, detail))
+            return login.answer(decision, detail)
         if isinstance(decision, AskCaller):
             login.facts = replace(login.facts, caller=(yield from _ask_caller(login)))
         elif isinstance(decision, AwaitStart):
@@ -456,11 +461,12 @@ def _wanted(login: Login) -> tuple[bool, bool]:
 
 def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
     """What the session gets from the job it is in: variables and namespaces."""
-    login.namespaces = missing_namespaces(extras.namespaces, login.caller_pid)
+    if extras.namespaces:
+        login.namespaces = missing_namespaces(extras.namespaces, login.caller_pid)
     login.env = environment_of(job_id, extras.x11)
-    step = login.found.of_job(job_id)
-    assert step is not None
     if login.options.takes_over:
+        step = login.found.of_job(job_id)
+        assert step is not None
         yield from _take_over(login, step, processes)
     if login.namespaces and processes[0].pid != login.caller_pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
@@ -501,7 +507,7 @@ def _give_up(facts: Facts) -> Facts:
     return replace(facts, attempts=facts.attempts + rest)
 
 
-def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
+def _finish_session(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
     if verdict.reason == "session-verified":
         step = login.found.of_job(verdict.job_id)
         assert step is not None, "the session was found in one of the user's own steps"
@@ -516,7 +522,7 @@ def _finish(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
             again = decide(login.facts, login.options)
             assert isinstance(again, Verdict), "the only job of a verified session was tried"
             return login.answer(again, detail)
-    if login.options.greeting and login.facts.phase == "open_session":
+    if login.options.greeting:
         login.end_s = yield from _find_end(login, verdict)
     return login.answer(verdict, detail)
 

@@ -78,7 +78,10 @@ def _level(facts: Facts, options: Options, verdict: Verdict) -> str:
 
 def security_event(facts: Facts) -> str:
     """The reason code of what looks like an attempt to get something that is not the user's; empty if nothing does."""
-    for code in (facts.caller.status, *facts.unanswered, *[attempt.failure for attempt in facts.attempts]):
+    codes = [facts.caller.status, *facts.unanswered]
+    if facts.attempts:
+        codes += [attempt.failure for attempt in facts.attempts]
+    for code in codes:
         if code in REASONS and REASONS[code].security:
             return code
     return ""
@@ -86,7 +89,6 @@ def security_event(facts: Facts) -> str:
 
 def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> str:
     """The login in one line."""
-    failures = [attempt for attempt in facts.attempts if attempt.failure]
     pairs: list[tuple[str, str | int]] = [
         ("verdict", verdict.action),
         ("reason", verdict.reason),
@@ -102,15 +104,17 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
     if facts.caller.status != "not-asked":
         pairs.append(("caller", facts.caller.status))
     pairs.append(("security", security_event(facts)))
-    for code in sorted(set(facts.unanswered)):
-        pairs.append(("unanswered", f"{code}:{facts.unanswered.count(code)}"))
+    if facts.unanswered:
+        pairs += [("unanswered", f"{code}:{facts.unanswered.count(code)}") for code in sorted(set(facts.unanswered))]
     if facts.waited_ms >= 0:
         pairs.append(("waited_ms", facts.waited_ms))
     if facts.user_manager:
         pairs.append(("user_manager", facts.user_manager))
-    pairs += [("failed", f"{attempt.job_id}:{attempt.failure}") for attempt in failures]
     # what another node has sent may stand in it
-    why = [facts.caller.detail[:DETAIL_CAP], *[attempt.detail for attempt in failures]]
-    detail = detail or "; ".join(text for text in why if text)
-    pairs += [("detail", detail), ("options", "; ".join(options.problems))]
+    why = [facts.caller.detail[:DETAIL_CAP]]
+    for attempt in facts.attempts:
+        if attempt.failure:
+            pairs.append(("failed", f"{attempt.job_id}:{attempt.failure}"))
+            why.append(attempt.detail)
+    pairs += [("detail", detail or "; ".join(filter(None, why))), ("options", "; ".join(options.problems))]
     return format_line(pairs)

@@ -156,10 +156,12 @@ def encode_reply(reply: LoginReply) -> bytes:
         ("ERROR", one_line(reply.error, TEXT_CAP)),
         ("INFO", one_line(reply.info, TEXT_CAP)),
     ]
-    fields += [(f"UNSET{index}", name) for index, name in enumerate(reply.unset)]
-    fields += [(f"ENV{index}", f"{name}={value}") for index, (name, value) in enumerate(reply.env)]
-    fields += [(f"JOIN{index}", kind) for index, kind in enumerate(reply.joins)]
+    for index, name in enumerate(reply.unset):
+        fields.append((f"UNSET{index}", name))
+    for index, (name, value) in enumerate(reply.env):
+        fields.append((f"ENV{index}", f"{name}={value}"))
     if reply.joins:
+        fields += [(f"JOIN{index}", kind) for index, kind in enumerate(reply.joins)]
         fields += [("JOIN_FAILED", reply.join_failed), ("JOIN_ERROR", one_line(reply.join_error, TEXT_CAP))]
     return encode_fields(fields)
 
