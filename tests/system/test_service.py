@@ -117,9 +117,13 @@ def job_of(text: str) -> int:
     return int(found[1]) if found else 0
 
 
-def login(node: Node, user: str) -> int:
-    """The job that a login of this user ends up in, 0 if it is refused; a session outside all jobs is an error."""
-    done = node.ssh(user, "cat /proc/self/cgroup")
+def login(node: Node, user: str, port: int = 0) -> int:
+    """The job that a login of this user ends up in, 0 if it is refused; a session outside all jobs is an error.
+
+    `port`: of an sshd that asks by keyboard-interactive authentication.
+    """
+    more: dict[str, Any] = {"auth": "keyboard-interactive", "port": port} if port else {}
+    done = node.ssh(user, "cat /proc/self/cgroup", **more)
     if done.returncode:
         assert "Access denied by pam_slurm_adopt" in done.stderr, done.stderr
         return 0
@@ -450,6 +454,27 @@ def test_service__one_users_logins_that_hang_leave_places_for_the_others(service
 
 
 # What is written down -------------------------------------------------------------------------------
+
+
+def test_service__that_runs_out_of_descriptors_at_any_point_decides_nothing_wrongly(
+    service: Service, node: Node
+) -> None:
+    """No session line here: should the service overlook the process that lives on, the session would be outside."""
+    node.pam("sshd", account=[f"{STRICT} timeout=2"])
+    kbd = node.sshd("kbd", 2222, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes"])
+    job = node.submit("alice")
+    assert login(node, "alice", kbd.port) == job
+    for left in range(12):
+        wait_for(lambda: not service.value("slurm_adopt_sessions"), "the last session's end to be seen")
+        used = len(node.run(["ls", f"/proc/{service.pid}/fd"]).stdout.split())
+        node.run(["touch", "/etc/slurm/slurm.conf"])  # it is read anew
+        node.run(["prlimit", "--pid", str(service.pid), f"--nofile={used + left}:"])
+        assert login(node, "alice", kbd.port) == job, f"{left} left"
+        assert login(node, "bob", kbd.port) == 0, f"{left} left"
+        node.run(["prlimit", "--pid", str(service.pid), "--nofile=1024:"])
+    # the first of them were the helper's, the last ones its own
+    for path in ("one-shot", "resident"):
+        assert service.value("slurm_adopt_logins_total", verdict="allow", path=path) > 1
 
 
 def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) -> None:

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 import pytest
 
 from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
+from slurm_adopt.service.conf_cache import ConfCache
 from slurm_adopt.service.login import decide_login
+from slurm_adopt.system.carrier import find_login_processes
+from slurm_adopt.system.loop import Loop
+from slurm_adopt.system.pam_config import session_escapes
+from slurm_adopt.system.peer_node import names_in_hosts
+from slurm_adopt.system.preferences import read_preference
+from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes
+from slurm_adopt.system.spool import SpoolDirectory
 from slurm_adopt.system.stepd import connect_step
 from slurm_adopt.system.task import run
 from slurm_adopt.wire.exchange import LoginRequest
@@ -55,6 +63,32 @@ def test_descriptors__without_any_the_service_leaves_it_to_the_helper() -> None:
     request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "bob", 1502, args=("profile=strict",))
     with pytest.raises(OSError, match="Too many open files"):
         run(decide_login(request, os.getpid(), Empty()))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_none_left")
+def test_descriptors__lack_of_them_is_not_the_end_of_a_process() -> None:
+    """Else a login would be adopted without the process that lives on, or be refused because it is gone; and so on."""
+    process = Process(os.getpid(), os.getppid(), 1)
+    for look in (
+        lambda: find_login_processes(process.pid, None),
+        lambda: read_socket_inodes(process.pid),
+        lambda: open_cgroups(process),
+        lambda: SpoolDirectory("/tmp", (0,)),
+        lambda: session_escapes("of-this-test"),
+        lambda: read_preference(0, "/etc"),
+        lambda: names_in_hosts(b""),
+        lambda: run(ConfCache(Loop())._read_in_child()),
+    ):
+        with pytest.raises(OSError, match="Too many open files"):
+            look()
+    assert not has_ended(process.pid, process.started)
+
+
+def test_descriptors__process_that_was_replaced_costs_none() -> None:
+    before = os.listdir("/proc/self/fd")
+    assert open_cgroups(Process(os.getpid(), os.getppid(), 1)) == -1
+    assert has_ended(os.getpid(), 1)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_descriptors__service_takes_what_the_hard_limit_gives() -> None:

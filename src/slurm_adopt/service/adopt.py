@@ -79,8 +79,10 @@ def act_adopt(
     yield from request_adoption(connection, tuple([process.pid for process in processes]), x11, namespaces)
     # this pid is slurmstepd's still: it answers afterwards
     reference = read_cgroups(identity.pid)
-    texts = [open_cgroups(process) for process in processes]
+    texts: list[int] = []
     try:
+        for process in processes:
+            texts.append(open_cgroups(process))
         if meanwhile is not None:
             meanwhile()
         extras = yield from read_adoption(connection, len(processes), x11, namespaces)

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 FIRST_PACKET_NS = 2_000 * MS
 #: No PAM line can ask for more than 300 s.
 LONGEST_NS = 300_000 * MS
-#: Connections that are open at once: the places, the waiting room, and those just reading.
-CLIENT_CAP = 3072
+#: Connections that are open at once: the places, the waiting room, and those just reading; but at most a quarter of the
+#: descriptors, as what is done for them needs some, too.
+CLIENT_CAP, CLIENT_SHARE = 3072, 4
 #: No descriptor left: the listener is looked at again after this.
 EXHAUSTED_NS = 50 * MS
 
@@ -62,6 +63,7 @@ class Clients:
     def __init__(self, loop: Loop, source: StepSource, metrics: Metrics) -> None:
         self.admission: Admission[Client] = Admission()
         self.open: set[Client] = set()
+        self.cap = min(CLIENT_CAP, sock.descriptor_limit() // CLIENT_SHARE)
         #: called with each answer, after it was sent, and the seconds it took
         self.on_answer: Callable[[Answer, float], None] = lambda *_: None
         self.last_active_ns = time.monotonic_ns()
@@ -94,7 +96,7 @@ class Clients:
 
     def _accept(self, listener: sock.Socket) -> bool:
         """Take the one that has waited longest; whether there was any. (poll() tells of the next one.)"""
-        if len(self.open) >= CLIENT_CAP:
+        if len(self.open) >= self.cap:
             self._pause()
             return False
         try:
@@ -240,7 +242,7 @@ class Clients:
             client.running = None
         client.socket.close()
         self._leave(client)
-        if len(self.open) < CLIENT_CAP // 2 or not self.open:
+        if len(self.open) < self.cap // 2 or not self.open:
             self._go_on()
 
     def _leave(self, client: Client) -> None:

@@ -16,7 +16,7 @@ import time
 
 from ..system.loop import wait_flag
 from ..system.slurm_conf import ConfFault, is_current, read_slurm_conf
-from ..system.task import MS, POLLIN, DeadlineExceeded, Wait
+from ..system.task import MS, OWN_LACK, POLLIN, DeadlineExceeded, Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class ConfCache:
         self._loop = loop
         self._conf: SlurmConf | None = None
         self._reading: Flag | None = None
-        self._fault: ConfFault | None = None
+        self._fault: ConfFault | OSError | None = None
         self._dying: list[int] = []
 
     def read(self, deadline_ns: int) -> Task[SlurmConf]:
-        """The configuration as it is now; `ConfFault`, `DeadlineExceeded`."""
+        """The configuration as it is now; `ConfFault`, `DeadlineExceeded`, `OSError` for want of descriptors."""
         while True:
             if self._conf is not None and is_current(self._conf):
                 return self._conf
@@ -62,18 +62,22 @@ class ConfCache:
 
     def _done(self, _: object, outcome: Result | Exception) -> None:
         assert self._reading is not None
-        if isinstance(outcome, Exception) and not isinstance(outcome, ConfFault):
-            outcome = ConfFault("slurm-conf-unreadable", f"{type(outcome).__name__}: {outcome}")
-        self._fault = outcome if isinstance(outcome, ConfFault) else None
-        self._conf = None if isinstance(outcome, ConfFault) else outcome
+        self._fault = self._conf = None
+        if isinstance(outcome, ConfFault) or (isinstance(outcome, OSError) and outcome.errno in OWN_LACK):
+            self._fault = outcome
+        elif isinstance(outcome, Exception):
+            self._fault = ConfFault("slurm-conf-unreadable", f"{type(outcome).__name__}: {outcome}")
+        else:
+            self._conf = outcome
         reading, self._reading = self._reading, None
         reading.set()
 
     def _read_in_child(self) -> Task[Result]:
         self._reap()
-        memory = os.memfd_create("slurm.conf", os.MFD_CLOEXEC)
-        done_read, done_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        memory = done_read = done_write = -1
         try:
+            memory = os.memfd_create("slurm.conf", os.MFD_CLOEXEC)
+            done_read, done_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             pid = os.fork()
             if pid == 0:
                 _be_child(memory, done_write)

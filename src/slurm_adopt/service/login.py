@@ -12,7 +12,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
@@ -38,7 +37,7 @@ from ..system.procfs import read_started
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
-from ..system.task import MS, DeadlineExceeded, HelperNeeded
+from ..system.task import MS, OWN_LACK, DeadlineExceeded, HelperNeeded
 from ..wire.exchange import encode_reply
 from .adopt import act_adopt, environment_of, missing_namespaces
 from .gather import Found, Scan, find_membership, find_preferred
@@ -266,7 +265,7 @@ def _decide_or_fail(login: Login, resident: bool) -> Task[Answer]:
     except DeadlineExceeded:
         return _failure(login, "deadline", "")
     except OSError as error:
-        if resident and error.errno in (errno.EMFILE, errno.ENFILE):
+        if resident and error.errno in OWN_LACK:
             login.release()
             raise  # somebody's many logins may hold all of the service's; the one-shot helper has its own
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")

@@ -16,7 +16,6 @@ import _socket
 import contextlib
 import gc
 import os
-import resource
 import signal
 import time
 
@@ -51,7 +50,6 @@ NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
 WRITE_NS = 5_000 * MS
 #: Under systemd the unit sets it.
 NICE = -10
-DESCRIPTORS = 65536
 WARM_UP_NS = 10_000 * MS
 #: A login leaves no cycles behind, but one that fails may: its exception and the frames it went through. So many new
 #: objects that are not freed by themselves are some hundred such logins, and 2 MiB.
@@ -107,7 +105,6 @@ class Service:
         # hundreds of sshds want the processor in a storm, each for longer than all its questions here take together
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        _raise_descriptors()
         if self._watches:
             self.sessions.restore(SESSIONS_FILE)
         self._take_notes()
@@ -240,13 +237,6 @@ class Service:
 def _session(decided: Decided) -> Session:
     who = (decided.pid, decided.started, decided.user, decided.uid)
     return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
-
-
-def _raise_descriptors() -> None:
-    """As many descriptors as the unit allows itself: the usual soft limit of 1024 is that of select()."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _attempt(act: Callable[[], None]) -> None:

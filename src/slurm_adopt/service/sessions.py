@@ -15,7 +15,8 @@ import select
 import time
 
 from ..record import record
-from ..system.procfs import read_started
+from ..system.procfs import has_ended
+from ..system.sock import descriptor_limit
 from ..system.task import MS, POLLIN
 
 TYPE_CHECKING = False
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 #: More than any node has processes for; each costs one descriptor.
 SESSION_CAP = 4096
-#: Without pidfds (Linux before 5.3) the processes are looked at this often.
+#: Watching must not use up what logins need: a quarter of the descriptors at most.
+PIDFD_SHARE = 4
+#: Without pidfds (Linux before 5.3, or too many sessions) the processes are looked at this often.
 LOOK_NS = 10_000 * MS
 LOGOUT, PROCESS_ENDED, UNOBSERVED = "logout", "process-ended", "unobserved"
 
@@ -108,12 +111,15 @@ class Sessions:
                 session = Session(**json.loads(line))
             except (ValueError, TypeError):
                 continue
-            if read_started(session.pid) == session.started:
-                self.opened(session)
-            else:
+            if has_ended(session.pid, session.started):
                 self._ended(session, UNOBSERVED)
+            else:
+                self.opened(session)
 
     def _watch(self, session: Session) -> None:
+        if len(self._pidfds) >= descriptor_limit() // PIDFD_SHARE:
+            self._look_later()
+            return
         try:
             pidfd = os.pidfd_open(session.pid)
         except ProcessLookupError:
@@ -122,7 +128,7 @@ class Sessions:
         except (AttributeError, OSError):
             self._look_later()
             return
-        if read_started(session.pid) != session.started:
+        if has_ended(session.pid, session.started):
             os.close(pidfd)
             self._end(session.pid, PROCESS_ENDED)
             return
@@ -142,7 +148,7 @@ class Sessions:
     def _look(self) -> None:
         self._looking = False
         for session in list(self._open.values()):
-            if session.pid not in self._pidfds and read_started(session.pid) != session.started:
+            if session.pid not in self._pidfds and has_ended(session.pid, session.started):
                 self._end(session.pid, PROCESS_ENDED)
         if len(self._open) > len(self._pidfds):
             self._look_later()

@@ -21,7 +21,7 @@ from ..record import replace
 from ..system.job_end import find_job_end
 from ..system.pam_config import MODULE, read_stack
 from ..system.preferences import Preference, clear_preference, clear_void_preferences, write_preference
-from ..system.procfs import read_file, read_process, read_started
+from ..system.procfs import has_ended, read_file, read_process
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..wire.user_exchange import UserJob, UserReply
@@ -108,7 +108,7 @@ def _use(job_id: int, uid: int, found: Found, options: Options) -> UserReply:
         return _reply("refused", "user-no-such-job")
     if step.fact.state == ENDING:
         return _reply("refused", "user-job-not-running")
-    clear_void_preferences(lambda preference: read_started(preference.pid) != preference.started)
+    clear_void_preferences(lambda preference: has_ended(preference.pid, preference.started))
     try:
         write_preference(uid, Preference(job_id, identity.pid, identity.started))
     except OSError as error:

@@ -19,7 +19,7 @@ import time
 
 from ..system.child import ChildFault, call_in_child
 from ..system.job_end import TABLE, find_job_end, plausible, write_table
-from ..system.procfs import read_started
+from ..system.procfs import has_ended
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.squeue import query_end
@@ -104,7 +104,8 @@ class Warner:
     def watch(self) -> Task[None]:
         """Watch for ever."""
         while True:
-            yield from self._look()
+            with contextlib.suppress(OSError):  # no descriptor left: the next look may find more
+                yield from self._look()
             for job in list(self.jobs.values()):
                 yield from self._attend(job)
             self._write_table()
@@ -127,7 +128,7 @@ class Warner:
         self._seen = open_now
         uids = {uid for uid, _ in users}
         for key, job in list(self.jobs.items()):
-            if job.uid not in uids or read_started(job.pid) != job.started:
+            if job.uid not in uids or has_ended(job.pid, job.started):
                 del self.jobs[key]
 
     def _look_at(self, uid: int, nodename: str) -> Task[None]:

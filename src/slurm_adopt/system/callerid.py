@@ -30,7 +30,7 @@ from .peer_node import find_nodes_of_peer
 from .procfs import read_cgroups
 from .rpc_auth import AuthFault, check_credential, make_credential, speaker
 from .sock import connect_tcp
-from .task import MS, DeadlineExceeded, HelperNeeded, all_of
+from .task import MS, DeadlineExceeded, HelperNeeded, all_of, raise_own_lack
 from .tls import TlsFault, open_stream
 
 TYPE_CHECKING = False
@@ -230,6 +230,7 @@ def _ask_versions(
         except RemoteProtocolError as error:
             raise CallerFault("caller-malformed", str(error)) from None
         except OSError as error:
+            raise_own_lack(error)
             raise CallerFault("caller-unreachable", error.strerror or str(error)) from None
         else:
             if memory is not None:

@@ -18,7 +18,7 @@ from ..record import record
 from ..wire.errors import RemoteProtocolError
 from ..wire.sock_diag import NETLINK_SOCK_DIAG, SocketOwner, decode_answer, encode_question, find_in_table
 from .procfs import read_cgroups, read_owned_process
-from .task import DeadlineExceeded, Wait
+from .task import DeadlineExceeded, Wait, raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def _descriptors(pid: int) -> Iterator[str]:
     """What the process's descriptors are, empty for one that was just closed."""
     try:
         names = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
+    except OSError as error:
+        raise_own_lack(error)
         return
     for name in names:
         try:

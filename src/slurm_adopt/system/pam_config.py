@@ -14,6 +14,7 @@ import os
 import time
 
 from ..record import record
+from .task import raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def _read(service: str, directories: tuple[str, ...], files: dict[str, Identity]
         files[path] = None
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            raise_own_lack(error)
             continue
         try:
             files[path] = _identity(fd)

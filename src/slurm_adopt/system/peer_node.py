@@ -21,7 +21,7 @@ from ..record import replace
 from ..wire.slurm_nodes import iter_nodes, nodes_of_address, nodes_of_host
 from .child import ChildFault, call_in_child
 from .local_end import packed
-from .task import MS, DeadlineExceeded, sleep_until
+from .task import MS, DeadlineExceeded, raise_own_lack, sleep_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def names_in_hosts(wanted: bytes) -> list[str]:
     try:
         with open(HOSTS, "rb") as file:
             lines = file.read(MAX_HOSTS_BYTES).decode("utf-8", "surrogateescape").split("\n")
-    except OSError:
+    except OSError as error:
+        raise_own_lack(error)
         return []
     names: list[str] = []
     for line in lines:

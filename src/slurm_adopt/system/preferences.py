@@ -14,6 +14,7 @@ import os
 import stat
 
 from ..record import record
+from .task import raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def read_preference(uid: int, directory: str = DIRECTORY) -> Preference | None:
     """The preference of a user; None if there is none, or none that may be believed."""
     try:
         fd = os.open(f"{directory}/{uid}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except OSError as error:
+        raise_own_lack(error)
         return None
     try:
         found = os.fstat(fd)

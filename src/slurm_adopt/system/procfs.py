@@ -4,6 +4,7 @@
 Rules of this file:
 1. A process is a pid and its start time: a pid alone may be somebody else's by the time it is used.
 2. What is read is capped; a process that is gone is `None`, never an error and never a guess.
+3. That we have no descriptor (or memory) left says nothing about a process: `OSError`, wherever something is opened.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ..record import record
+from .task import raise_own_lack
 
 #: /proc/PID/stat and /proc/PID/cgroup: a page is typical, v1 with deep paths may take a few.
 READ_CAP = 64 * 1024
@@ -53,14 +55,22 @@ def _read_record(pid: int, name: str) -> bytes | None:
 
 
 def _read(path: str, size: int, ends_short: bool) -> bytes | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+    fd = _open(path)
+    if fd < 0:
         return None
     try:
         return _read_open(fd, size, ends_short)
     finally:
         os.close(fd)
+
+
+def _open(path: str) -> int:
+    """-1 if it is not there."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise_own_lack(error)
+        return -1
 
 
 def _read_open(fd: int, size: int, ends_short: bool) -> bytes | None:
@@ -113,6 +123,14 @@ def read_started(pid: int) -> int:
     return int(stat[19]) if stat else 0
 
 
+def has_ended(pid: int, started: int) -> bool:
+    """Whether the process is gone, for those who look again later: what cannot be looked at now is taken to live."""
+    try:
+        return read_started(pid) != started
+    except OSError:
+        return False
+
+
 def read_cgroups(pid: int) -> bytes | None:
     """The text of /proc/PID/cgroup."""
     return _read_record(pid, "cgroup")
@@ -124,11 +142,15 @@ def open_cgroups(process: Process) -> int:
     It is this very process's for good: the kernel writes the text when it is read, and none once the process has been
     reaped, whoever has its pid then.
     """
-    try:
-        fd = os.open(f"/proc/{process.pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+    fd = _open(f"/proc/{process.pid}/cgroup")
+    if fd < 0:
         return -1
-    if read_started(process.pid) == process.started:
+    try:
+        is_same = read_started(process.pid) == process.started
+    except OSError:
+        os.close(fd)
+        raise
+    if is_same:
         return fd
     os.close(fd)
     return -1
@@ -152,7 +174,8 @@ def read_socket_inodes(pid: int) -> set[str]:
     """All `socket:[N]` of a process."""
     try:
         names = os.listdir(f"/proc/{pid}/fd")[:FD_CAP]
-    except OSError:
+    except OSError as error:
+        raise_own_lack(error)
         return set()
     links = (read_socket_inode(pid, int(name)) for name in names)
     return {link for link in links if link}

@@ -13,6 +13,7 @@ import _socket
 import errno
 import os
 import struct
+import sys
 import time
 
 from .task import MS, POLLIN, POLLOUT, DeadlineExceeded, Wait, wait_for
@@ -129,3 +130,11 @@ def close_all(fds: list[int]) -> None:
     """Close descriptors that were received."""
     for fd in fds:
         os.close(fd)
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have open."""
+    import resource  # here, because only the service asks
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize

@@ -15,6 +15,7 @@ import stat
 
 from ..record import record
 from ..wire.stepd import EXTERN_STEP, parse_socket_name
+from .task import raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class SpoolDirectory:
         except NotADirectoryError:
             raise SpoolFault("spool-dir-untrusted", f"{directory} is not a directory") from None
         except OSError as error:
+            raise_own_lack(error)
             raise SpoolFault("spool-dir-unreadable", f"{directory}: {error.strerror}") from None
         found = os.fstat(self.fd)
         if found.st_uid not in owners or found.st_mode & stat.S_IWOTH:
@@ -77,6 +79,7 @@ class SpoolDirectory:
         try:
             names = os.listdir(self.fd)
         except OSError as error:
+            raise_own_lack(error)
             raise SpoolFault("spool-dir-unreadable", f"{self.directory}: {error.strerror}") from None
         return list(self.stat_steps(names))[:STEP_CAP]
 

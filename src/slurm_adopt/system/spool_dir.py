@@ -16,6 +16,7 @@ import os
 import stat
 
 from ..wire.slurm_nodes import node_of_name, nodes_of_host
+from .task import raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def _by_looking(pattern: str, owners: tuple[int, ...]) -> Iterator[SpoolDir]:
             if not stat.S_ISDIR(info.st_mode) or info.st_uid not in owners or info.st_mode & stat.S_IWOTH:
                 continue
             nodes = {extern_node(entry) for entry in os.listdir(folder)}
-        except OSError:
+        except OSError as error:
+            raise_own_lack(error)
             continue
         for node in sorted(filter(None, nodes)):
             yield folder, node
@@ -130,6 +132,7 @@ def _entries(folder: str, start: str, end: str) -> list[str]:
                     and len(entry.name) > len(start) + len(end)
                 ):
                     names.append(entry.name)
-    except OSError:
+    except OSError as error:
+        raise_own_lack(error)
         return []
     return sorted(names)

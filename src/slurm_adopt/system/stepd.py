@@ -22,7 +22,7 @@ from ..wire import stepd as wire
 from ..wire.cursor import Cursor
 from ..wire.errors import Incomplete, RemoteProtocolError
 from . import procfs, sock
-from .task import POLLIN, DeadlineExceeded, wait_for
+from .task import POLLIN, DeadlineExceeded, raise_own_lack, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def connect_step(
     except DeadlineExceeded:
         raise StepFault(STEP_SILENT, "slurmstepd's backlog is full") from None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            raise  # our own lack says nothing about the step
+        raise_own_lack(error)
         raise _fault(error) from None
     connection = StepConnection(socket, deadline_ns)
     try:

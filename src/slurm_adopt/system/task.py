@@ -13,6 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import errno
 import select
 import time
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 POLLIN = select.POLLIN
 POLLOUT = select.POLLOUT
 MS = 1_000_000
+OWN_LACK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class DeadlineExceeded(Exception):
@@ -37,6 +39,15 @@ class DeadlineExceeded(Exception):
 
 class HelperNeeded(Exception):
     """The resident service may not do what this login needs; a one-shot helper, which has root's rights, may."""
+
+
+def raise_own_lack(error: OSError) -> None:
+    """That we have no descriptor or memory left says nothing about what was to be opened: pass it on.
+
+    A one-shot helper has its own.
+    """
+    if error.errno in OWN_LACK:
+        raise error
 
 
 class Wait:
