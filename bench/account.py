@@ -11,15 +11,16 @@ from bench.report import Goal, Options, Report, describe, table
 from bench.rig import (
     EXCHANGE,
     JOB,
+    LEAST,
     NAMES,
     PAM_PERM_DENIED,
     PAUSE_US,
     QUIET_FLOOR,
     QUIET_US,
-    answering_service,
     blocks,
     check_codes,
     job_of,
+    least_services,
     measure,
     measured_node,
     merge,
@@ -29,16 +30,19 @@ from bench.rig import (
 from bench.stats import ratio, summarise
 from lab.node import Node
 
-COLUMNS = (*NAMES[1:], "bare-python", "floor", "floor-oneshot", EXCHANGE)
-TIMES = (*NAMES[1:], "bare python", "slurmstepd alone", "the same, later", "exchange alone")
+COLUMNS = (*NAMES[1:], "bare-python", "floor", "floor-oneshot", EXCHANGE, LEAST)
+TIMES = (*NAMES[1:], "bare python", "slurmstepd alone", "the same, later", "exchange alone", "least Python")
 HEAD, RATIO = ("login", "jobs on the node"), "resident / original"
+LEAST_RATIO = f"{LEAST}/original"
 QUIET = "admission on a quiet node"
 TEXT = """\
 Milliseconds, median (quartiles). All of a row was measured in one run, in turn, each call in a fresh process; ratios
 are of the time added to a stack with `pam_permit.so` only, with the 90 % interval. *slurmstepd alone* is what no module
 can save: connect, handshake, ask for the owner, add the process (`floor.c`). *The same, later* begins 20 ms after the
-last one, as one-shot's does. *exchange alone* is what no service can save: our module before a
-program in C that refuses everybody and looks at nothing (`answer.c`).
+last one, as one-shot's does. *exchange alone* is what no service can save: our module before a program in C that
+refuses everybody and looks at nothing (`answer.c`). *Least Python* is our module before forty lines of Python that look
+at nothing either, and that have slurmstepd take the process in for an admission (`least.py`): what no service in Python
+can save.
 
 {rows}
 
@@ -55,7 +59,7 @@ moved a moment ago, or it has been told to
 
 def run(options: Options) -> Report:
     rows: list[dict[str, Any]] = []
-    with measured_node(options.suite) as node, resident_service(node), answering_service(node):
+    with measured_node(options.suite) as node, resident_service(node), least_services(node):
         others = 0
         for count in sorted(set(options.jobs)):
             if count and not rows_of(rows, QUIET):
@@ -68,7 +72,7 @@ def run(options: Options) -> Report:
     lines = [_cells(row) for row in rows if row["kind"] != QUIET]
     quiet = [cells(row, 1) for row in rows_of(rows, QUIET)]
     text = TEXT.format(
-        rows=table([*HEAD, *TIMES, RATIO], lines),
+        rows=table([*HEAD, *TIMES, RATIO, "least Python / original"], lines),
         quiet=table([*HEAD, *TIMES[:5], RATIO], quiet),
         quiet_ms=QUIET_US // 1000,
     )
@@ -92,7 +96,7 @@ def _rows(node: Node, count: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     if count:
         rows.append({"kind": "admission", "jobs": count, **figures(_admissions(node, rounds, PAUSE_US), 0)})
-    names = (*NAMES, EXCHANGE)
+    names = (*NAMES, EXCHANGE, LEAST)
     with job_of(node, "alice") if count else contextlib.nullcontext():
         found = merge([measure(node, "bob", part, names=names) for part in blocks(rounds)])
     rows.append({"kind": "refusal", "jobs": count, **figures(found, PAM_PERM_DENIED)})
@@ -106,7 +110,7 @@ def _admissions(node: Node, rounds: int, pause_us: int) -> dict[str, list[float]
     found = []
     for part in blocks(rounds):
         with job_of(node, "alice") as job:
-            found.append(measure(node, "alice", part, job, pause_us=pause_us))
+            found.append(measure(node, "alice", part, job, names=(*NAMES, LEAST), pause_us=pause_us))
     return merge(found)
 
 
@@ -114,19 +118,24 @@ def figures(found: dict[str, list[float]], code: int) -> dict[str, Any]:
     """Summaries by name and the ratio of the added times; raises WrongAnswer."""
     check_codes(found, code)
     row: dict[str, Any] = {name: summarise(values) for name, values in found.items() if not name.startswith("code")}
-    for name in ("oneshot", "resident"):
-        row[f"{name}/original"] = ratio(found[name], found["original"], row["none"].median)
+    for name in ("oneshot", "resident", LEAST):
+        if name in found:
+            row[f"{name}/original"] = ratio(found[name], found["original"], row["none"].median)
     return row
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    return cells(row, row["jobs"], columns=COLUMNS)
+    return [*cells(row, row["jobs"], columns=COLUMNS), _ratio_cell(row[LEAST_RATIO])]
 
 
 def cells(row: dict[str, Any], *situation: object, columns: Sequence[str] = COLUMNS[:5]) -> list[str]:
     """A row of the table; `situation`: what stands in its second column and on."""
     times = [str(row.get(name, "")) for name in columns]
-    return [row["kind"], *map(str, situation), *times, "{:.3f} ({:.3f}-{:.3f})".format(*row["resident/original"])]
+    return [row["kind"], *map(str, situation), *times, _ratio_cell(row["resident/original"])]
+
+
+def _ratio_cell(found: tuple[float, float, float]) -> str:
+    return "{:.3f} ({:.3f}-{:.3f})".format(*found)
 
 
 def goals(rows: list[dict[str, Any]]) -> list[Goal]:

@@ -22,6 +22,9 @@ NAMES = ("none", "original", "oneshot", "resident")
 #: Our module, and a service that refuses everybody at once (`answer.c`).
 EXCHANGE = "exchange"
 EXCHANGE_SOCKET = "/run/bench/answer.sock"
+#: Our module, and a service in Python that does the least (`least.py`); it admits alice.
+LEAST = "least-python"
+LEAST_SOCKET, STEP_LINK = "/run/bench/least.sock", "/run/bench/step"
 PAM_PERM_DENIED = 6
 #: Microseconds between two calls.
 PAUSE_US = 5_000
@@ -63,6 +66,7 @@ def module_lines(node: Node) -> dict[str, str]:
         "oneshot": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=oneshot",
         "resident": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service",
         EXCHANGE: f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service socket={EXCHANGE_SOCKET}",
+        LEAST: f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service socket={LEAST_SOCKET}",
     }
 
 
@@ -82,7 +86,7 @@ def install_drivers(node: Node) -> None:
         subprocess.run(["cc", "-O2", "-o", driver, HERE / f"{name}.c", *libraries], check=True)
         node.install(driver, f"/run/bench/{name}", 0o755)
     node.write("/run/bench/bare.py", BARE_PYTHON)
-    for script in ("logins", "flows"):
+    for script in ("logins", "flows", "least"):
         node.install(HERE / f"{script}.py", f"/run/bench/{script}.py")
     for name, line in module_lines(node).items():
         stack = f"account {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
@@ -90,16 +94,19 @@ def install_drivers(node: Node) -> None:
 
 
 @contextlib.contextmanager
-def answering_service(node: Node) -> Iterator[None]:
-    """What answers for EXCHANGE."""
-    carrier = node.popen(["/run/bench/answer", EXCHANGE_SOCKET])
+def least_services(node: Node) -> Iterator[None]:
+    """What answers for EXCHANGE and for LEAST."""
+    sockets = (EXCHANGE_SOCKET, LEAST_SOCKET)
+    least = ["/usr/bin/python3", "-IS", "/run/bench/least.py", LEAST_SOCKET, "alice", STEP_LINK]
+    carriers = [node.popen(argv) for argv in (["/run/bench/answer", EXCHANGE_SOCKET], least)]
     try:
-        wait_for(lambda: node.path(EXCHANGE_SOCKET).exists(), "the answering service's socket")
+        wait_for(lambda: all(node.path(socket).exists() for socket in sockets), "the sockets of what is compared with")
         yield
     finally:
-        carrier.kill()
-        carrier.wait()
-        node.path(EXCHANGE_SOCKET).unlink(missing_ok=True)
+        for carrier, socket in zip(carriers, sockets):
+            carrier.kill()
+            carrier.wait()
+            node.path(socket).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -138,6 +145,9 @@ def use_stack(node: Node, name: str) -> None:
 def job_of(node: Node, user: str) -> Iterator[int]:
     """A new job of this user; its id."""
     job = node.submit(user, JOB)
+    socket = node.extern_socket(job)
+    assert socket is not None, "the job's extern step has just been asked"
+    node.run(["ln", "-sfn", f"{node.spool_dir}/{socket.name}", STEP_LINK])
     try:
         yield job
     finally:
@@ -220,7 +230,7 @@ def merge(found: Sequence[Found]) -> dict[str, list[float]]:
 
 def check_codes(found: Found, code: int) -> None:
     """Raises WrongAnswer unless every module gave this PAM code each time (and the bare stack success)."""
-    for name in (*NAMES, EXCHANGE):
+    for name in (*NAMES, LEAST, EXCHANGE):
         wanted = {"none": 0, EXCHANGE: PAM_PERM_DENIED}.get(name, code)
         wrong = [value for value in found.get(f"code of {name}", ()) if value != wanted]
         if wrong:

@@ -34,7 +34,7 @@ def test_bench__account_and_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (quiet["kind"], quiet["jobs"]) == ("admission on a quiet node", 1)
     assert [(row["kind"], row["jobs"]) for row in (admission, refusal)] == [("admission", 1), ("refusal", 1)]
     assert quiet["resident"]["count"] == refusal["exchange"]["count"] == 2
-    for name in ("none", "original", "oneshot", "resident", "bare-python", "floor", "floor-oneshot"):
+    for name in ("none", "original", "oneshot", "resident", "least-python", "bare-python", "floor", "floor-oneshot"):
         assert admission[name]["count"] == 2
         assert admission[name]["median"] > 0
     assert "floor" not in refusal
