@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from slurm_adopt.service.conf_cache import ConfCache
 from slurm_adopt.system import slurm_conf
 from slurm_adopt.system.loop import Loop
 from slurm_adopt.system.slurm_conf import ConfFault, SlurmConf
-from slurm_adopt.system.task import MS, DeadlineExceeded, sleep_until
+from slurm_adopt.system.task import MS, DeadlineExceeded, HelperNeeded, sleep_until
 
 
 class Rig:
@@ -54,6 +55,21 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     rig = Rig(path)
     yield rig
     assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("what", ["fork", "memfd_create", "pipe2"])
+def test_conf_cache__what_the_service_lacks_is_no_fault_of_the_file(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Too many processes or descriptors: the helper, which has its own, decides; the next login reads again."""
+
+    def refuse(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, what, refuse)
+        assert isinstance(rig.read(), HelperNeeded)
+    assert isinstance(rig.read(), SlurmConf)
 
 
 def test_conf_cache__many_logins_one_read(rig: Rig) -> None:

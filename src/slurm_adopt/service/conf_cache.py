@@ -16,7 +16,7 @@ import time
 
 from ..system.loop import wait_flag
 from ..system.slurm_conf import ConfFault, is_current, read_slurm_conf
-from ..system.task import MS, OWN_LACK, POLLIN, DeadlineExceeded, Wait
+from ..system.task import MS, POLLIN, DeadlineExceeded, HelperNeeded, Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class ConfCache:
         self._loop = loop
         self._conf: SlurmConf | None = None
         self._reading: Flag | None = None
-        self._fault: ConfFault | OSError | None = None
+        self._fault: ConfFault | HelperNeeded | None = None
         self._dying: list[int] = []
 
     def read(self, deadline_ns: int) -> Task[SlurmConf]:
-        """The configuration as it is now; `ConfFault`, `DeadlineExceeded`, `OSError` for want of descriptors."""
+        """The configuration as it is now; `ConfFault`, `DeadlineExceeded`, `HelperNeeded`."""
         while True:
             if self._conf is not None and is_current(self._conf):
                 return self._conf
@@ -63,8 +63,11 @@ class ConfCache:
     def _done(self, _: object, outcome: Result | Exception) -> None:
         assert self._reading is not None
         self._fault = self._conf = None
-        if isinstance(outcome, ConfFault) or (isinstance(outcome, OSError) and outcome.errno in OWN_LACK):
+        if isinstance(outcome, ConfFault):
             self._fault = outcome
+        elif isinstance(outcome, OSError):
+            # no child, or nothing to talk to it with: that says nothing about slurm.conf
+            self._fault = HelperNeeded(f"slurm.conf cannot be read in a child: {outcome}")
         elif isinstance(outcome, Exception):
             self._fault = ConfFault("slurm-conf-unreadable", f"{type(outcome).__name__}: {outcome}")
         else:

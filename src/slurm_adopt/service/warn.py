@@ -23,7 +23,7 @@ from ..system.procfs import has_ended
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.squeue import query_end
-from ..system.task import MS, DeadlineExceeded, sleep_until
+from ..system.task import MS, DeadlineExceeded, HelperNeeded, sleep_until
 from ..system.terminals import write_to_terminals
 from .greeting import duration
 
@@ -136,7 +136,7 @@ class Warner:
         try:
             conf = yield from self._source.read_conf(deadline_ns)
             found = yield from self._source.query_own(conf, nodename, uid, deadline_ns)
-        except (ConfFault, SpoolFault, DeadlineExceeded):
+        except (ConfFault, SpoolFault, DeadlineExceeded, HelperNeeded):
             return  # the next look may find more
         try:
             self._conf_path = conf.path
