@@ -90,9 +90,11 @@ def test_hooks__jobs_that_start_and_end_at_once_do_not_take_it_from_each_other(n
 
 
 def test_hooks__real_jobs_in_a_hurry(node: Node) -> None:
-    first = node.submit_many("alice", 4, "sleep 0.2")
+    # not submit_many(): the first of them may have ended before the last one begins
+    first = [node.sbatch("alice", "sleep 0.2") for _ in range(4)]
     second = node.submit_many("alice", 2)
     for job in first:
+        wait_for(lambda job=job: node.job_state(job) == "COMPLETED", f"job {job} to have run")
         node.wait_ended(job)
     assert runtime_dir_of_login(node) == DIRECTORY
     assert set(node.jobs("alice")) == set(second)
