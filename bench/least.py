@@ -2,7 +2,7 @@
 """The least that a service in Python can do: it admits one user, refuses the others, and looks at nothing.
 
 In the resident service's place it shows what no service in Python can save: the module, the exchange, the interpreter,
-and for the one user the talk with slurmstepd, as `floor.c` has it.
+and for the one user two questions to slurmstepd.
 
 usage: least.py SOCKET USER LINK, which leads to the socket of that user's extern step. Standard library only; root.
 """

@@ -145,13 +145,18 @@ def use_stack(node: Node, name: str) -> None:
 def job_of(node: Node, user: str) -> Iterator[int]:
     """A new job of this user; its id."""
     job = node.submit(user, JOB)
-    socket = node.extern_socket(job)
-    assert socket is not None, "the job's extern step has just been asked"
-    node.run(["ln", "-sfn", f"{node.spool_dir}/{socket.name}", STEP_LINK])
+    node.run(["ln", "-sfn", _step_socket(node, job), STEP_LINK])
     try:
         yield job
     finally:
         node.cancel(job)
+
+
+def _step_socket(node: Node, job: int) -> str:
+    """Where the job's extern step listens, in the node."""
+    socket = node.extern_socket(job)
+    assert socket is not None, "the job's extern step has just been asked"
+    return f"{node.spool_dir}/{socket.name}"
 
 
 def quiet_floor(node: Node) -> str:
@@ -163,9 +168,7 @@ def quiet_floor(node: Node) -> str:
 
 def _floor(node: Node, job: int, rounds: int, pause_us: int) -> list[tuple[float, int]]:
     """Milliseconds and answer of each round."""
-    socket = node.extern_socket(job)
-    assert socket is not None, "the job's extern step has just been asked"
-    argv = ["/run/bench/floor", str(rounds), str(pause_us), f"{node.spool_dir}/{socket.name}"]
+    argv = ["/run/bench/floor", str(rounds), str(pause_us), _step_socket(node, job)]
     words = [line.split() for line in node.run(argv, timeout=600).stdout.splitlines()]
     return [(int(microseconds) / 1000, int(code)) for _, microseconds, code in words]
 

@@ -453,9 +453,6 @@ def test_service__one_users_logins_that_hang_leave_places_for_the_others(service
     assert running <= 129
 
 
-# What is written down -------------------------------------------------------------------------------
-
-
 def test_service__that_runs_out_of_descriptors_at_any_point_decides_nothing_wrongly(
     service: Service, node: Node
 ) -> None:
@@ -475,6 +472,9 @@ def test_service__that_runs_out_of_descriptors_at_any_point_decides_nothing_wron
     # the first of them were the helper's, the last ones its own
     for path in ("one-shot", "resident"):
         assert service.value("slurm_adopt_logins_total", verdict="allow", path=path) > 1
+
+
+# What is written down -------------------------------------------------------------------------------
 
 
 def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) -> None:

@@ -6,20 +6,25 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
+from slurm_adopt.service import sessions
+from slurm_adopt.service.clients import Clients
 from slurm_adopt.service.conf_cache import ConfCache
 from slurm_adopt.service.login import decide_login
+from slurm_adopt.service.metrics import Metrics
 from slurm_adopt.system.carrier import find_login_processes
 from slurm_adopt.system.loop import Loop
 from slurm_adopt.system.pam_config import has_session_line
 from slurm_adopt.system.peer_node import names_in_hosts
 from slurm_adopt.system.preferences import read_preference
-from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes
+from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes, read_started
+from slurm_adopt.system.sock import descriptor_share
 from slurm_adopt.system.spool import SpoolDirectory
 from slurm_adopt.system.stepd import connect_step
 from slurm_adopt.system.task import run
@@ -89,6 +94,36 @@ def test_descriptors__process_that_was_replaced_costs_none() -> None:
     assert open_cgroups(Process(os.getpid(), os.getppid(), 1)) == -1
     assert has_ended(os.getpid(), 1)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_descriptors__connections_take_no_more_than_a_quarter() -> None:
+    before = resource.getrlimit(NOFILE)
+    try:
+        resource.setrlimit(NOFILE, (400, before[1]))
+        assert descriptor_share() == 100
+        assert Clients(Loop(), Empty(), Metrics()).cap == 100  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(NOFILE, before)
+
+
+def test_descriptors__a_session_without_one_is_seen_to_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "descriptor_share", lambda: 0)
+    monkeypatch.setattr(sessions, "LOOK_NS", 1)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    ended: list[tuple[int, str]] = []
+    loop = Loop()
+    watched = sessions.Sessions(loop, lambda session, why: ended.append((session.pid, why)))
+    before = os.listdir("/proc/self/fd")
+    watched.opened(sessions.Session(child, read_started(child), "alice", 1501, 1, "10.0.0.1", "", 0.0, ""))
+    assert os.listdir("/proc/self/fd") == before
+    loop.turn()
+    assert not ended
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    loop.turn()
+    assert ended == [(child, sessions.PROCESS_ENDED)]
 
 
 def test_descriptors__service_takes_what_the_hard_limit_gives() -> None:

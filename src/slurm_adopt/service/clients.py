@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 FIRST_PACKET_NS = 2_000 * MS
 #: No PAM line can ask for more than 300 s.
 LONGEST_NS = 300_000 * MS
-#: Connections that are open at once: the places, the waiting room, and those just reading; but at most a quarter of the
-#: descriptors, as what is done for them needs some, too.
-CLIENT_CAP, CLIENT_SHARE = 3072, 4
+#: Connections that are open at once: the places, the waiting room, and those just reading.
+CLIENT_CAP = 3072
 #: No descriptor left: the listener is looked at again after this.
 EXHAUSTED_NS = 50 * MS
 
@@ -63,7 +62,7 @@ class Clients:
     def __init__(self, loop: Loop, source: StepSource, metrics: Metrics) -> None:
         self.admission: Admission[Client] = Admission()
         self.open: set[Client] = set()
-        self.cap = min(CLIENT_CAP, sock.descriptor_limit() // CLIENT_SHARE)
+        self.cap = min(CLIENT_CAP, sock.descriptor_share())
         #: called with each answer, after it was sent, and the seconds it took
         self.on_answer: Callable[[Answer, float], None] = lambda *_: None
         self.last_active_ns = time.monotonic_ns()

@@ -16,7 +16,7 @@ import time
 
 from ..record import record
 from ..system.procfs import has_ended
-from ..system.sock import descriptor_limit
+from ..system.sock import descriptor_share
 from ..system.task import MS, POLLIN
 
 TYPE_CHECKING = False
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
     Ended = Callable[["Session", str], None]
 
-#: More than any node has processes for; each costs one descriptor.
+#: More than any node has processes for; each costs one descriptor, if there is one for it (`descriptor_share`).
 SESSION_CAP = 4096
-#: Watching must not use up what logins need: a quarter of the descriptors at most.
-PIDFD_SHARE = 4
 #: Without pidfds (Linux before 5.3, or too many sessions) the processes are looked at this often.
 LOOK_NS = 10_000 * MS
 LOGOUT, PROCESS_ENDED, UNOBSERVED = "logout", "process-ended", "unobserved"
@@ -117,7 +115,7 @@ class Sessions:
                 self.opened(session)
 
     def _watch(self, session: Session) -> None:
-        if len(self._pidfds) >= descriptor_limit() // PIDFD_SHARE:
+        if len(self._pidfds) >= descriptor_share():
             self._look_later()
             return
         try:

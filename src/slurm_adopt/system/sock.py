@@ -132,9 +132,9 @@ def close_all(fds: list[int]) -> None:
         os.close(fd)
 
 
-def descriptor_limit() -> int:
-    """How many descriptors this process may have open."""
+def descriptor_share() -> int:
+    """A quarter of the descriptors that this process may have: the most that any single purpose may take."""
     import resource  # here, because only the service asks
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+    return (soft if soft != resource.RLIM_INFINITY else sys.maxsize) // 4
