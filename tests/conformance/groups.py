@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lab.machine import LabError, wait_for
+from lab.machine import wait_for
 from lab.node import Node
 
 from . import cases
@@ -138,10 +138,6 @@ class ContainerNode(Node):
         super().prepare()
         for folder in ("/etc/slurm", "/etc/slurm-llnl"):
             self.write(f"{folder}/job_container.conf", "AutoBasePath=true\nBasePath=/var/lib/job_container\n")
-        # a mount point from the start: else a job that comes early fails now and then ("ns base mount failed: Invalid
-        # argument", seen on 22.05 under load) and waits for two minutes to be tried again
-        for base in ("/var/lib/job_container", f"/var/lib/job_container/{self.node_name}"):
-            self.run(f"mkdir -p {base}; mount --bind {base} {base}; mount --make-private {base}")
 
 
 NODES: tuple[tuple[Callable[[], Node], tuple[Group, ...]], ...] = (
@@ -159,17 +155,12 @@ def measure_all() -> dict[str, Measured]:
     return measured
 
 
-def _measure_on(make_node: Callable[[], Node], groups: tuple[Group, ...], attempts: int = 3) -> dict[str, Measured]:
-    """The groups on a node of their own. One that Slurm itself brings up badly (ContainerNode) is replaced by another."""
+def _measure_on(make_node: Callable[[], Node], groups: tuple[Group, ...]) -> dict[str, Measured]:
+    """The groups on a node of their own."""
     measured: dict[str, Measured] = {}
-    try:
-        with Rig(make_node()) as rig:
-            for group in groups:
-                with group.set_up(rig):
-                    results = rig.measure([case.call for case in group.cases], group.parallel)
-                measured.update((case.name, result) for case, result in zip(group.cases, results))
-    except LabError:
-        if attempts == 1:
-            raise
-        return _measure_on(make_node, groups, attempts - 1)
+    with Rig(make_node()) as rig:
+        for group in groups:
+            with group.set_up(rig):
+                results = rig.measure([case.call for case in group.cases], group.parallel)
+            measured.update((case.name, result) for case, result in zip(group.cases, results))
     return measured

@@ -107,7 +107,7 @@ class Rig:
             try:
                 connection.connect(str(path))
                 connection.sendall(struct.pack("=ii", 45 << 8, 5))
-                return int(struct.unpack("=ii", connection.recv(8, socket.MSG_WAITALL))[1])
+                return int(struct.unpack("=ii", connection.makefile("rb").read(8))[1])
             except (OSError, struct.error):
                 return 0
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 
@@ -46,6 +47,13 @@ def test_node__commands_run_outside_jobs_with_a_clean_environment(node: Node) ->
     assert variables["HOME"] == "/home/bob"
     assert "job_" not in done.stdout
     assert "\nbob\n" in done.stdout
+
+
+def test_node__holds_mount_namespaces_made_on_any_cpu(node: Node) -> None:
+    """As job_container/tmpfs keeps them: see lab.namespaces.unshare_below."""
+    node.run("touch /run/lab/held")
+    for cpu in os.sched_getaffinity(0):
+        node.run(f"taskset -c {cpu} unshare --mount=/run/lab/held true && umount /run/lab/held")
 
 
 def test_node__a_failing_command_shows_what_it_said(node: Node) -> None:

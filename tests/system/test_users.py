@@ -236,7 +236,8 @@ def test_users__malformed_requests(users: Node, packet: bytes) -> None:
 
 def test_users__a_closed_connection_is_nobodys_problem(users: Node) -> None:
     for _ in range(3):
-        with connect(users) as client:
+        # it is closed already if both of this user's are still being answered
+        with connect(users) as client, contextlib.suppress(BrokenPipeError):
             client.send(b"V=1\0COMMAND=jobs\0")
     time.sleep(0.3)
     assert call(users, "alice", "jobs").returncode == 0

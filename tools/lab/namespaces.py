@@ -10,9 +10,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 _CLONE = {"mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "net": 0x40000000}
@@ -20,6 +23,7 @@ CLONE_NEWPID = 0x20000000
 _MS_RDONLY, _MS_NOSUID, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1, 0x2, 0x1000, 0x4000, 0x40000
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
+_NS_GET_MNTNS_ID = 0x8008B705
 _TOP = "/tmp"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -33,6 +37,36 @@ def _check(result: int, what: str) -> None:
 
 def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def unshare_below(flags: int) -> None:
+    """unshare() with a mount namespace that can hold every later one (as a file that it is bound to).
+
+    The kernel has no loops of namespaces that hold each other: one holds only those with a higher id. On Linux 6.18
+    each CPU has ids of its own, so that a namespace made later on another CPU may have a lower one, and
+    job_container/tmpfs fails ("ns base mount failed: Invalid argument", after which Slurm 22.05 holds the job). So ours
+    comes from the CPU that has the lowest.
+    """
+    cpus = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cpus, key=_mount_namespace_id)})
+        unshare(flags)
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def _mount_namespace_id(cpu: int) -> int:
+    """The id of a new one, made on that CPU, which this process is in afterwards; 0 before Linux 6.11."""
+    os.sched_setaffinity(0, {cpu})
+    unshare(_CLONE["mount"])
+    with open("/proc/thread-self/ns/mnt", "rb") as file:
+        try:
+            answer = fcntl.ioctl(file, _NS_GET_MNTNS_ID, bytes(8))
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+            return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def die_with_parent() -> None:
@@ -61,7 +95,7 @@ def become(
     die_with_parent()
     _join(enter)
     os.chdir(root)  # before /tmp is covered: the cache may lie there
-    unshare(sum(_CLONE.values()))
+    unshare_below(sum(_CLONE.values()))
     _join(settle)
     socket.sethostname(hostname)
     mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
