@@ -105,7 +105,9 @@ static bool export_all(const struct sa_login *login, const struct sa_reply *repl
             return false;
     }
     for (size_t i = 0; i < reply->unset_count; i++)
-        (void)pam_putenv(login->pamh, reply->unset[i]); /* a name without `=` is taken away; it may not be there */
+        /* a name without `=` is taken away; one that is not there would be an error in the log */
+        if (pam_getenv(login->pamh, reply->unset[i]))
+            (void)pam_putenv(login->pamh, reply->unset[i]);
     return true;
 }
 

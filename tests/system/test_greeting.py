@@ -150,7 +150,8 @@ def test_greeting__a_login_in_no_job(node: Node) -> None:
     use_product(node, line)
     node.submit("alice")
     node.submit("alice")
-    assert greetings(shell(node)) == ["slurm-adopt: this session is in none of your 2 jobs on this node."]
+    shown = shell(node)
+    assert greetings(shown) == ["slurm-adopt: this session is in none of your 2 jobs on this node."], shown
 
 
 def test_greeting__client_that_wants_no_pty(greeting: Node) -> None:
