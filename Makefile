@@ -1,78 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
-# The verbs of this project. Each does its own set-up.
-SHELL := /bin/bash
-PREFIX ?= /usr
+# The verbs of this project.
+#
+# all, install and check build the product: they need a C compiler, PAM's headers, meson, ninja and Python 3.9 or later,
+# and nothing else: no root, no network, no package manager. Every other verb works with real Slurm and sshd: it runs as
+# root on Debian or Ubuntu, and first installs what it needs (setup), saying what.
+#
+# PREFIX, PYTHON (the interpreter that logins run on) and MESON_OPTIONS may be given at any time; a build directory
+# remembers them.
+SHELL := /bin/sh
 DESTDIR ?=
 BUILD ?= build
-PYTHON ?= /usr/bin/python3
 VENV := .venv
 PY := $(VENV)/bin/python
-export PYTHONPATH := src:tools:.
+PYTEST := PYTHONPATH=src:tools:. $(PY) -m pytest
+RUN := PYTHONPATH=src:tools:. $(PY)
+# the distribution's meson, else one that somebody has put into the project's own environment
+export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
-.PHONY: all setup test test-releases test-vm matrix lint demo demo-cluster conformance bench test-bench install clean
+.PHONY: all configure install check clean setup setup-bench test test-releases test-vm matrix lint demo demo-cluster \
+	conformance bench test-bench
 
-all: $(BUILD)/build.ninja
+## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
+all: configure
 	@meson compile -C $(BUILD)
 
-$(BUILD)/build.ninja: | setup
-	@meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_OPTIONS) >/dev/null
-
-setup: $(VENV)/ready
-
-# the host's build tools, and the project's own Python environment
-$(VENV)/ready: tests/requirements.txt tools/setup-host
-	@tools/setup-host
-	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt
-	@touch $@
-
-## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system)
-test: setup
-	@$(PY) -m pytest
-
-## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing; Kerberos and X11
-test-releases: setup
-	@$(PY) -m pytest -m "releases or extra"
-
-lint: setup
-	@$(PY) -m pytest tests/lint
-
-## make demo: an isolated node with real Slurm and sshd tells the story; KEEP=1 leaves it up
-demo: setup
-	@$(PY) tools/demo.py $(if $(KEEP),--keep)
-
-## make demo-cluster: logins from node to node, and the jobs they go to
-demo-cluster: setup
-	@$(PY) tools/demo_cluster.py $(if $(KEEP),--keep)
-
-## make conformance: our module and Debian's C module side by side
-conformance: setup
-	@$(PY) -m tests.conformance
-
-## make test-vm: a virtual machine with systemd, cgroup v2 and SELinux (some ten minutes where KVM does not work)
-test-vm: setup
-	@$(PY) -m pytest tests/vm -m vm
-	@$(PY) -m pytest tests/vm_selinux -m vm
-
-## make matrix: every kind of login, with the original module and with ours, on the node and the virtual machine
-matrix: setup
-	@$(PY) -m lab.matrix_targets
-
-## make bench: time and memory against the C module; BENCH="storm --logins 50" for a part or other numbers
-bench: setup $(VENV)/bench-ready
-	@$(PY) -m bench $(BENCH)
-
-## make test-bench: that the benchmark works, not how fast anything is
-test-bench: setup $(VENV)/bench-ready
-	@$(PY) -m pytest tests/system/test_bench.py -m ""
+configure:
+	@PREFIX="$(PREFIX)" PYTHON="$(PYTHON)" MESON_OPTIONS="$(MESON_OPTIONS)" tools/configure $(BUILD)
 
 ## make install DESTDIR= PREFIX=: never edits PAM
 install: all
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
 
-$(VENV)/bench-ready: bench/requirements.txt | setup
-	@$(PY) -m pip install -q --disable-pip-version-check -r bench/requirements.txt
-	@touch $@
+## make check: the tests that need no root, no Slurm and no network (meson test)
+check: all
+	@meson test -C $(BUILD) --print-errorlogs
 
 clean:
 	rm -rf $(BUILD) $(VENV)
+
+# What the verbs below need: the host's tools, and the project's own Python environment
+setup: $(VENV)/ready
+
+$(VENV)/ready: tests/requirements.txt tools/setup-host
+	@tools/setup-host
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' tests/requirements.txt | tr '\n' ' ')"
+	@$(or $(PYTHON),/usr/bin/python3) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+setup-bench: $(VENV)/bench-ready
+
+$(VENV)/bench-ready: bench/requirements.txt $(VENV)/ready
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' bench/requirements.txt | tr '\n' ' ')"
+	@$(PY) -m pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
+## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system), side by side
+test: setup
+	@$(PYTEST) -n auto
+
+## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing; Kerberos and X11
+test-releases: setup
+	@$(PYTEST) -m "releases or extra"
+
+lint: setup
+	@$(PYTEST) tests/lint
+
+## make demo: an isolated node with real Slurm and sshd tells the story; KEEP=1 leaves it up
+demo: setup
+	@$(RUN) tools/demo.py $(if $(KEEP),--keep)
+
+## make demo-cluster: logins from node to node, and the jobs they go to
+demo-cluster: setup
+	@$(RUN) tools/demo_cluster.py $(if $(KEEP),--keep)
+
+## make conformance: our module and Debian's C module side by side
+conformance: setup
+	@$(RUN) -m tests.conformance
+
+## make test-vm: a virtual machine with systemd, cgroup v2 and SELinux (some ten minutes where KVM does not work)
+test-vm: setup
+	@$(PYTEST) tests/vm -m vm
+	@$(PYTEST) tests/vm_selinux -m vm
+
+## make matrix: every kind of login, with the original module and with ours, on the node and the virtual machine
+matrix: setup
+	@$(RUN) -m lab.matrix_targets
+
+## make bench: time and memory against the C module; BENCH="storm --logins 50" for a part or other numbers
+bench: setup-bench
+	@$(RUN) -m bench $(BENCH)
+
+## make test-bench: that the benchmark works, not how fast anything is
+test-bench: setup-bench
+	@$(PYTEST) tests/system/test_bench.py -m ""

@@ -33,7 +33,7 @@ def build(options: Sequence[str] = ()) -> Path:
     with Path(f"{directory}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "build.ninja").exists():
-            _meson("setup", str(directory), str(CHECKOUT), "--prefix=/usr", *options)
+            _meson("setup", str(directory), str(CHECKOUT), "--prefix=/usr", "-Dtests=false", *options)
         _meson("compile", "-C", str(directory))
     return directory
 
@@ -89,7 +89,8 @@ def _build_inside(builder: Machine, options: Sequence[str]) -> None:
     multiarch = builder.run(["gcc", "-print-multiarch"]).stdout.strip()
     library = "/usr/lib" if builder.path("/lib").is_symlink() else "/lib"
     for arguments in (
-        ["setup", "/build", "/src", "--prefix=/usr", f"-Dpamlibdir={library}/{multiarch}/security", *options],
+        ["setup", "/build", "/src", "--prefix=/usr", "-Dtests=false"]
+        + [f"-Dpamlibdir={library}/{multiarch}/security", *options],
         ["compile", "-C", "/build"],
         ["install", "-C", "/build", "--no-rebuild", "--destdir", "/out"],
     ):

@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 
+from ..places import SLURM_CONF
 from ..record import record
 from ..wire.errors import RemoteProtocolError
 from ..wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..wire.slurm_conf import Statement
 
 SEARCH_PATHS = (
+    SLURM_CONF,  # what the build names
     "/etc/slurm/slurm.conf",  # SchedMD's packages, Debian, Fedora
     "/etc/slurm-llnl/slurm.conf",  # Debian up to 10
     "/usr/local/etc/slurm.conf",  # built from source
