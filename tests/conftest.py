@@ -6,6 +6,9 @@
 `fresh_node`  of the test's own; `@pytest.mark.node(slurm={...}, ...)` gives it Node's options
 `cluster`     two nodes, slurmctld's machine and a login node, shared by the whole run and put back like `node`
 `--suite`     the Debian or Ubuntu release of all of them, the host's own by default
+
+`make test` runs files side by side (pytest-xdist). Each worker has nodes of its own, and says at its end what it has
+left behind on the host.
 """
 
 from __future__ import annotations
@@ -19,12 +22,61 @@ import hypothesis
 import pytest
 
 from lab.cluster import Cluster
+from lab.leaks import left_behind, processes_mounts_cgroups
 from lab.node import Node
 from lab.product import use_product, use_strict_lines
 
 # how long an example takes is the machine's business
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+#: Files and folders that take longest, seconds on two free cores. They begin first, so that the end is not one long file
+#: alone. Only the order is at stake: what is not here comes afterwards.
+LONGEST_S = {
+    "tests/system/test_service.py": 108,
+    "tests/system/test_warn.py": 104,
+    "tests/system/test_session.py": 96,
+    "tests/module": 75,
+    "tests/system/test_users.py": 70,
+    "tests/system/test_greeting.py": 58,
+    "tests/system/test_races.py": 51,
+    "tests/system/test_move.py": 50,
+    "tests/conformance/test_conformance.py": 49,
+    "tests/selinux/test_selinux_policy.py": 47,
+    "tests/system/test_callerid.py": 41,
+    "tests/system/test_demo.py": 38,
+    "tests/system/test_status.py": 36,
+    "tests/system/test_newest.py": 31,
+    "tests/system/test_takeover.py": 30,
+    "tests/conformance/test_stacks.py": 27,
+    "tests/system/test_hooks.py": 25,
+    "tests/system/test_faults.py": 23,
+    "tests/system/test_bench.py": 21,
+}
+#: Folders whose files share what they build: one worker takes them all.
+TOGETHER = ("tests/module",)
+#: Each worker mostly waits for Slurm, sshd and deadlines.
+WORKERS_PER_CPU = 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return WORKERS_PER_CPU * len(os.sched_getaffinity(0))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One group a file, the longest ones first. Without xdist the order is the usual one."""
+    if not hasattr(config, "workerinput"):
+        return
+
+    def group_of(item: pytest.Item) -> str:
+        name = item.path.relative_to(config.rootpath).as_posix()
+        return next((folder for folder in TOGETHER if name.startswith(f"{folder}/")), name)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=lambda item: -LONGEST_S.get(group_of(item), 0))  # stable: files stay together
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +98,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
             if isinstance(value, (Node, Cluster)):
                 report.sections.append((f"logs of {name}", value.diagnose()))
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    """No process, mount or cgroup of a machine outlives the run. Set up first, so torn down last."""
+    if os.geteuid() != 0:
+        yield
+        return
+    before = processes_mounts_cgroups()
+    yield
+    assert left_behind(before) == []
 
 
 def _require_root() -> None:

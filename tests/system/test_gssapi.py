@@ -68,7 +68,7 @@ def test_gssapi__is_in_the_job_and_ends_with_it(machine: Node, session: list[str
     assert done.stdout.count(f"/job_{job}/step_extern") >= 2
     assert "Accepted gssapi-with-mic for alice" in machine.read("/run/lab/sshd-gssapi.log")
     machine.cancel(job)
-    wait_for(lambda: not machine.processes("alice"), "everything of the login to be gone", 15)
+    wait_for(lambda: not machine.processes("alice"), "everything of the login to be gone")
 
 
 def test_gssapi__without_a_job_it_is_refused(machine: Node) -> None:

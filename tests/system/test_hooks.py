@@ -33,7 +33,7 @@ def node(machine: Node) -> Iterator[Node]:
     use_strict_lines(machine, f"{STRICT} runtime_dir=user")
     yield machine
     machine.cancel_all()
-    wait_for(lambda: left_of_hooks(machine) == [], f"the hooks to have tidied up: {left_of_hooks(machine)}", 15)
+    wait_for(lambda: left_of_hooks(machine) == [], f"the hooks to have tidied up: {left_of_hooks(machine)}")
 
 
 def left_of_hooks(node: Node) -> list[str]:
@@ -141,7 +141,7 @@ def test_hooks__what_hides_below_its_step_ends_with_the_job(node: Node) -> None:
     pid = int(said[-1])
     assert node.cgroups_of(pid)["freezer"].endswith(f"job_{job}/step_extern/mine")
     node.cancel(job)
-    wait_for(lambda: not node.processes("alice"), "the process in hiding to be gone", 10)
+    wait_for(lambda: not node.processes("alice"), "the process in hiding to be gone")
 
 
 @pytest.mark.parametrize("job", ["", "../../etc/x", "7;id", "7 8"])

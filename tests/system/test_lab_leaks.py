@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -129,9 +130,11 @@ def test_leaks__a_node_that_cannot_start() -> None:
 def test_leaks__the_check_sees_what_is_left() -> None:
     """Or the tests above could not fail."""
     before = snapshot()
-    tree = CgroupTree.on_this_host("slurm-adopt-lab-0123abcd")
+    name = f"slurm-adopt-lab-{secrets.token_hex(4)}"
+    tree = CgroupTree.on_this_host(name)
     tree.create()
-    Path("/run/slurm-adopt-left-behind").touch()
+    path = Path("/run", name)
+    path.touch()
     parent = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "77"], start_new_session=True)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     orphan = int(wait_for(children.read_text, "the orphan"))
@@ -140,12 +143,14 @@ def test_leaks__the_check_sees_what_is_left() -> None:
     parent.wait()
     try:
         found = settled(before, 0.2)
-        assert len([line for line in found if line.startswith("cgroup left")]) == len(tree.directories())
-        assert "path left: /run/slurm-adopt-left-behind" in found
+        assert len([line for line in found if line.startswith("cgroup left") and name in line]) == len(
+            tree.directories()
+        )
+        assert f"path left: {path}" in found
         assert f"process {orphan} left: sleep 77" in found
     finally:
         os.kill(orphan, signal.SIGKILL)
-        Path("/run/slurm-adopt-left-behind").unlink()
+        path.unlink()
         assert tree.remove() == []
 
 

@@ -90,7 +90,7 @@ def test_node__a_cancelled_job_takes_its_processes_along(node: Node) -> None:
     (left,) = [process for process in node.processes("alice") if process.command == "sleep 1234"]
     assert f"/job_{job}/step_extern" in left.cgroups["freezer" if "freezer" in left.cgroups else "unified"]
     node.cancel(job)
-    wait_for(lambda: not node.processes("alice"), "the process to end", 2)
+    wait_for(lambda: not node.processes("alice"), "the process to end")
     assert node.cgroups_of(left.pid) == {}
 
 

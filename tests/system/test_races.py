@@ -178,7 +178,7 @@ def test_races__jobs_that_end_during_logins_take_them_along(node: Node) -> None:
         for client in clients:
             client.communicate(timeout=20)
             assert client.returncode != 0
-        wait_for(lambda: not node.processes("alice"), "every process of alice to be gone", 8)
+        wait_for(lambda: not node.processes("alice"), "every process of alice to be gone")
         reasons = {line.partition("reason=")[2].split()[0] for line in node.log_since(mark) if "reason=" in line}
         assert reasons <= {"adopted", "session-verified", "session-readopted", "job-ending", "no-job"}, reasons
 
@@ -226,7 +226,7 @@ def test_races__logins_do_not_need_slurmd(node: Node, how: str) -> None:
             node.slurmd.start()
         elif how == "paused":
             node.slurmd.resume()
-    wait_for(lambda: node.job_state(job) == "RUNNING", "the job to be known again", 20)
+    wait_for(lambda: node.job_state(job) == "RUNNING", "the job to be known again")
     assert f"job_{job}/step_extern" in node.ssh("alice", "cat /proc/self/cgroup").stdout
 
 

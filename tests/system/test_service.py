@@ -522,7 +522,7 @@ def test_service__a_session_survives_a_restart_of_the_service(service: Service, 
 
 def test_service__metrics_file_is_for_others_to_read(service: Service, node: Node) -> None:
     login(node, "bob")
-    text = wait_for(lambda: node.path(METRICS_FILE).exists() and node.read(METRICS_FILE), "the file", 10)
+    text = wait_for(lambda: node.path(METRICS_FILE).exists() and node.read(METRICS_FILE), "the file")
     assert value_in(text, "slurm_adopt_logins_total", verdict="deny") == 1
     assert node.path(METRICS_FILE).stat().st_mode & 0o777 == 0o644
     assert node.path("/run/slurm-adopt/metrics.prom").stat().st_mode & 0o777 == 0o600, "users could watch others log in"

@@ -366,7 +366,7 @@ def test_session__nothing_of_a_login_outlives_the_job(node: Node, way: str) -> N
         commands = " ".join(process.command for process in node.processes("alice"))
         assert all(f"sleep {number}" in commands for number in (1001, 1002)), commands
         node.cancel(job)
-        wait_for(lambda: not node.processes("alice"), "every process of alice to be gone", 5)
-        wait_for(lambda: not sshd_of(node, "alice"), "the privileged sshd processes to be gone", 5)
+        wait_for(lambda: not node.processes("alice"), "every process of alice to be gone")
+        wait_for(lambda: not sshd_of(node, "alice"), "the privileged sshd processes to be gone")
         assert not listening(node, 7002)
     assert node.jobs("bob") == [other]

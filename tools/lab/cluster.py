@@ -144,15 +144,11 @@ class Cluster:
 
     # Jobs ------------------------------------------------------------------------------------------
 
-    def allocate(self, user: str, nodes: Sequence[str], timeout: float = 30.0) -> int:
-        """A job on just these nodes that has nothing but its extern steps; returns its id when all can be asked."""
+    def allocate(self, user: str, nodes: Sequence[str], timeout: float = 120.0) -> int:
+        """A job on just these nodes that has nothing but its extern steps; returns its id when all of them run."""
         job = self.login.salloc(user, ntasks=len(nodes), nodes=len(nodes), nodelist=",".join(nodes))
         for name in nodes:
-            wait_for(
-                lambda name=name: self[name].extern_socket(job),  # type: ignore[misc]
-                f"job {job}'s extern step on {name}",
-                timeout,
-            )
+            self[name].wait_started([job], timeout)
         return job
 
     def reset(self) -> None:

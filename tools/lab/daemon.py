@@ -32,7 +32,7 @@ class Daemon:
             return None
         return None if stat.rpartition(")")[2].split()[0] == "Z" else pid
 
-    def start(self, timeout: float = 15.0) -> None:
+    def start(self, timeout: float = 60.0) -> None:
         """Start it and wait for its pid file. Raises CommandError, LabError."""
         self.machine.run(self.argv, user=self.user)
         wait_for(lambda: self.pid, f"{self.name} to start", timeout)
@@ -42,11 +42,11 @@ class Daemon:
         if pid is not None:
             self.machine.run(["kill", f"-{number}", str(pid)], check=False)
 
-    def stop(self, timeout: float = 15.0) -> None:
+    def stop(self, timeout: float = 60.0) -> None:
         """SIGTERM, and wait until it is gone."""
         self._end(signal.SIGTERM, timeout)
 
-    def kill(self, timeout: float = 5.0) -> None:
+    def kill(self, timeout: float = 60.0) -> None:
         """SIGKILL: as a crash, its sockets and pid file stay behind."""
         self._end(signal.SIGKILL, timeout)
 

@@ -43,14 +43,14 @@ class Snapshot:
     etc: Mapping[str, str]
     """Mode, owner and content hash of every file in /etc, users and groups among them."""
     run: frozenset[str]
-    """Paths in /run and /dev/shm."""
+    """Paths in /run and /dev/shm that a machine's programs would make there."""
     interfaces: frozenset[str]
 
 
 def snapshot() -> Snapshot:
     return Snapshot(
         processes=_processes(),
-        mounts=frozenset(Path("/proc/self/mountinfo").read_text().splitlines()),
+        mounts=_mounts(),
         cgroups=frozenset(path for path, _, _ in os.walk("/sys/fs/cgroup")),
         cgroup_settings=_cgroup_settings(),
         etc=dict(_hashes("/etc")),
@@ -79,11 +79,36 @@ def compare(before: Snapshot, after: Snapshot) -> list[str]:
     return found
 
 
-def settled(before: Snapshot, timeout_s: float = 10.0) -> list[str]:
+def processes_mounts_cgroups() -> Snapshot:
+    """As snapshot(), without files: for the whole of a test run, in which the host's own may change."""
+    return Snapshot(
+        processes=_processes(),
+        mounts=_mounts(),
+        cgroups=frozenset(path for path, _, _ in os.walk("/sys/fs/cgroup")),
+        cgroup_settings={},
+        etc={},
+        run=frozenset(),
+        interfaces=frozenset(),
+    )
+
+
+def left_behind(before: Snapshot, timeout_s: float = 60.0) -> list[str]:
+    """As settled(), for processes_mounts_cgroups(); a mount that has gone is somebody else's."""
+    return _settled(
+        lambda: [line for line in compare(before, processes_mounts_cgroups()) if not line.startswith("mount gone")],
+        timeout_s,
+    )
+
+
+def settled(before: Snapshot, timeout_s: float = 60.0) -> list[str]:
     """compare() with now until nothing is left or the time is over: after a kill, ending takes a moment."""
+    return _settled(lambda: compare(before, snapshot()), timeout_s)
+
+
+def _settled(what_is_left: Callable[[], list[str]], timeout_s: float) -> list[str]:
     deadline = time.monotonic() + timeout_s
     while True:
-        found = compare(before, snapshot())
+        found = what_is_left()
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
@@ -106,6 +131,10 @@ def _processes() -> dict[tuple[int, int], HostProcess]:
         if command:  # kernel threads have none; neither have zombies, which hold nothing
             found[process.pid, process.started] = process
     return found
+
+
+def _mounts() -> frozenset[str]:
+    return frozenset(Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def _pid_namespace(pid: str) -> str:
@@ -166,4 +195,6 @@ def _or_gone(describe: Callable[[Path], str], path: Path) -> str:
 
 
 def _run_paths() -> frozenset[str]:
-    return frozenset(str(path) for top in ("/run", "/dev/shm") for path in Path(top).rglob("*"))
+    """What a machine's programs make there. The host's own programs come and go."""
+    paths = (str(path) for top in ("/run", "/dev/shm") for path in Path(top).rglob("*"))
+    return frozenset(path for path in paths if re.search("slurm|munge|sshd|lab|user/", path))

@@ -343,8 +343,11 @@ def _output() -> IO[str]:
     return tempfile.TemporaryFile("w+", errors="replace")
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 10.0, interval: float = 0.01) -> Any:
-    """Poll until `condition()` is true and return its value; LabError naming `what` after `timeout` seconds."""
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 60.0, interval: float = 0.01) -> Any:
+    """Poll until `condition()` is true and return its value; LabError naming `what` after `timeout` seconds.
+
+    The time is for a machine that is busy with other things: what never happens is found later, what happens is not.
+    """
     deadline = time.monotonic() + timeout
     while True:
         value = condition()

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
+import struct
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,10 @@ chown slurm: /var/log/slurm /var/spool/slurmctld
 _LOGS = ("/run/lab/log", "/var/log/slurm/slurmctld.log", "/var/log/slurm/slurmd.log", "/run/lab/sshd-main.log")
 _EXTERN_STEPS = (0xFFFFFFFC, 0xFFFFFFFF)
 """The extern step's number in its socket's name; the second one up to 20.11."""
+_VERSION, _ASK_STATE, _STATE_RUNNING = 45 << 8, 5, 2
+"""Of slurmstepd's socket: the version a client speaks, the opcode that asks for the step's state, and one answer."""
+_ASK_SLURM_S = 1.0
+"""How often Slurm is asked what keeps a job from starting."""
 
 
 class Node(Machine):
@@ -140,7 +147,7 @@ class Node(Machine):
         if self.controller and self.compute:
             self.wait_idle()
 
-    def wait_idle(self, timeout: float = 30.0) -> None:
+    def wait_idle(self, timeout: float = 120.0) -> None:
         """Until every node of the cluster takes jobs."""
 
         def idle() -> bool:
@@ -176,9 +183,9 @@ class Node(Machine):
     def extern_socket(self, job: int) -> Path | None:
         """The socket of the job's extern step on this node, as the host reaches it; None if there is none."""
         for step in _EXTERN_STEPS:
-            socket = self.path(f"{self.spool_dir}/{self.node_name}_{job}.{step}")
-            if socket.exists():
-                return socket
+            path = self.path(f"{self.spool_dir}/{self.node_name}_{job}.{step}")
+            if path.exists():
+                return path
         return None
 
     def sbatch(self, user: str, script: str = "sleep 1000", **options: str | int | bool) -> int:
@@ -187,31 +194,71 @@ class Node(Machine):
         argv += _flags(options)
         return int(self.run(argv, user=user).stdout.split(";")[0])
 
-    def submit(self, user: str, script: str = "sleep 1000", timeout: float = 30.0, **options: str | int | bool) -> int:
-        """sbatch(), and wait until the job runs here and its extern step can be asked. Returns the job's id."""
+    def submit(self, user: str, script: str = "sleep 1000", timeout: float = 120.0, **options: str | int | bool) -> int:
+        """sbatch(), and wait until the job runs here and logins can go there. Returns the job's id.
+
+        Raises LabError with Slurm's reason.
+        """
         job = self.sbatch(user, script, **options)
-        wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
+        self.wait_started([job], timeout)
         wait_for(lambda: self.job_state(job) == "RUNNING", f"job {job} to run", timeout)
         return job
 
-    def submit_many(self, user: str, count: int, script: str = "sleep 1000", timeout: float = 120.0) -> list[int]:
+    def submit_many(self, user: str, count: int, script: str = "sleep 1000", timeout: float = 300.0) -> list[int]:
         """As submit(), for many one-task jobs at once."""
         loop = f'for i in $(seq {count}); do sbatch --parsable --output=/dev/null --wrap="$0" -n1; done'
         queued = self.run(["bash", "-c", loop, script], user=user, timeout=timeout).stdout
         jobs = [int(line) for line in queued.split()]
-        try:
-            wait_for(lambda: all(self.extern_socket(job) for job in jobs), f"{count} jobs' extern steps", timeout, 0.1)
-        except LabError as error:
-            # a drained node, or jobs that have ended: Slurm knows why
-            seen = self.run("sinfo -h -o 'node %T %E'; squeue -h -t all -o '%T %r' | sort | uniq -c", check=False)
-            raise LabError(f"{error}\n{seen.stdout}") from None
+        self.wait_started(jobs, timeout)
         return jobs
+
+    def wait_started(self, jobs: Iterable[int], timeout: float = 120.0) -> None:
+        """Until the extern step of each job says that it runs: its socket is there a moment before.
+
+        On a busy machine slurmd may fail to launch a job, which is then requeued and held. It is released once.
+        Raises LabError with Slurm's reason.
+        """
+        waiting, released = set(jobs), set[int]()
+        deadline, ask = time.monotonic() + timeout, time.monotonic() + _ASK_SLURM_S
+        while True:
+            waiting = {job for job in waiting if not self.extern_runs(job)}
+            if not waiting:
+                return
+            now = time.monotonic()
+            if now > ask:
+                ask = now + _ASK_SLURM_S
+                held = {job for job in waiting if self._is_held(job)} if len(waiting) < 200 else set()
+                if held & released or now > deadline:
+                    raise LabError(f"jobs {sorted(waiting)} do not start:\n{self.why_not_started()}")
+                for job in held:
+                    self.run(["scontrol", "release", str(job)])
+                    self.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+                    deadline = now + timeout
+                released |= held
+            time.sleep(0.01 if len(waiting) < 10 else 0.1)
+
+    def why_not_started(self) -> str:
+        """What Slurm says about the node and the jobs that wait or have ended."""
+        command = "sinfo -h -o 'node %T %E'; squeue -h -t all -o '%T %r' | sort | uniq -c"
+        return self.run(command, check=False).stdout
+
+    def _is_held(self, job: int) -> bool:
+        """Whether Slurm holds the job back after a launch that failed."""
+        state, _, reason = self.run(
+            ["squeue", "-h", "-t", "all", "-j", str(job), "-o", "%T %r"], check=False
+        ).stdout.partition(" ")
+        return state == "PENDING" and "held" in reason.lower()
+
+    def extern_runs(self, job: int) -> bool:
+        """Whether the job's extern step is there and in the state "running", as its slurmstepd says."""
+        path = self.extern_socket(job)
+        return path is not None and _step_state(path) == _STATE_RUNNING
 
     def job_state(self, job: int) -> str:
         """Slurm's state word, "" if Slurm does not know the job (any more)."""
         return self.run(["squeue", "-h", "-t", "all", "-j", str(job), "-o", "%T"], check=False).stdout.strip()
 
-    def cancel(self, job: int, wait: bool = True, timeout: float = 30.0) -> None:
+    def cancel(self, job: int, wait: bool = True, timeout: float = 120.0) -> None:
         """Cancel a job; wait: until Slurm has finished with it and none of its steps is left on this node."""
         self.run(["scancel", str(job)])
         if wait:
@@ -225,7 +272,7 @@ class Node(Machine):
                 found.setdefault(int(step[1]), []).append(step[2])
         return found
 
-    def wait_ended(self, job: int, timeout: float = 30.0) -> None:
+    def wait_ended(self, job: int, timeout: float = 120.0) -> None:
         """Until no step of the job is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
         wait_for(lambda: job not in self.steps(), f"the steps of job {job} to end", timeout, 0.02)
         ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
@@ -236,10 +283,10 @@ class Node(Machine):
         argv = ["squeue", "-h", "-t", "running", "-o", "%A", *(["-u", user] if user else [])]
         return sorted(int(line) for line in self.run(argv).stdout.split())
 
-    def allocate(self, user: str, timeout: float = 30.0, **options: str | int | bool) -> int:
+    def allocate(self, user: str, timeout: float = 120.0, **options: str | int | bool) -> int:
         """As submit(), for a job that has nothing but its extern step (salloc --no-shell): it ends at once."""
         job = self.salloc(user, **options)
-        wait_for(lambda: self.extern_socket(job), f"job {job}'s extern step", timeout)
+        self.wait_started([job], timeout)
         return job
 
     def salloc(self, user: str, **options: str | int | bool) -> int:
@@ -316,6 +363,21 @@ class Node(Machine):
         """A login that stays open: the client with pipes (stderr in stdout). End it with communicate() or kill()."""
         argv, env = ssh_argv(user, command, **how)
         return self.popen(argv, client, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _step_state(path: Path) -> int | None:
+    """The number that a slurmstepd answers when it is asked for its step's state; None if it does not answer."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as step:
+            step.settimeout(10)
+            step.connect(str(path))
+            step.sendall(struct.pack("=i", _VERSION))
+            step.recv(4, socket.MSG_WAITALL)
+            step.sendall(struct.pack("=i", _ASK_STATE))
+            (state,) = struct.unpack("=i", step.recv(4, socket.MSG_WAITALL))
+            return int(state)
+    except (OSError, struct.error):
+        return None
 
 
 def _flags(options: Mapping[str, str | int | bool]) -> list[str]:
