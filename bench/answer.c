@@ -15,9 +15,10 @@
 
 enum { NICE = -10 }; /* the service's own */
 
-static const char REPLY[] = "V=1\0RESULT=perm_denied\0REASON=no-job\0LEVEL=info\0"
-                            "LOG=verdict=deny reason=no-job user=bob uid=1502 from=127.0.0.1 service=bench phase=account\0"
-                            "ERROR=Access denied by pam_slurm_adopt: you have no active jobs on this node";
+static const char REPLY[] =
+    "V=1\0RESULT=perm_denied\0REASON=no-job\0LEVEL=info\0"
+    "LOG=verdict=deny reason=no-job user=bob uid=1502 from=127.0.0.1 service=bench phase=account\0"
+    "ERROR=Access denied by pam_slurm_adopt: you have no active jobs on this node";
 
 int main(int argc, char **argv)
 {

@@ -128,7 +128,7 @@ static enum sa_outcome receive(int fd, bool check_sender, uint64_t deadline_ns, 
     if (!fits || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
         return SA_OUTCOME_BAD_REPLY;
     return sa_reply_parse(answer->packet, (size_t)len, answer->fd_count, &answer->reply) ? SA_OUTCOME_ANSWERED
-                                                                                        : SA_OUTCOME_BAD_REPLY;
+                                                                                         : SA_OUTCOME_BAD_REPLY;
 }
 
 enum sa_outcome sa_client_exchange(int fd, bool check_sender, const void *packet, size_t packet_len,

@@ -93,16 +93,12 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
     if (!sa_request_build(login, argc, argv, &request))
         return sa_log_failure(login, "request-too-large", "the request does not fit");
     switch (ask(login, &request, &answer)) {
-    case SA_OUTCOME_ANSWERED:
-        return sa_carry_out(login, &answer);
-    case SA_OUTCOME_TIMEOUT:
-        return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
+    case SA_OUTCOME_ANSWERED: return sa_carry_out(login, &answer);
+    case SA_OUTCOME_TIMEOUT: return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
     case SA_OUTCOME_BAD_REPLY:
         return sa_log_failure(login, "helper-bad-reply", "the login helper's answer was malformed");
-    case SA_OUTCOME_UNTRUSTED:
-        return sa_log_failure(login, "helper-untrusted", "the login helper is not root's");
-    case SA_OUTCOME_UNREACHABLE:
-        break;
+    case SA_OUTCOME_UNTRUSTED: return sa_log_failure(login, "helper-untrusted", "the login helper is not root's");
+    case SA_OUTCOME_UNREACHABLE: break;
     }
     if (login->phase == SA_PHASE_CLOSE_SESSION)
         return PAM_SUCCESS; /* without a service there is nobody to notify: the usual case, so not a line in the log */
@@ -135,8 +131,7 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
     login.rhost = item_of(pamh, PAM_RHOST);
     user = login.user && *login.user ? pam_modutil_getpwnam(pamh, login.user) : NULL;
     if (!user)
-        return phase == SA_PHASE_CLOSE_SESSION ? PAM_SUCCESS
-                                               : sa_log_verdict(&login, PAM_SESSION_ERR, "user-unknown");
+        return phase == SA_PHASE_CLOSE_SESSION ? PAM_SUCCESS : sa_log_verdict(&login, PAM_SESSION_ERR, "user-unknown");
     login.uid = user->pw_uid;
     if (login.uid == 0 && login.options.ignore_root)
         return PAM_IGNORE;

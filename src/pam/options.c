@@ -83,9 +83,8 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
         else if ((value = value_of(argv[i], "timeout")))
             options.timeout_ns = parse_timeout(value);
         else if ((value = value_of(argv[i], "socket")))
-            options.socket_path = *value == '/' && strlen(value) < sizeof(((struct sockaddr_un *)0)->sun_path)
-                                      ? value
-                                      : DEFAULT_SOCKET;
+            options.socket_path =
+                *value == '/' && strlen(value) < sizeof(((struct sockaddr_un *)0)->sun_path) ? value : DEFAULT_SOCKET;
         else if ((value = value_of(argv[i], "mode")))
             options.mode = parse_mode(value);
         else if ((value = value_of(argv[i], "profile")))

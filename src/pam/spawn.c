@@ -152,8 +152,7 @@ static pid_t start_helper(int fd, sigset_t *ret_mask, bool *ret_was_pending)
     return pid;
 }
 
-enum sa_outcome sa_spawn_ask(const void *packet, size_t packet_len, uint64_t deadline_ns,
-                             struct sa_answer *ret_answer)
+enum sa_outcome sa_spawn_ask(const void *packet, size_t packet_len, uint64_t deadline_ns, struct sa_answer *ret_answer)
 {
     enum sa_outcome outcome = check_helper();
     const int on = 1;

@@ -5,7 +5,6 @@
 #include "client.h"
 
 /* Starts the one-shot helper, asks it, ends it. No child and no descriptor but the answer's is left. */
-enum sa_outcome sa_spawn_ask(const void *packet, size_t packet_len, uint64_t deadline_ns,
-                             struct sa_answer *ret_answer);
+enum sa_outcome sa_spawn_ask(const void *packet, size_t packet_len, uint64_t deadline_ns, struct sa_answer *ret_answer);
 
 #endif

@@ -3,7 +3,7 @@
 
 Rules of this file:
 1. Values only: no I/O, no policy; imports nothing but `record`.
-2. A reason code is for ever: never renamed, never given another meaning. Logs, `explain`, the documents and the
+2. A reason code is for ever: never renamed, never given another meaning. Logs, the documents and the
    failure table all take it from `REASONS`.
 """
 

@@ -101,11 +101,9 @@ def expand(situation: Situation) -> list[Case]:
 NO_JOBS = denied("no jobs")
 UNDETERMINED = denied("undetermined")
 NOT_ADOPTED = denied("not adopted")
-NEWEST = (
-    "R-21: the original takes any of the jobs on a multiple-slurmd build like Debian's, ours the one that started last"
-)
-EXACT = "R-30: the original takes a value by its beginning and in any case, and what it does not know for the default; ours takes the stricter one and says so"
-FOREIGN = "R-40: the original puts the login into another user's job"
+NEWEST = "the original takes any of the jobs on a multiple-slurmd build like Debian's, ours the one that started last"
+EXACT = "the original takes a value by its beginning and in any case, and what it does not know for the default; ours takes the stricter one and says so"
+FOREIGN = "the original puts the login into another user's job"
 ELSEWHERE = {"nodename=elsewhere": NO_JOBS, "service=cron": IGNORED}
 
 NEWEST_DIFFERS: dict[str, Differs | None] = {
@@ -156,13 +154,11 @@ STEADY = (
 
 ROOTS_JOB = (
     Situation("root with a job", Call(user="root"), IGNORED, {}, {
-        "ignore_root=0": Differs(adopted("root's"), "R-29: the original does not do what ignore_root=0 says"),
+        "ignore_root=0": Differs(adopted("root's"), "the original does not do what ignore_root=0 says"),
     }),
 )  # fmt: skip
 
-HERE = (
-    "R-40: a login from the node itself needs no slurmd to be asked: ours looks for the source among its own processes"
-)
+HERE = "a login from the node itself needs no slurmd to be asked: ours looks for the source among its own processes"
 SLURMD_DOWN = (
     Situation("slurmd down, no job", Call(user="alice"), NO_JOBS, {"action_no_jobs=ignore": IGNORED}, options=ACTIONS),
     Situation("slurmd down, one job", Call(user="bob"), adopted("only"), options=(*ACTIONS, "single_job_skip_rpc=0")),
@@ -198,7 +194,7 @@ SPOOL_MISSING = (
     Situation("spool directory missing, root", Call(user="root"), IGNORED, options=ACTIONS),
 )
 
-UNSAFE = "R-23: for the original a spool directory that is none means “no jobs”; ours takes it for a fault"
+UNSAFE = "for the original a spool directory that is none means “no jobs”; ours takes it for a fault"
 SPOOL_A_FILE = (
     Situation(
         "spool directory is a file",
@@ -218,7 +214,7 @@ SPOOL_A_FILE = (
 )
 
 EXITS = Outcome("ends the process (exit 1)")
-NO_EXIT = "R-23: without slurm.conf the original ends sshd's process; ours does what action_generic_failure says"
+NO_EXIT = "without slurm.conf the original ends sshd's process; ours does what action_generic_failure says"
 CONF_MISSING = (
     *(
         Situation(
@@ -270,7 +266,7 @@ MISSPELT = tuple(
     )
 )
 
-QUIET = "R-22: on this path the original refuses without a word"
+QUIET = "on this path the original refuses without a word"
 FAILS = tuple(
     Case("adoption fails", Call(args, "bob"), original, Differs(ours, why) if ours else None)
     for args, original, ours, why in (
@@ -285,7 +281,7 @@ FAILS = tuple(
     )
 )
 
-ENDING_WHY = "R-3: the original does not look at a job's state: it moves the login into the step that is being killed"
+ENDING_WHY = "the original does not look at a job's state: it moves the login into the step that is being killed"
 ENDED = denied("ending")
 _KILLED = (adopted("ending", killed=True), Outcome("killed"))
 ENDING = tuple(
@@ -313,7 +309,7 @@ ENDING = tuple(
     for args in ("", "action_unknown=newest", "action_unknown=deny", "profile=strict")
 )  # fmt: skip
 
-LOST = "R-25: with caller ID the original loses its place in slurmstepd's answers, and joins no namespace"
+LOST = "with caller ID the original loses its place in slurmstepd's answers, and joins no namespace"
 _SCOPE = ("", "join_container=true", "join_container=false", "action_adopt_failure=deny", "profile=strict")
 CONTAINERS = (
     Situation("job container, no job", Call(user="alice"), NO_JOBS, options=_SCOPE),

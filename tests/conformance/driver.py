@@ -19,6 +19,7 @@ import struct
 import sys
 import syslog
 import time
+from typing import Any
 
 ADDRESS = ("10.77.0.1", 7001)
 #: No call takes longer: the original waits 10 s for a slurmd that stays silent.
@@ -54,10 +55,10 @@ class Conversation(ctypes.Structure):
     _fields_ = (("function", CONVERSE), ("data", ctypes.c_void_p))
 
 
-def call_pam(call: dict, messages: list) -> dict:
+def call_pam(call: dict[str, Any], messages: list[str]) -> dict[str, Any]:
     """One PAM transaction: the code of the last phase that was run, and the PAM environment."""
 
-    def converse(count, asked, answers, _data):
+    def converse(count: int, asked: Any, answers: Any, _data: object) -> int:
         for index in range(count):
             messages.append(asked[index].contents.text.decode(errors="replace"))
         answers[0] = libc.calloc(count, ctypes.sizeof(Response))
@@ -95,7 +96,7 @@ def call_pam(call: dict, messages: list) -> dict:
     return {"code": code, "env": env}
 
 
-def be_child(call: dict, connection: socket.socket | None, start_fd: int, answer_fd: int, name: str) -> None:
+def be_child(call: dict[str, Any], connection: socket.socket | None, start_fd: int, answer_fd: int, name: str) -> None:
     for variable in ("SLURM_CONF", "SLURM_JOB_ID"):
         os.environ.pop(variable, None)
     os.environ.update(call.get("env", {}))
@@ -113,7 +114,7 @@ def be_child(call: dict, connection: socket.socket | None, start_fd: int, answer
     os.read(start_fd, 1)
     os.close(start_fd)
     syslog.openlog(name)
-    messages: list = []
+    messages: list[str] = []
     before = os.stat("/proc/self/ns/mnt").st_ino
     started = time.monotonic()
     result = call_pam(call, messages)
@@ -145,7 +146,7 @@ class Start:
 class Running:
     """One call under way."""
 
-    def __init__(self, call: dict, callers: Callers, start: Start, name: str) -> None:
+    def __init__(self, call: dict[str, Any], callers: Callers, start: Start, name: str) -> None:
         self.call = call
         self.name = name
         self.deadline = time.monotonic() + CALL_TIMEOUT_S
@@ -162,7 +163,7 @@ class Running:
         if connection is not None:
             connection.close()
 
-    def finish(self) -> dict:
+    def finish(self) -> dict[str, Any]:
         """What the child said, and how it ended."""
         data = b""
         hung = False

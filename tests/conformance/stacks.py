@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole PAM stacks through real sshd (R-7, R-8, R-9, R-13, R-14, R-50): who gets in, and into which job.
+"""Whole PAM stacks through real sshd: who gets in, and into which job.
 
 alice has no job, bob has one, adam has none and is in the group `admins` and in the list of allowed users.
 """
@@ -68,38 +68,38 @@ EVERYBODY = dict.fromkeys(USERS, IN)
 #: `required`, but for a file that is not there
 IF_THERE = "[success=ok new_authtok_reqd=ok ignore=ignore module_unknown=ignore default=bad]"
 #: Where libpam itself refuses everybody, root too.
-LOCKED_OUT = ("R-8 leading -, required, file missing", "R-8 required, file missing")
+LOCKED_OUT = ("leading -, required, file missing", "required, file missing")
 LISTFILE = "sufficient pam_listfile.so item=user sense=allow onerr=fail file=/etc/ssh/allowed_users"
 
 STACKS = (
-    Stack("R-7 required", JUST_JOBS, ("required {module}",)),
-    Stack("R-7 required, password", JUST_JOBS, ("required {module}",), auth="password"),
-    Stack("R-7 requisite", JUST_JOBS, ("requisite {module}",)),
+    Stack("required", JUST_JOBS, ("required {module}",)),
+    Stack("required, password", JUST_JOBS, ("required {module}",), auth="password"),
+    Stack("requisite", JUST_JOBS, ("requisite {module}",)),
     # nothing after it refuses: that is what `sufficient` means, in both
-    Stack("R-7 sufficient, nothing after it", {**EVERYBODY, "bob": IN_JOB, "alice": Login(True), "adam": Login(True)}, ("sufficient {module}",)),
-    Stack("R-7 in common-account", JUST_JOBS, files={"common-account": "account required {module}"}),
-    Stack("R-7 include system-auth", JUST_JOBS, ("include system-auth",), files={"system-auth": "account required {module}"}),
-    Stack("R-7 substack system-auth", JUST_JOBS, ("substack system-auth",), files={"system-auth": "account required {module}"}),
+    Stack("sufficient, nothing after it", {**EVERYBODY, "bob": IN_JOB, "alice": Login(True), "adam": Login(True)}, ("sufficient {module}",)),
+    Stack("in common-account", JUST_JOBS, files={"common-account": "account required {module}"}),
+    Stack("include system-auth", JUST_JOBS, ("include system-auth",), files={"system-auth": "account required {module}"}),
+    Stack("substack system-auth", JUST_JOBS, ("substack system-auth",), files={"system-auth": "account required {module}"}),
     # Linux-PAM 1.5.2: the "-" only mutes the log. What keeps a node reachable is to ignore module_unknown.
     Stack(LOCKED_OUT[0], dict.fromkeys(USERS, REFUSED), files={"sshd": "-account required /gone/pam_slurm_adopt.so"}),
     Stack(LOCKED_OUT[1], dict.fromkeys(USERS, REFUSED), ("required /gone/pam_slurm_adopt.so",)),
-    Stack("R-8 module_unknown=ignore, file missing", EVERYBODY, files={"sshd": f"-account {IF_THERE} /gone/pam_slurm_adopt.so"}),
-    Stack("R-8 module_unknown=ignore, file there", JUST_JOBS, files={"sshd": f"-account {IF_THERE} {{module}}"}),
-    Stack("R-8 leading -, file there", JUST_JOBS, files={"sshd": "-account required {module}"}),
-    Stack("R-9 short-circuited by pam_localuser", EVERYBODY, ("sufficient pam_localuser.so", "required {module}")),
-    Stack("R-9 after pam_unix and pam_nologin", JUST_JOBS, ("required pam_unix.so", "required pam_nologin.so", "required {module}")),
-    Stack("R-13 pam_access after it", ADMINS_TOO, ("sufficient {module}", "required pam_access.so")),
-    Stack("R-14 pam_listfile before it", ADMINS_TOO, (LISTFILE, "required {module}")),
+    Stack("module_unknown=ignore, file missing", EVERYBODY, files={"sshd": f"-account {IF_THERE} /gone/pam_slurm_adopt.so"}),
+    Stack("module_unknown=ignore, file there", JUST_JOBS, files={"sshd": f"-account {IF_THERE} {{module}}"}),
+    Stack("leading -, file there", JUST_JOBS, files={"sshd": "-account required {module}"}),
+    Stack("short-circuited by pam_localuser", EVERYBODY, ("sufficient pam_localuser.so", "required {module}")),
+    Stack("after pam_unix and pam_nologin", JUST_JOBS, ("required pam_unix.so", "required pam_nologin.so", "required {module}")),
+    Stack("pam_access after it", ADMINS_TOO, ("sufficient {module}", "required pam_access.so")),
+    Stack("pam_listfile before it", ADMINS_TOO, (LISTFILE, "required {module}")),
     Stack("profile=strict", JUST_JOBS, ("required {module} profile=strict",)),
     Stack(
-        "R-50 keyboard-interactive", {**JUST_JOBS, "bob": Login(True, "", "only")}, ("required {module}",),
+        "keyboard-interactive", {**JUST_JOBS, "bob": Login(True, "", "only")}, ("required {module}",),
         auth="keyboard-interactive", port=KEYBOARD_PORT,
-        differs={"bob": IN_JOB}, why="R-50: the original moves sshd's short-lived PAM child",
+        differs={"bob": IN_JOB}, why="the original moves sshd's short-lived PAM child",
     ),
     Stack(
         "recommended lines", {**dict.fromkeys(USERS, REFUSED), "alice": NO_JOBS, "adam": NO_JOBS},
         ("required {module} profile=strict",), ("required {module} profile=strict",),
-        differs=JUST_JOBS, why="R-11: the original has no session phase",
+        differs=JUST_JOBS, why="the original has no session phase",
     ),
 )  # fmt: skip
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our module does what the original does, unless the table says why not (R-20 to R-30)."""
+"""Our module does what the original does, unless the table says why not."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PAM stacks through real sshd, with both modules (R-7, R-8, R-9, R-13, R-14, R-50)."""
+"""PAM stacks through real sshd, with both modules."""
 
 from __future__ import annotations
 

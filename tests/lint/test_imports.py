@@ -70,8 +70,8 @@ def imports_of(path: Path) -> list[tuple[int, str, bool]]:
             names = [node.module] if node.module else [alias.name for alias in node.names]
             found.extend((node.level, name or "", top) for name in names)
         inner = top and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        for child in ast.iter_child_nodes(node):
-            visit(child, inner)
+        for below in ast.iter_child_nodes(node):
+            visit(below, inner)
 
     visit(tree, True)
     return found

@@ -29,7 +29,8 @@ static size_t below(size_t limit)
 
 static void mutate(struct sample *sample)
 {
-    static const char *const words[] = {"=", "V=1", "RESULT=success", "JOIN0=mount", "ENV0=A=1", "ENV1=", "JOIN_FAILED="};
+    static const char *const words[] = {"=",        "V=1",   "RESULT=success", "JOIN0=mount",
+                                        "ENV0=A=1", "ENV1=", "JOIN_FAILED="};
     size_t at = below(sample->size), len;
     const struct sample *other = &samples[below(sample_count)];
     const char *word = words[below(7)];
@@ -68,7 +69,8 @@ int main(int argc, char **argv)
             return 2;
         fclose(file);
         printf("%s\t%s\n", argv[i],
-               sa_reply_parse((const char *)sample->data + 1, sample->size - 1, sample->data[0], &reply) ? "good" : "bad");
+               sa_reply_parse((const char *)sample->data + 1, sample->size - 1, sample->data[0], &reply) ? "good"
+                                                                                                         : "bad");
         for (size_t cut = 0; cut <= sample->size; cut++)
             LLVMFuzzerTestOneInput(sample->data, cut);
     }

@@ -72,7 +72,7 @@ def test_build__no_writable_data(plain_build: Path) -> None:
 
 @pytest.mark.parametrize("pamlibdir", ["", "/lib/security"])
 def test_build__installs_where_pam_looks(tmp_path: Path, pamlibdir: str) -> None:
-    """R-5: the distribution's PAM module directory, or the one that is named."""
+    """The distribution's PAM module directory, or the one that is named."""
     build = tmp_path / "build"
     run("meson", "setup", build, ROOT, "-Dtests=false", f"-Dpamlibdir={pamlibdir}")
     run("ninja", "-C", build, MODULE)

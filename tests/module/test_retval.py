@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The return code for every option value known in C, every kind of user and service, and every phase (R-20 to R-30)."""
+"""The return code for every option value known in C, every kind of user and service, and every phase."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAILURE_OPTIONS = [
     ("options", "code"), FAILURE_OPTIONS, ids=lambda value: "+".join(value) if isinstance(value, tuple) else ""
 )
 def test_retval__action_generic_failure(room: Room, options: tuple[str, ...], code: int) -> None:
-    """R-23: exact values, the last one holds, an unknown one denies, and profile=strict beats everything."""
+    """Exact values, the last one holds, an unknown one denies, and profile=strict beats everything."""
     assert room.call("mode=oneshot", *options, scenario="exit").code == code
 
 
@@ -59,7 +59,7 @@ def test_retval__action_generic_failure(room: Room, options: tuple[str, ...], co
     ],
 )
 def test_retval__service(room: Room, service: str, options: tuple[str, ...], asked: bool) -> None:
-    """R-28: any other service gets PAM_IGNORE at once and silently, in every phase, even if the user is unknown."""
+    """Any other service gets PAM_IGNORE at once and silently, in every phase, even if the user is unknown."""
     ran = room.call("mode=oneshot", *options, service=service, scenario="denied")
     assert ran.code == (PERM_DENIED if asked else IGNORE)
     if asked:
@@ -75,7 +75,7 @@ def test_retval__service(room: Room, service: str, options: tuple[str, ...], ask
     "options", [(), ("ignore_root=1",), ("ignore_root=foo",), ("ignore_root=",), ("ignore_root=0", "ignore_root=1")]
 )
 def test_retval__root(room: Room, user: str, options: tuple[str, ...]) -> None:
-    """R-29: uid 0, by whatever name, is let past before anything can fail: nobody is asked, nothing is logged."""
+    """Uid 0, by whatever name, is let past before anything can fail: nobody is asked, nothing is logged."""
     broken = ("profile=strict", "timeout=foo", "socket=relative", f"mode={'x' * 200}", *(f"a{n}=" for n in range(40)))
     for phase in PHASES:
         ran = room.call(*broken, *options, user=user, function=phase, scenario="silent")
@@ -99,7 +99,7 @@ def test_retval__root(room: Room, user: str, options: tuple[str, ...]) -> None:
     ],
 )
 def test_retval__root_is_asked_for(room: Room, user: str, scenario: str, code: int) -> None:
-    """R-29: with ignore_root=0 root may be adopted, but is never refused nor shown an error."""
+    """With ignore_root=0 root may be adopted, but is never refused nor shown an error."""
     for phase in ("account", "open_session"):
         ran = room.call(
             "mode=oneshot",
@@ -249,6 +249,6 @@ def test_retval__close_session_alone(room: Room, mode: str) -> None:
 
 
 def test_retval__required(room: Room) -> None:
-    """R-7: with `required`, as sites have it, a refusal refuses and an admission admits."""
+    """With `required`, as sites have it, a refusal refuses and an admission admits."""
     assert room.call("mode=oneshot", scenario="denied", control="required").code == PERM_DENIED
     assert room.call("mode=oneshot", scenario="good", control="sufficient").code == SUCCESS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-35: the policy module compiles against the distribution's policy, and gives sshd no more than it says."""
+"""The policy module compiles against the distribution's policy, and gives sshd no more than it says."""
 
 from __future__ import annotations
 

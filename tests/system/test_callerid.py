@@ -8,6 +8,7 @@ import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,7 @@ def test_callerid__with_old_versions_the_user_asks(cluster: Cluster) -> None:
     job = cluster.allocate("alice", ["node1", "node2"])
     inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", "node1", "python3", "-c", CONNECT]
     addresses = cluster.address("node1"), cluster.address("node2")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with cluster.login.popen([*inside, addresses[1]], "alice", **pipes) as connection:
         assert connection.stdout is not None
         port = connection.stdout.readline().strip()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped prolog, epilog and task prolog, run by real Slurm (R-12)."""
+"""The shipped prolog, epilog and task prolog, run by real Slurm."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ sleep 0.3; pgrep -x -f 'sleep 4242'
 
 
 def test_hooks__what_hides_below_its_step_ends_with_the_job(node: Node) -> None:
-    """R-3 on cgroup v1, where the step's folder is the user's up to 22.05: Slurm leaves such a process behind."""
+    """On cgroup v1, where the step's folder is the user's up to 22.05: Slurm leaves such a process behind."""
     if node.tree.version != 1:
         pytest.skip("cgroup v2: the folders are root's")
     if node.slurm_release < (21, 8):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-28: with `service=*` su and login put the user into his job, as sshd does; without it they are left alone."""
+"""With `service=*` su and login put the user into his job, as sshd does; without it they are left alone."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmConf:
     path.chmod(0o644)
     (tmp_path / "hosts").write_text(HOSTS)
     monkeypatch.setattr(peer_node, "HOSTS", str(tmp_path / "hosts"))
-    monkeypatch.setattr(peer_node._socket, "getnameinfo", _reverse)
-    monkeypatch.setattr(peer_node._socket, "getaddrinfo", _forward)
+    monkeypatch.setattr("slurm_adopt.system.peer_node._socket.getnameinfo", _reverse)
+    monkeypatch.setattr("slurm_adopt.system.peer_node._socket.getaddrinfo", _forward)
     return replace(read_slurm_conf((str(path),)), statements=parse(NODES).statements)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -229,7 +230,7 @@ def assert_in_job(node: Node, pids: Sequence[int], job: int) -> None:
         assert all(f"/job_{job}/step_extern" in path for path in held), f"{pid}: {cgroups}"
 
 
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "publickey": {"auth": "publickey"},
     "password": {"auth": "password"},
     "keyboard-interactive": {"auth": "keyboard-interactive", "port": KEYBOARD},
@@ -238,7 +239,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_session__moved_session_is_put_right(node: Node, way: str) -> None:
-    """R-11, R-50: the shell and the sshd above it are in the job, whatever another session module did."""
+    """The shell and the sshd above it are in the job, whatever another session module did."""
     job = node.submit("alice")
     node.pam(account=[OURS], session=[MOVE, OURS])
     mark = node.log_mark()
@@ -349,7 +350,7 @@ echo left
 
 @pytest.mark.parametrize("way", WAYS)
 def test_session__nothing_of_a_login_outlives_the_job(node: Node, way: str) -> None:
-    """R-3: detached processes, daemons, sftp, forwarded ports and a ControlMaster end with the job."""
+    """Detached processes, daemons, sftp, forwarded ports and a ControlMaster end with the job."""
     job = node.submit("alice")
     other = node.submit("bob")
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a session takes over from its job: resource limits (R-34) and variables."""
+"""What a session takes over from its job: resource limits and variables."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_takeover__a_job_without_steps_leaves_pam_limits(node: Node) -> None:
 
 
 def test_takeover__ulimit_pam_adopt_sets_rss(node: Node) -> None:
-    """R-34: Slurm's own RLIMIT_RSS for adopted processes, from 23.02 on; before, LaunchParameters does not know it."""
+    """Slurm's own RLIMIT_RSS for adopted processes, from 23.02 on; before, LaunchParameters does not know it."""
     node.submit("alice", mem="300")
     use_strict_lines(node)
     rss = node.ssh("alice", "ulimit -Hm").stdout.split()[-1]

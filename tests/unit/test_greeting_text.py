@@ -7,7 +7,7 @@ import pytest
 
 from slurm_adopt.model import CHOICES, Facts, StepFact, Verdict
 from slurm_adopt.service.greeting import duration, greeting
-from slurm_adopt.wire.exchange import TEXT_CAP
+from slurm_adopt.wire.fields import TEXT_CAP
 
 SESSION = Facts("open_session", "sshd", "alice", 1501)
 

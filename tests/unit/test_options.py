@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a PAM line (R-20 to R-30)."""
+"""The options of a PAM line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_options__every_documented_value_is_taken_exactly(spec) -> None:  # type
 @pytest.mark.parametrize("name", sorted(DENY))
 @pytest.mark.parametrize("value", ["denyXYZ", "Deny", "allowfoo", "", "den", "ignore "])
 def test_options__a_typo_makes_it_stricter_never_weaker(name: str, value: str) -> None:
-    """The original matches prefixes without regard to case, and keeps its default for the rest (R-30)."""
+    """The original matches prefixes without regard to case, and keeps its default for the rest."""
     options = parse_options([f"{name}={value}"])
     assert getattr(options, name) == "deny"
     assert options.problems

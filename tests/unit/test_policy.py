@@ -45,9 +45,9 @@ ADOPTED, NOT_OURS = Verdict("allow", "adopted", 7, "only"), Verdict("ignore", "s
 FAILED = "user-manager-failed"
 
 CASES: list[tuple[str, str, Facts, Decision]] = [
-    ("no job: refused (R-1)", "", facts(), Verdict("deny", "no-job")),
+    ("no job: refused", "", facts(), Verdict("deny", "no-job")),
     ("no job, ignore", "action_no_jobs=ignore", facts(), Verdict("ignore", "no-job")),
-    ("one job: adopted without asking (R-2)", "", facts(ONE), Adopt(7, "only")),
+    ("one job: adopted without asking", "", facts(ONE), Adopt(7, "only")),
     ("one job, asked", "single_job_skip_rpc=0", facts(ONE), AskCaller()),
     (
         "one job, asked, unknown",
@@ -55,9 +55,9 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         facts(ONE, caller=UNKNOWN),
         Adopt(7, "only"),
     ),
-    ("several jobs: asked (R-4)", "", facts(*TWO), AskCaller()),
+    ("several jobs: asked", "", facts(*TWO), AskCaller()),
     ("several, found", "", facts(*TWO, caller=FOUND), Adopt(7, "caller")),
-    ("several, unknown: the newest (R-21)", "", facts(*TWO, caller=UNKNOWN), Adopt(9, "newest")),
+    ("several, unknown: the newest", "", facts(*TWO, caller=UNKNOWN), Adopt(9, "newest")),
     ("several, unknown, deny", "action_unknown=deny", facts(*TWO, caller=UNKNOWN), Verdict("deny", "unknown-denied")),
     (
         "several, unknown, allow",
@@ -106,7 +106,7 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("a foreign job is never adopted into", "", facts(*TWO, caller=CallerFact("found", 99)), Adopt(9, "newest")),
     ("adopted", "", facts(ONE, attempts=(Attempt(7, "only"),)), Verdict("allow", "adopted", 7, "only")),
     (
-        "only job fails (R-22)",
+        "only job fails",
         "",
         facts(ONE, attempts=(Attempt(7, "only", "adopt-refused"),)),
         Verdict("allow", "adopt-failed-allowed"),
@@ -124,7 +124,7 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("deny", "job-ending"),
     ),
     (
-        "caller's job fails: the unknown path comes first (R-22)",
+        "caller's job fails: the unknown path comes first",
         "action_adopt_failure=deny",
         facts(*TWO, caller=FOUND, attempts=(Attempt(7, "caller", "adopt-refused"),)),
         Adopt(9, "newest"),
@@ -155,7 +155,7 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("deny", "slurm-conf-missing"),
     ),
     ("a fault, allow", "action_generic_failure=allow", facts(fault="deadline"), Verdict("allow", "deadline")),
-    ("root without a job (R-29)", "ignore_root=0", facts(uid=0), Verdict("ignore", "root")),
+    ("root without a job", "ignore_root=0", facts(uid=0), Verdict("ignore", "root")),
     ("root with a job", "ignore_root=0", facts(ONE, uid=0), Adopt(7, "only")),
     (
         "root, fault, strict",
@@ -181,7 +181,7 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         facts(ONE, phase="open_session", account_job=7, attempts=(Attempt(7, "account"),), fault="deadline"),
         Verdict("deny", "deadline"),
     ),
-    ("session was moved (R-11)", "", facts(*TWO, phase="open_session", account_job=7), Adopt(7, "account")),
+    ("session was moved", "", facts(*TWO, phase="open_session", account_job=7), Adopt(7, "account")),
     (
         "session put back",
         "",
@@ -202,7 +202,7 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         Verdict("deny", "job-ending"),
     ),
     (
-        "session of somebody without a job (R-13, R-14)",
+        "session of somebody without a job",
         "",
         facts(phase="open_session"),
         Verdict("ignore", "session-not-ours"),

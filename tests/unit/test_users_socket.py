@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.service import users
 from slurm_adopt.service.users import Child, Limits, Rate, Users
 from slurm_adopt.system import sock
 from slurm_adopt.system.job_end import plausible, read_table, write_table
@@ -48,7 +47,7 @@ def test_users__a_child_that_the_kernel_holds_is_not_waited_for(monkeypatch: pyt
     pid = os.fork()
     if pid == 0:
         signal.pause()
-    monkeypatch.setattr(users.os, "kill", lambda *_: None)  # as if the kernel did not let it die yet
+    monkeypatch.setattr("slurm_adopt.service.users.os.kill", lambda *_: None)  # as if the kernel did not let it die yet
     try:
         parent = Users(sock.Socket(), Limits())
         parent.children[99] = Child(pid, 1501, 1)

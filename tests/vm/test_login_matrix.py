@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-2, R-3, R-11, R-50: with our module every kind of login is in the job, and gone with it."""
+"""With our module every kind of login is in the job, and gone with it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-11: user_manager= with systemd's own manager, by the one-shot helper and by the service within its unit."""
+"""User_manager= with systemd's own manager, by the one-shot helper and by the service within its unit."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_original__publickey_is_adopted(vm: VmTarget) -> None:
 
 @pytest.mark.parametrize("systemd", [False, True])
 def test_original__keyboard_interactive_stays_outside(vm: VmTarget, systemd: bool) -> None:
-    """R-50: it says "adopted", and the session is outside and outlives the job."""
+    """It says "adopted", and the session is outside and outlives the job."""
     mark = vm.log_mark()
     (outcome,) = play(vm, Setup("original", session_line=False, systemd=systemd), ("keyboard-interactive", "command"))
     assert outcome.opened
@@ -37,7 +37,7 @@ def test_original__keyboard_interactive_stays_outside(vm: VmTarget, systemd: boo
 
 
 def test_original__pam_systemd_takes_the_session_out(vm: VmTarget) -> None:
-    """R-11."""
+    """pam_systemd moves the session out of the job, and nothing puts it back."""
     (outcome,) = play(vm, Setup("original", session_line=False, systemd=True), ("publickey", "command"))
     assert outcome.opened
     assert outcome.user[0].path().startswith("/user.slice/user-1501.slice/session-")

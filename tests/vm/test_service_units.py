@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-34: the resident service gives sessions the job's limits with no more rights than its unit leaves it."""
+"""The resident service gives sessions the job's limits with no more rights than its unit leaves it."""
 
 from __future__ import annotations
 

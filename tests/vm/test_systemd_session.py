@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-11 and R-12: pam_systemd and our session line together. The session is logind's and the job's at once."""
+"""pam_systemd and our session line together. The session is logind's and the job's at once."""
 
 from __future__ import annotations
 

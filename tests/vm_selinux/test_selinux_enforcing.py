@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R-35: in enforcing mode our policy module is enough, and none of its rules is missing or denied in silence."""
+"""In enforcing mode our policy module is enough, and none of its rules is missing or denied in silence."""
 
 from __future__ import annotations
 

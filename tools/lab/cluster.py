@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from lab.machine import LabError, Machine, wait_for
+from lab.machine import LabError, Machine
 from lab.node import Node
 from lab.slurm import NodeEntry, Settings, SlurmConfig
 

@@ -155,7 +155,7 @@ class Outcome:
 
     @property
     def contained(self) -> bool:
-        """R-2 and R-3: all of it in the job, and nothing of it left afterwards."""
+        """All of it in the job, and nothing of it left afterwards."""
         return self.opened and self.user_inside and self.sshd_inside and not self.left and not self.forwards_after
 
     def cell(self) -> str:

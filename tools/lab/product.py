@@ -88,9 +88,9 @@ def _build_inside(builder: Machine, options: Sequence[str]) -> None:
     # Where PAM looks: /lib and /usr/lib differ in a root of Debian 11. (Without dpkg-dev meson would take lib64.)
     multiarch = builder.run(["gcc", "-print-multiarch"]).stdout.strip()
     library = "/usr/lib" if builder.path("/lib").is_symlink() else "/lib"
-    where = f"{library}/{multiarch}/security"
+    pamlibdir = f"{library}/{multiarch}/security"
     for arguments in (
-        ["setup", "/build", "/src", "--prefix=/usr", "-Dtests=false", f"-Dpamlibdir={where}", *options],
+        ["setup", "/build", "/src", "--prefix=/usr", "-Dtests=false", f"-Dpamlibdir={pamlibdir}", *options],
         ["compile", "-C", "/build"],
         ["install", "-C", "/build", "--no-rebuild", "--destdir", "/out"],
     ):

@@ -45,7 +45,7 @@ def die(what: str, hint: str = "") -> NoReturn:
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser; `only`: with the arguments of this command alone, None: of all (for help pages and completions)."""
+    """The parser; `only`: with the arguments of this command alone, None: of all (for help pages)."""
     parser = argparse.ArgumentParser(prog="slurm-adopt", description="ssh logins on Slurm compute nodes, put into jobs")
     parser.add_argument("--version", action="version", version=f"slurm-adopt {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

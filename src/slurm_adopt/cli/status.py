@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         view = run_task(view_node(args.nodename))
     except (ConfFault, SpoolFault) as fault:
-        die(f"{fault.reason}: {fault}", "`slurm-adopt doctor` says more about this node's set-up")
+        die(f"{fault.reason}: {fault}")
     if args.json:
         print(json.dumps(as_json(view), ensure_ascii=True, indent=1))
     else:

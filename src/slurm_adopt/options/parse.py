@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @record
 class Options:
-    """The settings of one PAM line, with `problems` (one sentence each) for the log and `doctor`."""
+    """The settings of one PAM line, with `problems` (one sentence each) for the log."""
 
     action_no_jobs: str
     action_unknown: str

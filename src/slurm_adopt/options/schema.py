@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one table of options: parser, man page, README, completions and `doctor` all read it.
+"""The one table of options: the parser and the README read it.
 
 Rules of this file:
 1. Names and values are matched exactly. The original matches prefixes: `denyXYZ` is deny there, and so a typo passes.

@@ -6,7 +6,7 @@ Rules of this file:
 2. Who may write the file decides logins. Its owner must be root or the SlurmUser it names (who may run anything as
    anybody through slurmctld, and owns /etc/slurm at many sites), and it must not be writable by others. The
    owner is in the result: a login by that very user must not be decided by his own file. A file that some
-   other group may write is only a problem for `doctor`: sites have admin groups. The same holds for includes.
+   other group may write is only noted in `problems`: sites have admin groups. The same holds for includes.
 3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
    here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
 4. `ConfFault` is the only error.
@@ -70,7 +70,7 @@ class FileState:
 class SlurmConf:
     """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
     user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
-    are lower case. `problems` is for `doctor`."""
+    are lower case. `problems` are sentences for a person."""
 
     path: str
     cluster_name: str

@@ -9,7 +9,7 @@ Rules of this file:
 3. Speed: a login reads this file each time, and it may hold thousands of node lines. Lines that begin with a
    record's key are kept as they are; wire.slurm_nodes reads them on demand. No `re`.
 4. Tolerance: a login must not fail because of an odd line that has nothing to do with it, so such a line becomes
-   a `problem` (for `slurm-adopt doctor`) and is passed over. A malformed line of a key that decides
+   a `problem` and is passed over. A malformed line of a key that decides
    (`DECIDING`) is a `ConfError`: its default could let in, or lock out, somebody else than the site meant.
 """
 
