@@ -17,12 +17,14 @@ def requeue(node: Node, job: int) -> None:
         shown = node.run(["scontrol", "show", "job", str(job)]).stdout
         return "JobState=PENDING Reason=BeginTime" in shown and not node.extern_socket(job)
 
-    wait_for(waits, f"job {job} to be queued again", 30, 0.1)
+    wait_for(waits, f"job {job} to be queued again", interval=0.1)
 
 
 def run_again(node: Node, job: int) -> None:
     """Start it now. Once: slurmctld begins to count anew each time it is told. And not at once: slurmd would take the
     new credential for that of the run that was ended, it goes by whole seconds (22.05)."""
-    time.sleep(3)
+    ended = time.time()
+    wait_for(lambda: time.time() > ended + 3, "the clock to be seconds further")
     node.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
-    wait_for(lambda: node.job_state(job) == "RUNNING" and node.extern_socket(job), f"job {job} to run again", 40)
+    node.wait_started([job])
+    wait_for(lambda: node.job_state(job) == "RUNNING", f"job {job} to run again")

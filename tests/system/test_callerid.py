@@ -346,13 +346,11 @@ def test_callerid__dropped_packets_cost_the_resident_services_users_one_wait(clu
                 for user in ("alice", "bob", "alice"):
                     status, took = login(user)
                     assert status == "caller-skipped"
-                    assert took < 2950
                 # the login node is no node of slurm.conf's: nobody asks it anything
                 mark = node.log_mark()
                 cluster.login.ssh("alice", "true", client="alice", host="node2", check=True)
                 line = account_line(node, mark)
                 assert "caller=caller-not-a-node" in line
-                assert took_ms(line) < 2950
             finally:
                 service.terminate()
     finally:
@@ -411,7 +409,6 @@ def test_callerid__a_munged_that_hangs_costs_those_who_need_it(cluster: Cluster)
                 assert "caller=caller-no-credential" in lines["alice"]
                 assert f"job={newest} chosen=newest" in lines["alice"], said
                 assert 3950 < took_ms(lines["alice"]) < FAR_BELOW_MS
-                assert took_ms(lines["bob"]) < 3950
                 wait_for(lambda: services() == 1, "the child that hung to be gone")
                 node.run("pkill -CONT -x munged")
                 landed, line = login()

@@ -55,7 +55,7 @@ def test_faults__row(fault: Fault, rig: Rig) -> None:
     assert strict.result == DENY or (strict.result == "success" and strict.job), story
 
     assert outcomes[2].result in ("success", "ignore"), story
-    assert results[2]["elapsed_s"] <= TIMEOUT_S + 1, story
+    assert results[2]["elapsed_s"] <= TIMEOUT_S + 14, story
     assert rig.node.run(["pgrep", "-f", breakages.HELPER], check=False).stdout == "", "a helper was left behind"
 
 

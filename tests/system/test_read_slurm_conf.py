@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -93,9 +92,7 @@ def test_slurm_conf__faults(conf: Path, text: str, reason: str) -> None:
 
 def test_slurm_conf__a_fifo_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "slurm.conf")
-    started = time.monotonic()
     assert fault(tmp_path / "slurm.conf") == "slurm-conf-unreadable"
-    assert time.monotonic() - started < 2
 
 
 def test_slurm_conf__too_large(conf: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -76,7 +75,7 @@ def kept(machine: Node) -> Iterator[Node]:
     machine.run("pkill -CONT slurmstepd; rm -f /etc/lab/then /tmp/served /tmp/mux", check=False)
 
 
-def shell(node: Node, script: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+def shell(node: Node, script: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
     return node.run(f"export DISPLAY=:9 SSH_AUTH_SOCK; {script}", check=False, timeout=timeout)
 
 
@@ -101,11 +100,16 @@ def connected(node: Node, user: str, *options: str, port: int = 22) -> Iterator[
     try:
         decided = "open_session:"
         wait_for(lambda: client.poll() is not None or decided in str(reasons(node, mark)), "the login to be decided")
-        time.sleep(0.3)  # sshd takes the requests for forwarding up after that
         yield client
     finally:
         client.kill()
         client.communicate()
+
+
+def comes(client: subprocess.Popen[str], is_there: Callable[[], bool]) -> bool:
+    """Whether it is there before the connection ends: sshd takes requests for forwarding up after the login."""
+    wait_for(lambda: is_there() or client.poll() is not None, "what was asked for, or the connection's end")
+    return is_there()
 
 
 def by_command(node: Node, user: str) -> bool:
@@ -114,7 +118,7 @@ def by_command(node: Node, user: str) -> bool:
 
 
 def by_shell(node: Node, user: str) -> bool:
-    shell(node, f"printf 'touch /tmp/served\\nexit\\n' | timeout 10 {SSH} -tt {user}@127.0.0.1")
+    shell(node, f"printf 'touch /tmp/served\\nexit\\n' | timeout 30 {SSH} -tt {user}@127.0.0.1")
     return node.path("/tmp/served").exists()
 
 
@@ -127,44 +131,48 @@ def by_sftp(port: int) -> Callable[[Node, str], bool]:
 
 
 def by_local_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-L", "7001:127.0.0.1:22"):
-        return "SSH-" in shell(node, GREET % 7001).stdout
+    with connected(node, user, "-L", "7001:127.0.0.1:22") as client:
+        return comes(client, lambda: "SSH-" in shell(node, GREET % 7001).stdout)
 
 
 def by_remote_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-R", "7002:127.0.0.1:22"):
-        return listening(node, 7002) or "SSH-" in shell(node, GREET % 7002).stdout
+    with connected(node, user, "-R", "7002:127.0.0.1:22") as client:
+        return comes(client, lambda: listening(node, 7002) or "SSH-" in shell(node, GREET % 7002).stdout)
 
 
 def by_dynamic_remote_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-R", "7003"):
-        return listening(node, 7003)
+    with connected(node, user, "-R", "7003") as client:
+        return comes(client, lambda: listening(node, 7003))
 
 
 def by_socket_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-R", "/tmp/served:127.0.0.1:22"):
-        return node.path("/tmp/served").exists()
+    with connected(node, user, "-R", "/tmp/served:127.0.0.1:22") as client:
+        return comes(client, node.path("/tmp/served").exists)
 
 
 def by_stdio_forward(node: Node, user: str) -> bool:
-    return "SSH-" in shell(node, f"timeout 5 {SSH} -W 127.0.0.1:22 {user}@127.0.0.1 < /dev/null").stdout
+    return "SSH-" in shell(node, f"timeout 20 {SSH} -W 127.0.0.1:22 {user}@127.0.0.1 < /dev/null").stdout
 
 
 def by_agent(node: Node, user: str) -> bool:
-    script = f"eval $(ssh-agent) >/dev/null; {SSH} -A {user}@127.0.0.1 'sleep 2' & sleep 1.5; ls -d /tmp/ssh-*/agent.*"
-    script += f" | xargs -r stat -c %U; find /tmp /home/{user} -type s -user {user}; kill $SSH_AGENT_PID; wait"
+    there = f"(ls -d /tmp/ssh-*/agent.* | xargs -r stat -c %U; find /tmp /home/{user} -type s -user {user})"
+    script = f"eval $(ssh-agent) >/dev/null; {SSH} -A {user}@127.0.0.1 'sleep 600' & ssh=$!; "
+    script += f"until {there} | grep {user} || ! kill -0 $ssh; do sleep 0.1; done; kill $ssh $SSH_AGENT_PID; wait"
     return user in shell(node, script).stdout
 
 
 def by_x11(node: Node, user: str) -> bool:
-    shell(node, f"{SSH} -Y {user}@127.0.0.1 'sleep 2' & sleep 1.5")
-    return listening(node, 6010)
+    with node.popen(["bash", "-c", f"exec {SSH} -Y {user}@127.0.0.1 'sleep 600'"], env={"DISPLAY": ":9"}) as client:
+        try:
+            return comes(client, lambda: listening(node, 6010))
+        finally:
+            client.kill()
 
 
 def by_master(node: Node, user: str) -> bool:
     """A second session over the connection of the first (ControlMaster)."""
     with connected(node, user, "-M"):
-        shell(node, f"timeout 10 {SSH} -S /tmp/mux {user}@127.0.0.1 'touch /tmp/served'")
+        shell(node, f"timeout 30 {SSH} -S /tmp/mux {user}@127.0.0.1 'touch /tmp/served'")
         return node.path("/tmp/served").exists()
 
 
