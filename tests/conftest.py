@@ -65,6 +65,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return WORKERS_PER_CPU * len(os.sched_getaffinity(0))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One group a file, the longest ones first. Without xdist the order is the usual one."""
     if not hasattr(config, "workerinput"):

@@ -117,7 +117,7 @@ def act(scenario: str, sock: _socket.socket) -> None:
     elif scenario == "silent":
         time.sleep(20)
     elif scenario == "late":
-        time.sleep(1)
+        time.sleep(6)
         send(sock, OK)
     elif scenario == "slow":
         time.sleep(0.15)

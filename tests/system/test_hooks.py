@@ -38,7 +38,7 @@ def node(machine: Node) -> Iterator[Node]:
 
 def left_of_hooks(node: Node) -> list[str]:
     """What is there of any job: files, directories, mounts."""
-    found = node.run("cd /run/slurm-adopt 2>/dev/null && find jobs marks user -mindepth 1").stdout.split()
+    found = node.run("cd /run/slurm-adopt 2>/dev/null || exit 0; find jobs marks user -mindepth 1").stdout.split()
     return found + [line for line in node.read("/proc/1/mounts").splitlines() if "slurm-adopt/user" in line]
 
 
