@@ -24,6 +24,7 @@ from slurm_adopt.record import replace
 from slurm_adopt.system import callerid
 from slurm_adopt.system.caller_memory import CallerMemory
 from slurm_adopt.system.callerid import CallerFault, Question, ask_node, find_caller
+from slurm_adopt.system.procfs import Process
 from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys, speaker
 from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
 from slurm_adopt.system.task import DeadlineExceeded, all_of, run, sleep_until
@@ -46,6 +47,8 @@ KEY = Key(b"k" * 32)
 ME = os.geteuid()
 QUESTION = Question(bytes([192, 0, 2, 1]), 40000, bytes([192, 0, 2, 2]), 22)
 V42 = 42 << 8
+#: Stands for the slurmstepd of a job, at which nobody looks here.
+INIT = Process(1, 1)
 HOUR_S = 3600
 
 Scenario = Callable[[socket.socket, bytes], None]
@@ -381,7 +384,7 @@ def with_node(conf: SlurmConf, slurmd: Slurmd) -> SlurmConf:
 
 
 def test_find_caller__outcomes(conf: SlurmConf, serve: Callable[..., Slurmd], elsewhere: Connection) -> None:
-    def fact(slurmd: Slurmd | None, own: tuple[tuple[int, int], ...]) -> tuple[str, int]:
+    def fact(slurmd: Slurmd | None, own: tuple[tuple[int, Process], ...]) -> tuple[str, int]:
         found = run(find_caller(with_node(conf, slurmd) if slurmd else conf, elsewhere, 1001, own, V42, soon()))
         assert found.source == "127.0.0.1"
         return found.status, found.job_id
@@ -389,11 +392,11 @@ def test_find_caller__outcomes(conf: SlurmConf, serve: Callable[..., Slurmd], el
     good = serve(say(lambda _: reply(V42)))
     none = serve(say(lambda _: reply(V42, job_id=0xFFFFFFFE)))
     bad = serve(say(lambda _: reply(V42, uid=5)))
-    assert fact(good, ((6, 1), (7, 2))) == ("found", 7)
-    assert fact(good, ((6, 1),)) == ("caller-foreign", 0)
-    assert fact(none, ((6, 1),)) == ("unknown", 0)
-    assert fact(bad, ((7, 1),)) == ("caller-untrusted", 0)
-    assert fact(None, ((7, 1),)) == ("caller-not-a-node", 0)
+    assert fact(good, ((6, INIT), (7, INIT))) == ("found", 7)
+    assert fact(good, ((6, INIT),)) == ("caller-foreign", 0)
+    assert fact(none, ((6, INIT),)) == ("unknown", 0)
+    assert fact(bad, ((7, INIT),)) == ("caller-untrusted", 0)
+    assert fact(None, ((7, INIT),)) == ("caller-not-a-node", 0)
     assert run(find_caller(conf, None, 1001, (), V42, soon())).status == "unknown"
 
 
@@ -402,7 +405,7 @@ def test_find_caller__keeps_its_deadline(conf: SlurmConf, serve: Callable[..., S
     slurmd = serve(lambda *_: bool(done.wait(60)))
     started = time.monotonic()
     try:
-        found = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(1)))
+        found = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, INIT),), V42, soon(1)))
         assert (found.status, found.detail) == ("caller-silent", "no answer in time")
         assert time.monotonic() - started < 30
     finally:
@@ -422,7 +425,7 @@ def test_find_caller__remembers_the_version(
 
     def versions() -> list[int]:
         slurmd.seen.clear()
-        fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(), memory))
+        fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, INIT),), V42, soon(), memory))
         assert (fact.status, fact.job_id) == ("found", 7)
         return [version_of(request) >> 8 for request in slurmd.seen]
 
@@ -464,7 +467,7 @@ def test_find_caller__a_silent_place_is_asked_once(
 
     def asked(seconds: float, memory: CallerMemory) -> tuple[str, float]:
         started = time.monotonic()
-        fact = run(find_caller(place, elsewhere, 1001, ((7, 1),), V42, soon(seconds), memory))
+        fact = run(find_caller(place, elsewhere, 1001, ((7, INIT),), V42, soon(seconds), memory))
         assert fact.job_id == 0
         assert fact.detail
         return fact.status, time.monotonic() - started
@@ -495,9 +498,9 @@ def test_find_caller__slow_here_is_not_silent_there(
     for function in ("make_credential", "check_credential"):
         with monkeypatch.context() as patch:
             patch.setattr(callerid, function, _bounded(slow))
-            fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(1.5), memory))
+            fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, INIT),), V42, soon(1.5), memory))
             assert fact.status == "caller-no-credential"
-    fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(), memory))
+    fact = run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, INIT),), V42, soon(), memory))
     assert fact.status == "found"
 
 
@@ -525,7 +528,9 @@ def test_find_caller__a_login_in_a_hurry_proves_nothing(
     slurmd = serve(answer)
 
     def status(seconds: float, memory: CallerMemory) -> str:
-        return run(find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, 1),), V42, soon(seconds), memory)).status
+        return run(
+            find_caller(with_node(conf, slurmd), elsewhere, 1001, ((7, INIT),), V42, soon(seconds), memory)
+        ).status
 
     try:
         for _ in range(100):
@@ -551,7 +556,7 @@ def test_find_caller__several_slurmds_of_one_host(
     ]
     lines = "\n".join(f"NodeName=n{n} NodeAddr=127.0.0.1 Port={one.node.port}" for n, one in enumerate(servers))
     several = replace(conf, statements=parse(lines).statements)
-    assert run(find_caller(several, elsewhere, 1001, ((7, 1),), V42, soon())).job_id == 7
+    assert run(find_caller(several, elsewhere, 1001, ((7, INIT),), V42, soon())).job_id == 7
 
 
 # --- TLS ----------------------------------------------------------------------------------------

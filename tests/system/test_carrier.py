@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.process import process_of
 
 from slurm_adopt.service.gather import Scan
 from slurm_adopt.service.login import Login
@@ -51,7 +52,7 @@ def adopted_of(pid: int, connections: tuple[Connection, ...], rhost: str) -> lis
     request = LoginRequest(
         "account", time.monotonic_ns() + 10**9, "sshd", "alice", 1501, rhost, connections=connections
     )
-    return [process.pid for process in Login(request, pid, Scan()).find_processes()]
+    return [process.pid for process in Login(request, process_of(pid), Scan()).find_processes()]
 
 
 def test_carrier__parent_with_the_same_ssh_connection() -> None:

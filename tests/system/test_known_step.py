@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.process import me
 
 from slurm_adopt.model import STEP_ENDING, STEP_UNTRUSTED
-from slurm_adopt.system import procfs
 from slurm_adopt.system.stepd import Identity, StepConnection, StepFault, add_process, connect_step
 from slurm_adopt.system.task import run
 from slurm_adopt.wire import stepd as wire
@@ -71,7 +71,7 @@ def connect(listener: Listener, known: Identity | None = None) -> StepConnection
 
 def test_known_step__is_asked_for_its_state_alone(listener: Listener) -> None:
     first = connect(listener)
-    assert first.identity == Identity(VERSION, os.getpid(), procfs.read_started(os.getpid()), UID, "running")
+    assert first.identity == Identity(VERSION, os.getpid(), me().started, UID, "running")
     first.close()
     assert listener.asked == [wire.DAEMON_PID, wire.UID, wire.STATE]
     listener.asked.clear()
@@ -79,7 +79,7 @@ def test_known_step__is_asked_for_its_state_alone(listener: Listener) -> None:
     second = connect(listener, first.identity)
     second.close()
     assert listener.asked == [wire.STATE]
-    assert second.identity == Identity(VERSION, os.getpid(), procfs.read_started(os.getpid()), UID, "ending")
+    assert second.identity == Identity(VERSION, os.getpid(), me().started, UID, "ending")
 
 
 def test_known_step__another_process_is_asked_everything(listener: Listener) -> None:
@@ -93,7 +93,7 @@ def test_known_step__another_process_is_asked_everything(listener: Listener) -> 
 
 
 def test_known_step__a_listener_of_nobody_we_trust(listener: Listener) -> None:
-    known = Identity(VERSION, os.getpid(), procfs.read_started(os.getpid()), UID, "running")
+    known = Identity(VERSION, os.getpid(), me().started, UID, "running")
     with pytest.raises(StepFault) as fault:
         run(connect_step(listener.path, (os.geteuid() + 1,), time.monotonic_ns() + 10**10, known))
     assert fault.value.reason == STEP_UNTRUSTED
@@ -109,6 +109,6 @@ def test_known_step__that_ends_while_it_adopts(listener: Listener, added: int, s
     connection = connect(listener)
     listener.added, listener.state = added, state
     with pytest.raises(StepFault) as fault:
-        run(add_process(connection, os.getpid()))
+        run(add_process(connection, me()))
     connection.close()
     assert fault.value.reason == reason

@@ -71,7 +71,7 @@ def test_local_end__found_by_its_user_only(
     assert owner.uid == 12345
     found = run(find_local_end(connection, 12345, soon()))
     assert found is not None
-    assert found.pid == pid
+    assert found.process.pid == pid
     assert found.cgroups == Path(f"/proc/{pid}/cgroup").read_bytes()
     assert run(find_local_end(connection, 12346, soon())) is None
 

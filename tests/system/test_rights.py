@@ -13,6 +13,7 @@ import pytest
 
 from slurm_adopt.service.login import decide_login
 from slurm_adopt.system.munge import may_become_others
+from slurm_adopt.system.procfs import Process
 from slurm_adopt.system.task import HelperNeeded, run
 from slurm_adopt.wire.exchange import LoginRequest
 
@@ -75,4 +76,4 @@ def test_rights__a_question_as_the_user_needs_the_helper() -> None:
 def test_rights__what_they_lack_the_service_leaves_to_the_helper() -> None:
     request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "bob", 1502, args=("profile=strict",))
     with pytest.raises(HelperNeeded):
-        run(decide_login(request, os.getpid(), Lacking()))  # type: ignore[arg-type]
+        run(decide_login(request, Process(os.getpid(), 1), Lacking()))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.process import process_of
 
 from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
 from slurm_adopt.service import sessions
@@ -23,7 +24,7 @@ from slurm_adopt.system.loop import Loop
 from slurm_adopt.system.pam_config import has_session_line
 from slurm_adopt.system.peer_node import names_in_hosts
 from slurm_adopt.system.preferences import read_preference
-from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes, read_started
+from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes
 from slurm_adopt.system.sock import descriptor_share
 from slurm_adopt.system.spool import SpoolDirectory
 from slurm_adopt.system.stepd import connect_step
@@ -67,16 +68,16 @@ def test_descriptors__lack_of_them_is_not_the_steps_fault() -> None:
 def test_descriptors__without_any_the_service_leaves_it_to_the_helper() -> None:
     request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "bob", 1502, args=("profile=strict",))
     with pytest.raises(OSError, match="Too many open files"):
-        run(decide_login(request, os.getpid(), Empty()))  # type: ignore[arg-type]
+        run(decide_login(request, Process(os.getpid(), 1), Empty()))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("_none_left")
 def test_descriptors__lack_of_them_is_not_the_end_of_a_process() -> None:
     """Else a login would be adopted without the process that lives on, or be refused because it is gone; and so on."""
-    process = Process(os.getpid(), os.getppid(), 1)
+    process = Process(os.getpid(), 1)
     for look in (
-        lambda: find_login_processes(process.pid, None),
-        lambda: read_socket_inodes(process.pid),
+        lambda: find_login_processes(process, None),
+        lambda: read_socket_inodes(process),
         lambda: open_cgroups(process),
         lambda: SpoolDirectory("/tmp", (0,)),
         lambda: has_session_line("of-this-test"),
@@ -86,13 +87,13 @@ def test_descriptors__lack_of_them_is_not_the_end_of_a_process() -> None:
     ):
         with pytest.raises(OSError, match="Too many open files"):
             look()
-    assert not has_ended(process.pid, process.started)
+    assert not has_ended(process)
 
 
 def test_descriptors__process_that_was_replaced_costs_none() -> None:
     before = os.listdir("/proc/self/fd")
-    assert open_cgroups(Process(os.getpid(), os.getppid(), 1)) == -1
-    assert has_ended(os.getpid(), 1)
+    assert open_cgroups(Process(os.getpid(), 1)) == -1
+    assert has_ended(Process(os.getpid(), 1))
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -116,7 +117,7 @@ def test_descriptors__a_session_without_one_is_seen_to_end_all_the_same(monkeypa
     loop = Loop()
     watched = sessions.Sessions(loop, lambda session, why: ended.append((session.pid, why)))
     before = os.listdir("/proc/self/fd")
-    watched.opened(sessions.Session(child, read_started(child), "alice", 1501, 1, "10.0.0.1", "", 0.0, ""))
+    watched.opened(sessions.Session(child, process_of(child).started, "alice", 1501, 1, "10.0.0.1", "", 0.0, ""))
     assert os.listdir("/proc/self/fd") == before
     loop.turn()
     assert not ended

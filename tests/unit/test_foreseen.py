@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
 import pytest
+from tests.process import me
 
 from slurm_adopt.model import NEWEST, ONLY, RUNNING, Adopt, Attempt, StepFact, Verdict
 from slurm_adopt.record import replace
@@ -23,7 +23,7 @@ ADOPT = Adopt(JOB, ONLY)
 def login(phase: str = "account", *args: str) -> Login:
     """A login of alice, whose one job is running."""
     request = LoginRequest(phase, time.monotonic_ns() + 10**10, "sshd", "alice", 1501, args=args)
-    attempted = Login(request, os.getpid(), Scan())
+    attempted = Login(request, me(), Scan())
     attempted.facts = replace(attempted.facts, steps=(StepFact(JOB, RUNNING, (1, 1, JOB)),))
     return attempted
 

@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+from tests.process import me, replaced
 
 from slurm_adopt.model import STEP_ENDING
 from slurm_adopt.service.adopt import act_adopt, confirm
@@ -36,7 +37,7 @@ class BrokenSource:
 def login(error: Exception, *args: str, uid: int = 1501) -> LoginReply:
     deadline_ns = time.monotonic_ns() + TIME_S * 10**9
     request = LoginRequest(phase="account", deadline_ns=deadline_ns, service="sshd", user="alice", uid=uid, args=args)
-    return run(decide_login(request, os.getpid(), BrokenSource(error))).reply  # type: ignore[arg-type]
+    return run(decide_login(request, me(), BrokenSource(error))).reply  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +60,6 @@ def connection(pid: int, started: int, uid: int = 1501) -> StepConnection:
     return made
 
 
-def me() -> Process:
-    process = procfs.read_process(os.getpid())
-    assert process is not None
-    return process
-
-
 def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
     with pytest.raises(StepFault) as fault:
         run(act_adopt(connection(1, 1, uid=1502), 1501, lambda: (me(),), x11=True, namespaces=True))
@@ -75,10 +70,10 @@ def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
     """The processes are looked at once more just before slurmstepd is asked: nothing is sent here, so nothing fails."""
     mine = me()
     request = LoginRequest("account", time.monotonic_ns() + TIME_S * 10**9, "sshd", "alice", 1501)
-    attempted = Login(request, mine.pid, Scan())
+    attempted = Login(request, mine, Scan())
     assert attempted.find_processes() == (mine,)
     attempted.found_ns = 0
-    attempted.processes = (mine, Process(mine.pid, mine.parent, mine.started - 1))
+    attempted.processes = (mine, replaced(mine))
     unconnected = connection(mine.pid, mine.started)
     unconnected.asked_ns = time.monotonic_ns()
     with pytest.raises(StepFault) as fault:
@@ -88,13 +83,9 @@ def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
 
 def test_login_faults__process_with_the_same_pid_but_another_start() -> None:
     mine = me()
-    other = Process(mine.pid, mine.parent, mine.started - 1)
+    other = replaced(mine)
     with pytest.raises(StepFault) as fault:
-        run(
-            confirm(
-                connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), other, procfs.open_cgroups(other)
-            )
-        )
+        run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine), other, procfs.open_cgroups(other)))
     assert fault.value.reason == "process-changed"
 
 
@@ -112,7 +103,7 @@ def test_login_faults__process_that_is_gone() -> None:
     mine = me()
     for opened in (text, procfs.open_cgroups(process)):
         with pytest.raises(StepFault) as fault:
-            run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine.pid), process, opened))
+            run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine), process, opened))
         assert fault.value.reason == "process-changed"
     os.close(text)
 
@@ -132,4 +123,4 @@ def test_login_faults__add_of_pid_zero_is_never_sent() -> None:
 
     for pid in (0, 1, -1, 1 << 31):
         with pytest.raises(LocalProtocolError):
-            run(stepd.add_process(connection(1, 1), pid))
+            run(stepd.add_process(connection(1, 1), Process(pid, 1)))

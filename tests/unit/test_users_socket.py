@@ -13,7 +13,7 @@ import pytest
 from slurm_adopt.service.users import Child, Limits, Rate, Users
 from slurm_adopt.system import sock
 from slurm_adopt.system.job_end import plausible, read_table, write_table
-from slurm_adopt.system.login_tree import Row, find_members
+from slurm_adopt.system.login_tree import find_members
 from slurm_adopt.system.preferences import (
     Preference,
     clear_preference,
@@ -21,6 +21,7 @@ from slurm_adopt.system.preferences import (
     read_preference,
     write_preference,
 )
+from slurm_adopt.system.procfs import Row
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's files are believed")
 
@@ -115,7 +116,7 @@ def test_job_ends__a_job_without_a_limit_has_no_end() -> None:
 
 def rows(*known: tuple[int, int, int]) -> dict[int, Row]:
     """(pid, parent, session)"""
-    return {pid: Row(pid, parent, session, pid) for pid, parent, session in known}
+    return {pid: Row(pid, pid, parent, session, 0) for pid, parent, session in known}
 
 
 def test_login_tree__descendants_and_their_sessions() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_adopt.service.warn import LAST_S, Job, parse_marks
+from slurm_adopt.system.procfs import Process
 from slurm_adopt.system.squeue import decode_end
 from slurm_adopt.system.terminals import write_to_terminals
 
@@ -19,7 +20,7 @@ NOW = 1_795_388_000.0
 
 
 def job(left_s: int, marks: tuple[int, ...] = MARKS) -> Job:
-    one = Job(7, 1501, 4711, 99)
+    one = Job(7, 1501, Process(4711, 99))
     one.set_end(int(NOW) + left_s, marks, NOW)
     return one
 
@@ -67,7 +68,7 @@ def test_warn__the_clocks_rounding_is_no_new_limit() -> None:
 
 
 def test_warn__without_an_end_nothing_is_due() -> None:
-    assert not Job(7, 1501, 4711, 99).due(NOW)
+    assert not Job(7, 1501, Process(4711, 99)).due(NOW)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +98,4 @@ def test_squeue__no_time(text: str) -> None:
 
 
 def test_terminals__a_process_that_is_gone_has_none() -> None:
-    assert write_to_terminals((1 << 22) - 1, 1501, "x") == 0
+    assert write_to_terminals(Process((1 << 22) - 1, 1), 1501, "x") == 0

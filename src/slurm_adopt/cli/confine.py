@@ -13,6 +13,7 @@ import time
 
 from ..model import ENDING
 from ..service.gather import Scan
+from ..system.procfs import Process
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.task import DeadlineExceeded
@@ -69,7 +70,7 @@ def _follow(uid: int, nodename: str, deadline_ns: int) -> Task[None]:
             yield from lift_bounds(uid, deadline_ns)
 
 
-def _query_stepds(uid: int, nodename: str, deadline_ns: int) -> Task[list[int]]:
+def _query_stepds(uid: int, nodename: str, deadline_ns: int) -> Task[list[Process]]:
     source = Scan()
     conf = yield from source.read_conf(deadline_ns)
     found = yield from source.query_own(conf, nodename, uid, deadline_ns)
@@ -77,6 +78,7 @@ def _query_stepds(uid: int, nodename: str, deadline_ns: int) -> Task[list[int]]:
         if found.unanswered and not found.own:
             raise ManagerFault("a slurmstepd does not answer: there may be a job left")
         identities = [step.connection.identity for step in found.own if step.fact.state != ENDING]
-        return sorted(identity.pid for identity in identities if identity is not None)
+        found_now = [Process(identity.pid, identity.started) for identity in identities if identity is not None]
+        return sorted(found_now, key=lambda stepd: stepd.pid)
     finally:
         found.close()

@@ -11,6 +11,7 @@ import time
 from ..service.gather import Scan
 from ..service.greeting import duration
 from ..service.user_requests import deadline_after, list_jobs, site_options
+from ..system.procfs import read_process
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.task import DeadlineExceeded
@@ -69,7 +70,9 @@ def _look() -> Task[UserReply]:
     conf = yield from Scan().read_conf(deadline_ns)
     found = yield from Scan().query_own(conf, site_options().nodename, os.geteuid(), deadline_ns)
     try:
-        return list_jobs(os.getpid(), os.geteuid(), found)
+        me = read_process(os.getpid())
+        assert me is not None, "we are here"
+        return list_jobs(me, os.geteuid(), found)
     finally:
         found.close()
 

@@ -14,12 +14,12 @@ import os
 import time
 
 from ..model import ENDING, STEP_ENDING
-from ..system.procfs import open_cgroups, read_cgroups, read_open_cgroups
+from ..system.procfs import open_cgroups, read_cgroups, read_namespace, read_open_cgroups
 from ..system.sock import close_all
 from ..system.stepd import (
     Namespace,
     StepFault,
-    query_pid_in_step,
+    is_in_books,
     query_state,
     read_adoption,
     request_adoption,
@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..system.procfs import Process
+    from ..system.procfs import AnyProcess, Process
     from ..system.stepd import Extras, StepConnection
     from ..system.task import Task
     from ..wire.cgroup_path import Membership
@@ -76,9 +76,8 @@ def act_adopt(
     if time.monotonic_ns() - connection.asked_ns > FRESH_NS and (yield from query_state(connection)) == ENDING:
         raise StepFault(STEP_ENDING, "the step is ending")
     processes = find()
-    yield from request_adoption(connection, tuple([process.pid for process in processes]), x11, namespaces)
-    # this pid is slurmstepd's still: it answers afterwards
-    reference = read_cgroups(identity.pid)
+    yield from request_adoption(connection, processes, x11, namespaces)
+    reference = read_cgroups(identity)
     texts: list[int] = []
     try:
         for process in processes:
@@ -110,7 +109,7 @@ def confirm(connection: StepConnection, reference: bytes | None, process: Proces
     membership = membership_of(reference, target)
     if membership.inside:
         return
-    if not membership.step_known and (yield from query_pid_in_step(connection, process.pid)):
+    if not membership.step_known and (yield from is_in_books(connection, process)):
         # ProctrackType=proctrack/linuxproc and the like: Slurm itself keeps no cgroup there is to look at
         return
     raise StepFault("adopt-unconfirmed", f"process {process.pid}: {membership.reason}")
@@ -136,11 +135,11 @@ def environment_of(job_id: int, x11: X11Display | None = None) -> tuple[tuple[st
     return tuple(env)
 
 
-def missing_namespaces(namespaces: list[Namespace], pid: int) -> list[Namespace]:
+def missing_namespaces(namespaces: list[Namespace], process: AnyProcess) -> list[Namespace]:
     """Those of the job's namespaces that the process is not in yet, in the order to join them; the rest is closed."""
     missing = []
     for namespace in namespaces:
-        if _is_in(pid, namespace):
+        if _is_in(process, namespace):
             os.close(namespace.fd)
         else:
             missing.append(namespace)
@@ -149,10 +148,6 @@ def missing_namespaces(namespaces: list[Namespace], pid: int) -> list[Namespace]
     return missing
 
 
-def _is_in(pid: int, namespace: Namespace) -> bool:
+def _is_in(process: AnyProcess, namespace: Namespace) -> bool:
     wanted = os.fstat(namespace.fd)
-    try:
-        has = os.stat(f"/proc/{pid}/ns/{NAMESPACE_FILES[namespace.kind]}")
-    except OSError:
-        return False
-    return (wanted.st_dev, wanted.st_ino) == (has.st_dev, has.st_ino)
+    return (wanted.st_dev, wanted.st_ino) == read_namespace(process, NAMESPACE_FILES[namespace.kind])

@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..system.procfs import AnyProcess
     from .metrics import Metrics
     from .notes import Decided
 
@@ -84,7 +85,7 @@ def login_event(decided: Decided, path: str) -> dict[str, Any]:
         "reason": decided.reason,
         "job": decided.job or None,
         "chosen": decided.chosen or None,
-        "where": where_of(decided.pid) if decided.job and decided.action == "allow" else "",
+        "where": where_of(decided) if decided.job and decided.action == "allow" else "",
         "pid": decided.pid or None,
         "ms": round(decided.seconds * 1000, 3),
         "path": path,
@@ -132,10 +133,10 @@ def _sha256(data: bytes) -> bytes:
     raise ImportError("no SHA-256")
 
 
-def where_of(pid: int) -> str:
+def where_of(process: AnyProcess) -> str:
     """The cgroup of the extern step that a process is in, as the kernel says now; empty if it is in none."""
     try:
-        found = extern_step(decode_cgroups(read_cgroups(pid) or b""))
+        found = extern_step(decode_cgroups(read_cgroups(process) or b""))
     except RemoteProtocolError:
         return ""
     return found.top if found is not None else ""

@@ -15,6 +15,7 @@ import contextlib
 import time
 
 from ..system import sock
+from ..system.procfs import read_process
 from ..system.task import MS, POLLIN
 from ..wire.errors import ProtocolError, RemoteProtocolError
 from ..wire.exchange import PACKET_CAP, LoginReply, decode_request, encode_reply
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..system.loop import Loop, OnEnd, Running
+    from ..system.procfs import Process
     from ..system.task import Task
     from ..wire.exchange import LoginRequest
     from .gather import StepSource
@@ -45,11 +47,12 @@ EXHAUSTED_NS = 50 * MS
 class Client:
     """One connection. `place` is `RUN`, `WAIT`, or empty while it holds neither."""
 
-    __slots__ = ("accepted_ns", "peer", "place", "request", "running", "socket")
+    __slots__ = ("accepted_ns", "caller", "place", "request", "running", "socket")
 
-    def __init__(self, socket: sock.Socket, peer: sock.Peer) -> None:
+    def __init__(self, socket: sock.Socket, caller: Process | None) -> None:
         self.socket = socket
-        self.peer = peer
+        #: the module's process; None if it is not in our pid namespace
+        self.caller = caller
         self.accepted_ns = time.monotonic_ns()
         self.place = ""
         self.request: LoginRequest | None = None
@@ -128,7 +131,13 @@ class Clients:
             self._metrics.count("slurm_adopt_strangers_total")
             socket.close()
             return
-        client = Client(socket, peer)
+        caller = read_process(peer.pid) if peer.pid else None
+        if sock.has_hung_up(socket):
+            # the number may be somebody else's by now
+            self._metrics.count("slurm_adopt_dropped_total", reason="client-gone")
+            socket.close()
+            return
+        client = Client(socket, caller)
         self.last_active_ns = client.accepted_ns
         self.open.add(client)
         if not self._read(client):
@@ -177,8 +186,8 @@ class Clients:
             self._drop(client, "too-late")
             return
         client.place = self.admission.offer(request.uid, client)
-        if client.place == SEND_AWAY or not client.peer.pid:
-            # a peer without a pid here lives in another pid namespace, where only a helper of its own can judge
+        if client.place == SEND_AWAY or client.caller is None:
+            # a peer without a number here lives in another pid namespace, where only a helper of its own can judge
             self._send_away(client)
             return
         if client.place == RUN:
@@ -191,7 +200,8 @@ class Clients:
         self._loop.call_at(min(request.deadline_ns, now_ns + LONGEST_NS), lambda: self._expire(client))
 
     def _login_of(self, client: Client, request: LoginRequest) -> tuple[Task[Answer], OnEnd]:
-        task = decide_login(request, client.peer.pid, self._source)
+        assert client.caller is not None, "who has none was sent away"
+        task = decide_login(request, client.caller, self._source)
         return task, lambda _, outcome: self._answer(client, outcome)
 
     def _answer(self, client: Client, outcome: Answer | Exception) -> None:

@@ -17,13 +17,14 @@ import time
 
 from ..options.export import matches
 from ..system.child import ChildFault, call_in_child
-from ..system.procfs import read_file
+from ..system.procfs import read_environ
 from ..system.task import MS, DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..system.procfs import AnyProcess
     from ..system.task import Task
 
 #: Written by data/hooks/prolog.
@@ -38,13 +39,13 @@ SHARE_NS = 200 * MS
 
 
 def query_variables(
-    patterns: tuple[str, ...], job_id: int, pids: Iterable[int], deadline_ns: int
+    patterns: tuple[str, ...], job_id: int, sources: Iterable[AnyProcess], deadline_ns: int
 ) -> Task[tuple[tuple[str, str], ...]]:
     """The job's variables of these names; none if its processes cannot be looked at in time."""
 
     def work() -> bytes:
         # never empty: that would be a child that failed
-        found = collect_variables(patterns, job_id, pids)
+        found = collect_variables(patterns, job_id, sources)
         return b"\n" + "\n".join([f"{name}={value}" for name, value in found]).encode("ascii")
 
     try:
@@ -55,11 +56,13 @@ def query_variables(
     return tuple([(name, value) for name, _, value in pairs])
 
 
-def collect_variables(patterns: tuple[str, ...], job_id: int, pids: Iterable[int]) -> tuple[tuple[str, str], ...]:
+def collect_variables(
+    patterns: tuple[str, ...], job_id: int, sources: Iterable[AnyProcess]
+) -> tuple[tuple[str, str], ...]:
     """The job's variables of these names, each once, by name."""
     found: dict[str, str] = {}
     texts = [_read_job_file(job_id).replace(b"\n", b"\0")]
-    texts += [read_file(f"/proc/{pid}/environ") or b"" for pid in list(pids)[:PROCESS_CAP]]
+    texts += [read_environ(process) for process in list(sources)[:PROCESS_CAP]]
     for text in texts:
         for name, value in _decode(text):
             if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..system.caller_memory import CallerMemory
-    from ..system.procfs import Process
+    from ..system.procfs import AnyProcess
     from ..system.slurm_conf import SlurmConf
     from ..system.stepd import Identity, StepConnection
     from ..system.task import Task
@@ -236,14 +236,14 @@ def find_preferred(uid: int, found: Found) -> int:
     return preference.job_id if same else 0
 
 
-def find_membership(processes: Iterable[Process], found: Found) -> int:
+def find_membership(processes: Iterable[AnyProcess], found: Found) -> int:
     """The job in whose extern step all of these processes are, as the kernel says; 0 if there is none."""
-    texts = [read_cgroups(process.pid) for process in processes]
+    texts = [read_cgroups(process) for process in processes]
     if not texts or None in texts:
         return 0
     for step in found.own:
         identity = step.connection.identity
-        reference = read_cgroups(identity.pid) if identity is not None else None
+        reference = read_cgroups(identity) if identity is not None else None
         if reference is not None and all(membership_of(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

@@ -18,7 +18,7 @@ import time
 from ..system.procfs import read_cgroups, read_owned_process
 from ..system.spool import SpoolFault
 from ..system.spool_dir import spool_dirs
-from ..system.stepd import StepFault, connect_step, query_pids
+from ..system.stepd import StepFault, connect_step, query_numbers
 from ..system.task import MS, all_of
 from ..wire.cgroup_path import same_job
 from ..wire.stepd import BATCH_STEP, EXTERN_STEP, parse_socket_name
@@ -26,23 +26,25 @@ from .gather import open_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..system.procfs import AnyProcess, OwnedProcess
     from ..system.slurm_conf import SlurmConf
     from ..system.spool import SpoolDirectory
+    from ..system.stepd import Identity
     from ..system.task import Task
     from ..wire.stepd import StepSocket
 
 #: A job may run hundreds of steps at once; those after the first few hold nothing new.
 STEP_CAP = 8
-PID_CAP = 32
+PROCESS_CAP = 32
 SHARE_NS = 300 * MS
 
 
 def find_job_processes(
-    conf: SlurmConf, nodename: str, job_id: int, uid: int, extern_pid: int, deadline_ns: int
-) -> Task[tuple[int, ...]]:
-    """The pids, those that slurmstepd started itself first; empty if the job has only its extern step here.
+    conf: SlurmConf, nodename: str, job_id: int, uid: int, extern: AnyProcess, deadline_ns: int
+) -> Task[tuple[OwnedProcess, ...]]:
+    """Those that slurmstepd started itself come first; empty if the job has only its extern step here.
 
-    `extern_pid` is the slurmstepd of the job's extern step.
+    `extern` is the slurmstepd of the job's extern step.
     """
     until_ns = min(deadline_ns, time.monotonic_ns() + SHARE_NS)
     owners = conf.step_owners
@@ -57,19 +59,20 @@ def find_job_processes(
     finally:
         for directory in directories:
             os.close(directory.fd)
-    reference = read_cgroups(extern_pid)
-    found: list[tuple[bool, int]] = []
+    reference = read_cgroups(extern)
+    found: list[tuple[bool, int, OwnedProcess]] = []
     for outcome in outcomes:
         if isinstance(outcome, Exception) or reference is None:
             continue
-        stepd, pids = outcome
-        for pid in pids[:PID_CAP]:
-            process = read_owned_process(pid)
+        stepd, numbers = outcome
+        for number in numbers[:PROCESS_CAP]:
+            process = read_owned_process(number)
             if process is None or process.uid != uid or process.real_uid != uid:
                 continue
-            if same_job(reference, read_cgroups(pid) or b""):
-                found.append((process.parent != stepd, pid))
-    return tuple(pid for _, pid in sorted(found))[:PID_CAP]
+            if same_job(reference, read_cgroups(process) or b""):
+                found.append((process.parent != stepd.pid, number, process))
+    found.sort(key=lambda one: one[:2])
+    return tuple(process for _, _, process in found)[:PROCESS_CAP]
 
 
 def _other_steps(directory: SpoolDirectory, job_id: int) -> list[str]:
@@ -88,12 +91,12 @@ def _other_steps(directory: SpoolDirectory, job_id: int) -> list[str]:
     return [path for _, _, path in sorted(found)]
 
 
-def _ask(path: str, uid: int, owners: tuple[int, ...], until_ns: int) -> Task[tuple[int, tuple[int, ...]]]:
+def _ask(path: str, uid: int, owners: tuple[int, ...], until_ns: int) -> Task[tuple[Identity, tuple[int, ...]]]:
     connection = yield from connect_step(path, owners, until_ns)
     try:
         identity = connection.identity
         if identity is None or identity.uid != uid:
             raise StepFault("step-foreign", "the step belongs to another user")
-        return identity.pid, (yield from query_pids(connection))
+        return identity, (yield from query_numbers(connection))
     finally:
         connection.close()

@@ -13,13 +13,13 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..system.procfs import read_file, read_started
+from ..system.procfs import is_same, read_limits_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..system.procfs import Process
+    from ..system.procfs import AnyProcess, Process
 
     Limit = tuple[int, int]
 
@@ -30,12 +30,12 @@ INFINITY = -1
 NAME_WIDTH = 26
 
 
-def read_limits(pids: Iterable[int]) -> tuple[Limit, ...]:
+def read_limits(sources: Iterable[AnyProcess]) -> tuple[Limit, ...]:
     """The highest (soft, hard) limits among the processes, by the kernel's number; empty if none can be read."""
     highest: list[Limit] = []
-    for pid in pids:
+    for process in sources:
         # not prlimit(2): to look at another user's process it wants CAP_SYS_RESOURCE, which root in a container lacks
-        limits = _decode(read_file(f"/proc/{pid}/limits") or b"")
+        limits = _decode(read_limits_text(process) or b"")
         if limits:
             highest = [_highest(*pair) for pair in zip(highest, limits)] if highest else limits
     return tuple(highest)
@@ -50,24 +50,24 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
 
     failed: list[str] = []
     for process in processes:
-        if read_started(process.pid) != process.started:
+        if not is_same(process):
             continue
         for number, limit in enumerate(limits):
             try:
                 resource.prlimit(process.pid, number, limit)
             except (OSError, ValueError) as error:
                 failed.append(f"rlimit {number} could not be raised: {error}")
-                _lower(process.pid, number, limit)
+                _lower(process, number, limit)
     return failed[0] if failed else ""
 
 
-def _lower(pid: int, number: int, limit: Limit) -> None:
+def _lower(process: AnyProcess, number: int, limit: Limit) -> None:
     """As much of the limit as the process's own hard limit allows."""
     import resource
 
     try:
-        hard = resource.prlimit(pid, number)[1]
-        resource.prlimit(pid, number, (_smaller(limit[0], hard), _smaller(limit[1], hard)))
+        hard = resource.prlimit(process.pid, number)[1]
+        resource.prlimit(process.pid, number, (_smaller(limit[0], hard), _smaller(limit[1], hard)))
     except (OSError, ValueError):
         return  # what pam_limits has set stays
 

@@ -33,7 +33,7 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.procfs import read_started
+from ..system.procfs import is_same
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
@@ -90,7 +90,7 @@ class Answer:
         self.facts = login.facts
         self.verdict = verdict
         self.processes = login.processes
-        self.caller_pid = login.caller_pid
+        self.caller = login.caller
         self.nodename = login.options.nodename
         self.auth = login.request.auth
         self.packet = packet
@@ -118,11 +118,11 @@ class Foreseen:
 class Login:
     """The state of one login while it is decided."""
 
-    def __init__(self, request: LoginRequest, caller_pid: int, source: StepSource) -> None:
+    def __init__(self, request: LoginRequest, caller: Process, source: StepSource) -> None:
         self.request = request
         self.source = source
         self.options = options_of(request.args)
-        self.caller_pid = caller_pid
+        self.caller = caller
         self.deadline_ns = request.deadline_ns - RESERVE_NS
         self.connection: Connection | None = choose_connection(request.connections, request.rhost)
         self.conf: SlurmConf | None = None
@@ -156,12 +156,12 @@ class Login:
             return self.processes
         self.found_ns = now_ns
         for process in self.processes:
-            if read_started(process.pid) != process.started:
+            if not is_same(process):
                 raise StepFault("process-changed", f"process {process.pid} ended before it was adopted")
         if not self.processes:
-            self.processes = find_login_processes(self.caller_pid, self.connection)
+            self.processes = find_login_processes(self.caller, self.connection)
         if not self.processes:
-            raise CallerGone(f"process {self.caller_pid} has ended")
+            raise CallerGone(f"process {self.caller.pid} has ended")
         return self.processes
 
     def answer(self, verdict: Verdict, detail: str = "") -> Answer:
@@ -249,9 +249,9 @@ def options_of(args: tuple[str, ...]) -> Options:
     return KNOWN_LINES[args]
 
 
-def decide_login(request: LoginRequest, caller_pid: int, source: StepSource | None = None) -> Task[Answer]:
-    """The answer to a request of the process `caller_pid`; `source` is the resident service's memory."""
-    login = Login(request, caller_pid, source or Scan())
+def decide_login(request: LoginRequest, caller: Process, source: StepSource | None = None) -> Task[Answer]:
+    """The answer to a request of the process `caller`; `source` is the resident service's memory."""
+    login = Login(request, caller, source or Scan())
     try:
         return (yield from _decide_or_fail(login, resident=source is not None))
     except BaseException:
@@ -371,7 +371,7 @@ def _hold_manager(login: Login) -> Task[None]:
         if login.options.user_manager == "refuse":
             yield from refuse_manager(login.request.uid, until_ns)
         else:
-            stepds = [identity.pid for identity in own if identity is not None]
+            stepds = [identity for identity in own if identity is not None]
             yield from confine_manager(login.request.uid, stepds, until_ns)
     except (ManagerFault, DeadlineExceeded) as fault:
         outcome, login.remark = "user-manager-failed", str(fault) or "systemd did not answer in time"
@@ -386,7 +386,7 @@ def _ask_caller(login: Login) -> Task[CallerFact]:
     from ..system.callerid import find_caller
 
     own = [(step.path.job_id, step.connection.identity) for step in login.found.own]
-    stepds = tuple((job_id, identity.pid) for job_id, identity in own if identity is not None)
+    stepds = tuple((job_id, identity) for job_id, identity in own if identity is not None)
     version = max([step.version for step in login.facts.steps], default=0)
     now_ns = time.monotonic_ns()
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
@@ -461,13 +461,13 @@ def _wanted(login: Login) -> tuple[bool, bool]:
 def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
     """What the session gets from the job it is in: variables and namespaces."""
     if extras.namespaces:
-        login.namespaces = missing_namespaces(extras.namespaces, login.caller_pid)
+        login.namespaces = missing_namespaces(extras.namespaces, login.caller)
     login.env = environment_of(job_id, extras.x11)
     if login.options.takes_over:
         step = login.found.of_job(job_id)
         assert step is not None
         yield from _take_over(login, step, processes)
-    if login.namespaces and processes[0].pid != login.caller_pid:
+    if login.namespaces and processes[0].pid != login.caller.pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
         login.release_namespaces()
         from ..system.pam_config import has_session_line  # here, because few jobs have namespaces
@@ -483,7 +483,7 @@ def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> T
     conf, identity, options = login.conf, step.connection.identity, login.options
     assert conf is not None, "a step was found, so the configuration was read"
     assert identity is not None
-    who = (step.path.job_id, login.request.uid, identity.pid, processes)
+    who = (step.path.job_id, login.request.uid, identity, processes)
     extra, remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
     login.remark = "; ".join([text for text in (login.remark, remark) if text])
     named = {name for name, _ in login.env}
@@ -533,5 +533,4 @@ def _find_end(login: Login, verdict: Verdict) -> Task[int]:
     identity = step.connection.identity if step is not None else None
     if identity is None:
         return 0
-    who = (identity.pid, identity.started, login.request.uid)
-    return (yield from query_job_end(verdict.job_id, *who, login.deadline_ns))
+    return (yield from query_job_end(verdict.job_id, identity, login.request.uid, login.deadline_ns))

@@ -15,7 +15,16 @@ import time
 
 from ..model import ENDING, STEP_GONE, STEP_SILENT
 from ..record import record
-from ..system.procfs import OwnedProcess, read_cgroups, read_file, read_owned_process, read_socket_inodes
+from ..system.procfs import (
+    OwnedProcess,
+    list_numbers,
+    read_cgroups,
+    read_command_name,
+    read_connections,
+    read_owned_process,
+    read_socket_inodes,
+    read_title,
+)
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool_dir import spool_dirs
 from ..system.stepd import StepFault, connect_step
@@ -40,12 +49,11 @@ IN_JOB, OUTSIDE, ROOT = "in-job", "outside", "root"
 
 @record
 class Job:
-    """An extern step: `state` is starting, running or ending; `pid` its slurmstepd; `cgroups` that one's, as read."""
+    """An extern step: `state` is starting, running or ending; `cgroups` is where its slurmstepd is, as read."""
 
     job_id: int
     uid: int
     state: str
-    pid: int
     cgroups: bytes
 
 
@@ -94,7 +102,7 @@ def view_node(nodename: str = "") -> Task[NodeView]:
     """The node as it is now; `ConfFault` or `SpoolFault` if Slurm's files cannot be used."""
     jobs, unanswered = yield from _ask_jobs(nodename)
     processes = _read_processes()
-    names = {pid: (read_file(f"/proc/{pid}/comm") or b"").decode("utf-8", "replace").strip() for pid in processes}
+    names = {process.pid: read_command_name(process) for process in processes.values()}
     logins = tuple(_logins(processes, names, jobs))
     strays = tuple(_strays(processes, names, jobs, logins))
     unread = any(job.cgroups == b"" for job in jobs) or any(login.source == "" for login in logins)
@@ -126,13 +134,13 @@ def _job(job_id: int, connection: StepConnection) -> Job:
     identity = connection.identity
     assert identity is not None
     connection.close()
-    return Job(job_id, identity.uid, identity.state, identity.pid, read_cgroups(identity.pid) or b"")
+    return Job(job_id, identity.uid, identity.state, read_cgroups(identity) or b"")
 
 
 def _read_processes() -> dict[int, OwnedProcess]:
     found = {}
-    for name in os.listdir("/proc"):
-        process = read_owned_process(int(name)) if name.isdigit() else None
+    for number in list_numbers():
+        process = read_owned_process(number)
         if process is not None:
             found[process.pid] = process
     return found
@@ -145,20 +153,20 @@ def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tup
         parent = processes.get(process.parent)
         if names[pid] not in SSHD_NAMES or parent is None or names[parent.pid] not in SSHD_NAMES or parent.uid != 0:
             continue
-        title = (read_file(f"/proc/{pid}/cmdline") or b"").partition(b"\0")[0]
+        title = read_title(process)
         if b"@" not in title.partition(b": ")[2]:  # `sshd: alice@pts/0`; before that it is not authenticated
             continue
         root = process.uid == 0
         monitor = process if root else parent
         job_id = _job_of_login(jobs, process, monitor)
         membership = IN_JOB if job_id else ROOT if root else OUTSIDE
-        source = _source_of(monitor.pid)
+        source = _source_of(monitor)
         found.append(LoginView(process.uid, pid, monitor.pid, source, job_id, membership, _age_s(process)))
     return sorted(found, key=lambda login: -login.age_s)
 
 
 def _job_of_login(jobs: tuple[Job, ...], session: OwnedProcess, monitor: OwnedProcess) -> int:
-    texts = [read_cgroups(pid) or b"" for pid in {session.pid, monitor.pid}]
+    texts = [read_cgroups(process) or b"" for process in (session, monitor)]
     for job in jobs:
         if job.uid == session.uid and all(_in_extern_step(job, text) for text in texts):
             return job.job_id
@@ -180,7 +188,7 @@ def _strays(
             continue
         if process.uid == 0:  # root may have a job too; what else runs as root is none of it
             continue
-        text = read_cgroups(pid)
+        text = read_cgroups(process)
         if text is None or any(same_job(job.cgroups, text) for job in own):
             continue
         cgroup = _telling_path(text)
@@ -212,15 +220,11 @@ def _age_s(process: OwnedProcess) -> int:
     return max(0, int(now_s - process.started / os.sysconf("SC_CLK_TCK")))
 
 
-def _source_of(pid: int) -> str:
+def _source_of(process: OwnedProcess) -> str:
     """The far end of the process's TCP connection, from /proc/PID/net; empty if that cannot be read."""
-    inodes = {link[8:-1] for link in read_socket_inodes(pid)}
+    inodes = {link[8:-1] for link in read_socket_inodes(process)}
     for table in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
-                rows = [line.split() for line in file]
-        except OSError:
-            continue
+        rows = [line.split() for line in read_connections(process, table).splitlines()]
         for row in rows[1:]:
             if row[9] in inodes and row[3] == "01":
                 return _address(row[2].partition(":")[0])

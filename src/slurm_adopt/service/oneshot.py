@@ -15,6 +15,7 @@ import time
 
 from ..record import replace
 from ..system import sock
+from ..system.procfs import read_process
 from ..system.task import run
 from ..wire.errors import ProtocolError
 from ..wire.exchange import PACKET_CAP, decode_request, encode_reply
@@ -31,13 +32,15 @@ def main() -> None:
     socket = sock.Socket(fileno=0)
     socket.setblocking(False)
     peer = sock.peer_of(socket)
-    if peer.uid != 0:
+    caller = read_process(peer.pid)
+    # our parent's number is nobody else's: once it has ended, our parent is another process
+    if peer.uid != 0 or caller is None or peer.pid != os.getppid():
         os._exit(1)
     task = sock.receive_with_fds(socket, PACKET_CAP + 1, time.monotonic_ns() + REQUEST_WAIT_NS)
     packet, fds, _flags = run(task)
     sock.close_all(fds)
     request = decode_request(packet)
-    answer = run(decide_login(request, peer.pid))
+    answer = run(decide_login(request, caller))
     # before the answer: after it the module ends us
     write_note(decided_of(answer, (time.monotonic_ns() - began_ns) / 1e9))
     sock.send_with_fds(socket, encode_answer(answer), answer.fds)

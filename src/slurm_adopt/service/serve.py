@@ -175,7 +175,7 @@ class Service:
     def _on_answer(self, answer: Answer, seconds: float) -> None:
         self._enter(decided_of(answer, seconds), "resident")
         if answer.facts.phase == "close_session":
-            self.sessions.closed(answer.caller_pid)
+            self.sessions.closed(answer.caller)
         self._numbers_changed()
 
     def _enter(self, decided: Decided, path: str) -> None:

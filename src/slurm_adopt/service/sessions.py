@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..system.loop import Loop
+    from ..system.procfs import AnyProcess
 
     Ended = Callable[["Session", str], None]
 
@@ -77,15 +78,16 @@ class Sessions:
             self._open[session.pid] = Session(**{**session.__dict__, "began": known.began})
             return
         if known is not None:
-            self._end(session.pid, PROCESS_ENDED)
+            self._end(known, PROCESS_ENDED)
         if len(self._open) < SESSION_CAP:
             self._open[session.pid] = session
             self._watch(session)
 
-    def closed(self, pid: int) -> None:
+    def closed(self, process: AnyProcess) -> None:
         """The module says that the session of this process is over."""
-        if pid in self._open:
-            self._end(pid, LOGOUT)
+        known = self._open.get(process.pid)
+        if known is not None and known.started == process.started:
+            self._end(known, LOGOUT)
 
     def save(self, path: str) -> None:
         """Hand over to the next service."""
@@ -109,7 +111,7 @@ class Sessions:
                 session = Session(**json.loads(line))
             except (ValueError, TypeError):
                 continue
-            if has_ended(session.pid, session.started):
+            if has_ended(session):
                 self._ended(session, UNOBSERVED)
             else:
                 self.opened(session)
@@ -121,22 +123,22 @@ class Sessions:
         try:
             pidfd = os.pidfd_open(session.pid)
         except ProcessLookupError:
-            self._end(session.pid, PROCESS_ENDED)
+            self._end(session, PROCESS_ENDED)
             return
         except (AttributeError, OSError):
             self._look_later()
             return
-        if has_ended(session.pid, session.started):
+        if has_ended(session):
             os.close(pidfd)
-            self._end(session.pid, PROCESS_ENDED)
+            self._end(session, PROCESS_ENDED)
             return
         self._pidfds[session.pid] = pidfd
         self._epoll.register(pidfd, select.EPOLLIN)
 
     def _wake(self, _events: int) -> None:
         ready = {fd for fd, _ in self._epoll.poll(0)}
-        for pid in [pid for pid, fd in self._pidfds.items() if fd in ready]:
-            self._end(pid, PROCESS_ENDED)
+        for number in [number for number, fd in self._pidfds.items() if fd in ready]:
+            self._end(self._open[number], PROCESS_ENDED)
 
     def _look_later(self) -> None:
         if not self._looking:
@@ -146,14 +148,14 @@ class Sessions:
     def _look(self) -> None:
         self._looking = False
         for session in list(self._open.values()):
-            if session.pid not in self._pidfds and has_ended(session.pid, session.started):
-                self._end(session.pid, PROCESS_ENDED)
+            if session.pid not in self._pidfds and has_ended(session):
+                self._end(session, PROCESS_ENDED)
         if len(self._open) > len(self._pidfds):
             self._look_later()
 
-    def _end(self, pid: int, why: str) -> None:
-        session = self._open.pop(pid)
-        pidfd = self._pidfds.pop(pid, -1)
+    def _end(self, session: Session, why: str) -> None:
+        del self._open[session.pid]
+        pidfd = self._pidfds.pop(session.pid, -1)
         if pidfd >= 0:
             self._epoll.unregister(pidfd)
             os.close(pidfd)

@@ -13,7 +13,7 @@ from ..options.export import export_patterns
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..options.parse import Options
-    from ..system.procfs import Process
+    from ..system.procfs import AnyProcess, Process
     from ..system.slurm_conf import SlurmConf
     from ..system.task import Task
 
@@ -30,7 +30,7 @@ def take_over(
     phase: str,
     job_id: int,
     uid: int,
-    extern_pid: int,
+    extern: AnyProcess,
     processes: tuple[Process, ...],
     deadline_ns: int,
 ) -> Task[tuple[Variables, str]]:
@@ -42,12 +42,12 @@ def take_over(
     found: Variables = find_runtime_dir(uid) if options.runtime_dir == "user" else ()
     if not _asks_steps(options):
         return found, ""
-    pids = yield from find_job_processes(conf, options.nodename, job_id, uid, extern_pid, deadline_ns)
+    sources = yield from find_job_processes(conf, options.nodename, job_id, uid, extern, deadline_ns)
     remark = ""
     # pam_limits runs in the session stack: what is set before it, it replaces
     if options.rlimits == "job" and phase == "open_session":
-        remark = apply_limits(read_limits(pids), processes)
+        remark = apply_limits(read_limits(sources), processes)
     patterns = export_patterns(options.export_env)
     if not patterns:
         return found, remark
-    return found + (yield from query_variables(patterns, job_id, pids, deadline_ns)), remark
+    return found + (yield from query_variables(patterns, job_id, sources, deadline_ns)), remark

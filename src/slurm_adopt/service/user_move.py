@@ -17,15 +17,15 @@ import time
 
 from ..model import RUNNING
 from ..record import record, replace
-from ..system.login_tree import find_login_sshd, find_members, read_row, read_rows
-from ..system.procfs import read_cgroups
-from ..system.stepd import StepFault, add_process, query_extras, query_pid_in_step
+from ..system.login_tree import find_login_sshd, find_members, read_rows
+from ..system.procfs import read_cgroups, read_owner, read_row_of
+from ..system.stepd import StepFault, add_process, is_in_books, query_extras
 from ..wire.cgroup_path import same_step
 from .adopt import missing_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..system.login_tree import Row
+    from ..system.procfs import AnyProcess, Row
     from ..system.stepd import Identity
     from ..system.task import Task
     from .gather import Found, OwnStep
@@ -49,27 +49,27 @@ class Moved:
     staying: int = 0
 
 
-def move_login(pid: int, job_id: int, found: Found, deadline_ns: int) -> Task[Moved]:
-    """Move the login that the process `pid` is part of into `job_id`, one of the user's jobs in `found`."""
+def move_login(process: AnyProcess, job_id: int, found: Found, deadline_ns: int) -> Task[Moved]:
+    """Move the login that the process is part of into `job_id`, one of the user's jobs in `found`."""
     target = found.of_job(job_id)
     if target is None:
         return Moved("user-no-such-job")
     if target.fact.state != RUNNING:
         return Moved("user-job-not-running")
     target.connection.deadline_ns = deadline_ns
-    top = find_login_sshd(pid, read_rows(), lambda candidate: _step_of(candidate, found) is not None)
+    top = find_login_sshd(process, read_rows(), lambda candidate: _step_of(candidate, found) is not None)
     if top is None:
         return Moved("user-not-a-login")
     try:
         extras = yield from query_extras(target.connection, x11=False, namespaces=True)
-        namespaces = missing_namespaces(extras.namespaces, top.pid)
+        namespaces = missing_namespaces(extras.namespaces, top)
     except StepFault as fault:
         return Moved("user-move-failed", detail=str(fault))
     if namespaces:
         for namespace in namespaces:
             os.close(namespace.fd)
         return Moved("user-move-namespaces")
-    source = _step_of(top.pid, found)
+    source = _step_of(top, found)
     moved = yield from _move(top, target, found, deadline_ns)
     if source is None or source is target:
         return moved
@@ -78,15 +78,8 @@ def move_login(pid: int, job_id: int, found: Found, deadline_ns: int) -> Task[Mo
 
 def _count_in(step: OwnStep, found: Found, identity: Identity | None) -> int:
     """The user's processes in a step."""
-    own = [pid for pid in read_rows() if identity is not None and _owner(pid) == identity.uid]
-    return sum(1 for pid in own if _step_of(pid, found) is step)
-
-
-def _owner(pid: int) -> int:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return -1
+    own = [row for row in read_rows().values() if identity is not None and read_owner(row.pid) == identity.uid]
+    return sum(1 for row in own if _step_of(row, found) is step)
 
 
 def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Moved]:
@@ -95,11 +88,11 @@ def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Mov
     outside: list[str] = []
     for _ in range(PASS_CAP):
         rows = read_rows()
-        if rows.get(top.pid) != top and read_row(top.pid) is None:
+        if rows.get(top.pid) != top and read_row_of(top) is None:
             return Moved("user-move-failed", len(moved), detail="the login ended while it was moved")
         outside, pending = [], []
         for row in find_members(top, rows):
-            step = _step_of(row.pid, found)
+            step = _step_of(row, found)
             if step is target or (step is None and _has_ended(row)):
                 continue  # it is there, or it has ended (as a zombie it is nowhere any more)
             if step is None or tries.get((row.pid, row.started), 0) >= TRY_CAP:
@@ -125,42 +118,41 @@ def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Mov
 
 def _has_ended(row: Row) -> bool:
     """Whether it is gone, a zombie, or another process by now."""
-    again = read_row(row.pid)
-    return again is None or again.started != row.started
+    return read_row_of(row) is None
 
 
 def _move_one(row: Row, target: OwnStep, found: Found) -> Task[bool]:
     """Whether the process is in the target now; False also if it has ended. `StepFault` if the target is lost."""
-    if _has_ended(row) or _step_of(row.pid, found) is None:
+    if _has_ended(row) or _step_of(row, found) is None:
         return False
     try:
-        yield from add_process(target.connection, row.pid)
+        yield from add_process(target.connection, row)
     except StepFault as fault:
         if fault.reason == "adopt-refused":
             return False
         raise
     if _has_ended(row):
         return False
-    return _step_of(row.pid, found) is target or (yield from _in_steps_books(row.pid, target))
+    return _step_of(row, found) is target or (yield from _in_steps_books(row, target))
 
 
-def _in_steps_books(pid: int, target: OwnStep) -> Task[bool]:
+def _in_steps_books(process: AnyProcess, target: OwnStep) -> Task[bool]:
     """Without cgroups of Slurm's (proctrack/linuxproc) only the step itself knows."""
     identity = target.connection.identity
-    reference = read_cgroups(identity.pid) if identity is not None else None
+    reference = read_cgroups(identity) if identity is not None else None
     if reference is None or same_step(reference, reference).step_known:
         return False
-    return (yield from query_pid_in_step(target.connection, pid))
+    return (yield from is_in_books(target.connection, process))
 
 
-def _step_of(pid: int, found: Found) -> OwnStep | None:
+def _step_of(process: AnyProcess, found: Found) -> OwnStep | None:
     """The user's extern step that the process is in, as the kernel says."""
-    text = read_cgroups(pid)
+    text = read_cgroups(process)
     if text is None:
         return None
     for step in found.own:
         identity = step.connection.identity
-        reference = read_cgroups(identity.pid) if identity is not None else None
+        reference = read_cgroups(identity) if identity is not None else None
         if reference is not None and same_step(reference, text).inside:
             return step
     return None

@@ -21,7 +21,7 @@ from ..record import replace
 from ..system.job_end import find_job_end
 from ..system.pam_config import MODULE, read_stack
 from ..system.preferences import Preference, clear_preference, clear_void_preferences, write_preference
-from ..system.procfs import has_ended, read_file, read_process
+from ..system.procfs import has_ended, read_file
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..wire.user_exchange import UserJob, UserReply
@@ -31,14 +31,15 @@ from .user_move import Moved, move_login
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..options.parse import Options
+    from ..system.procfs import Process
     from ..system.sock import Peer
     from ..system.task import Task
     from ..wire.user_exchange import UserRequest
     from .gather import Found, OwnStep
 
 
-def answer_user(request: UserRequest, peer: Peer, deadline_ns: int) -> Task[UserReply]:
-    """The answer to a request of this process; it never raises but for the deadline."""
+def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: int) -> Task[UserReply]:
+    """The answer to a request of the process `asker`, whose credentials are `peer`; it raises for the deadline only."""
     options = site_options()
     if request.command == "clear":
         return _clear(peer.uid)
@@ -52,8 +53,8 @@ def answer_user(request: UserRequest, peer: Peer, deadline_ns: int) -> Task[User
         if request.command == "use":
             return _use(request.job_id, peer.uid, found, options)
         if request.command == "move":
-            return _moved((yield from move_login(peer.pid, request.job_id, found, deadline_ns)), request.job_id)
-        return list_jobs(peer.pid, peer.uid, found)
+            return _moved((yield from move_login(asker, request.job_id, found, deadline_ns)), request.job_id)
+        return list_jobs(asker, peer.uid, found)
     finally:
         found.close()
 
@@ -64,10 +65,9 @@ def site_options() -> Options:
     return parse_options(lines[-1].args if lines else ())
 
 
-def list_jobs(pid: int, uid: int, found: Found) -> UserReply:
+def list_jobs(asker: Process, uid: int, found: Found) -> UserReply:
     """The user's jobs on this node, the newest first."""
-    process = read_process(pid)
-    here = find_membership((process,), found) if process is not None else 0
+    here = find_membership((asker,), found)
     preferred = find_preferred(uid, found)
     newest = newest_first_id(found)
     steps = sorted(found.own, key=lambda step: step.fact.started, reverse=True)
@@ -98,7 +98,7 @@ def started_s(step: OwnStep) -> int:
 
 def _end_s(step: OwnStep, uid: int) -> int:
     identity = step.connection.identity
-    return find_job_end(step.path.job_id, identity.pid, identity.started, uid) if identity is not None else 0
+    return find_job_end(step.path.job_id, identity, uid) if identity is not None else 0
 
 
 def _use(job_id: int, uid: int, found: Found, options: Options) -> UserReply:
@@ -108,7 +108,7 @@ def _use(job_id: int, uid: int, found: Found, options: Options) -> UserReply:
         return _reply("refused", "user-no-such-job")
     if step.fact.state == ENDING:
         return _reply("refused", "user-job-not-running")
-    clear_void_preferences(lambda preference: has_ended(preference.pid, preference.started))
+    clear_void_preferences(has_ended)
     try:
         write_preference(uid, Preference(job_id, identity.pid, identity.started))
     except OSError as error:

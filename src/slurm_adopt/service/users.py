@@ -21,6 +21,7 @@ import time
 
 from ..record import record, replace
 from ..system import sock
+from ..system.procfs import read_process
 from ..system.task import MS, DeadlineExceeded, run
 from ..wire.errors import ProtocolError, RemoteProtocolError
 from ..wire.fields import PACKET_CAP
@@ -192,7 +193,10 @@ def serve_one(client: sock.Socket, peer: sock.Peer, deadline_ns: int) -> None:
         if fds or flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
             raise RemoteProtocolError("descriptors, or too long")
         request = decode_user_request(packet)
-        reply = run(answer_user(request, peer, deadline_ns))
+        asker = read_process(peer.pid)
+        if asker is None or sock.has_hung_up(client):
+            return  # whoever asked is gone, and the number may be somebody else's
+        reply = run(answer_user(request, peer, asker, deadline_ns))
     except RemoteProtocolError as error:
         reply = UserReply("refused", "user-bad-request", str(error))
     except DeadlineExceeded:

@@ -19,7 +19,7 @@ import time
 
 from ..system.child import ChildFault, call_in_child
 from ..system.job_end import TABLE, find_job_end, plausible, write_table
-from ..system.procfs import has_ended
+from ..system.procfs import Process, has_ended
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
 from ..system.squeue import query_end
@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..system.procfs import AnyProcess
     from ..system.task import Task
     from .gather import Found, StepSource
     from .sessions import Session
@@ -57,8 +58,9 @@ MARK_CAP = 8
 class Job:
     """A job that is watched: its extern step, its end (0: none is known), and the marks whose line is still to come."""
 
-    def __init__(self, job_id: int, uid: int, pid: int, started: int) -> None:
-        self.job_id, self.uid, self.pid, self.started = job_id, uid, pid, started
+    def __init__(self, job_id: int, uid: int, stepd: AnyProcess) -> None:
+        self.job_id, self.uid = job_id, uid
+        self.stepd = Process(stepd.pid, stepd.started)
         self.end_s = 0
         self.asked_ns = 0
         self.seen_ns = time.monotonic_ns()
@@ -128,7 +130,7 @@ class Warner:
         self._seen = open_now
         uids = {uid for uid, _ in users}
         for key, job in list(self.jobs.items()):
-            if job.uid not in uids or has_ended(job.pid, job.started):
+            if job.uid not in uids or has_ended(job.stepd):
                 del self.jobs[key]
 
     def _look_at(self, uid: int, nodename: str) -> Task[None]:
@@ -151,8 +153,8 @@ class Warner:
                 continue
             key = (step.path.job_id, identity.pid, identity.started)
             if key not in self.jobs:
-                self.jobs[key] = job = Job(step.path.job_id, uid, identity.pid, identity.started)
-                end_s = find_job_end(*key, uid)
+                self.jobs[key] = job = Job(step.path.job_id, uid, identity)
+                end_s = find_job_end(step.path.job_id, identity, uid)
                 if end_s:
                     job.set_end(end_s, self.marks_s, time.time())
 
@@ -180,7 +182,7 @@ class Warner:
         """Ask slurmctld; what it does not answer leaves things as they are."""
         end_s: int | None = None
         with contextlib.suppress(DeadlineExceeded, OSError):
-            end_s = yield from query_end(job.job_id, job.pid, self._conf_path, time.monotonic_ns() + ASK_BUDGET_NS)
+            end_s = yield from query_end(job.job_id, job.stepd, self._conf_path, time.monotonic_ns() + ASK_BUDGET_NS)
         job.asked_ns = time.monotonic_ns()
         if end_s is None:
             # nobody waits for a controller that is gone once more for each of his jobs
@@ -189,10 +191,9 @@ class Warner:
             job.set_end(end_s, self.marks_s, time.time())
 
     def _say(self, job: Job, line: str) -> Task[None]:
+        until_ns = time.monotonic_ns() + WRITE_BUDGET_NS
         with contextlib.suppress(DeadlineExceeded, ChildFault, OSError):
-            said = yield from call_in_child(
-                lambda: str(write_to_terminals(job.pid, job.uid, line)).encode(), time.monotonic_ns() + WRITE_BUDGET_NS
-            )
+            said = yield from call_in_child(lambda: b"%d" % write_to_terminals(job.stepd, job.uid, line), until_ns)
             self.lines += int(said)
 
     def _write_table(self) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..wire.exchange import Connection
     from ..wire.slurm_nodes import NodeRecord
     from .caller_memory import CallerMemory
+    from .procfs import AnyProcess
     from .slurm_conf import SlurmConf
     from .sock import Socket
     from .task import Task
@@ -97,7 +98,7 @@ def find_caller(
     conf: SlurmConf,
     connection: Connection | None,
     uid: int,
-    own: Sequence[tuple[int, int]],
+    own: Sequence[tuple[int, AnyProcess]],
     version: int,
     deadline_ns: int,
     memory: CallerMemory | None = None,
@@ -105,7 +106,7 @@ def find_caller(
 ) -> Task[CallerFact]:
     """The job that a connection comes from.
 
-    `own`: the user's jobs here, each with the pid of its extern step's slurmstepd, both proven. `version`: the highest
+    `own`: the user's jobs here, each with its extern step's slurmstepd, both proven. `version`: the highest
     protocol version among them. `memory`: the resident service's. `budget_ns`: what the site grants; `deadline_ns` may
     be earlier because the login has little time left. `status` of the result is `found`, `unknown`, or a reason code.
     """
@@ -130,11 +131,13 @@ def find_caller(
     return CallerFact("found" if job_id else "unknown", job_id or 0, source)
 
 
-def _find_here(connection: Connection, uid: int, own: Sequence[tuple[int, int]], deadline_ns: int) -> Task[int | None]:
+def _find_here(
+    connection: Connection, uid: int, own: Sequence[tuple[int, AnyProcess]], deadline_ns: int
+) -> Task[int | None]:
     end = yield from find_local_end(connection, uid, deadline_ns)
     if end is not None:
-        for job_id, stepd_pid in own:
-            if same_job(read_cgroups(stepd_pid) or b"", end.cgroups):
+        for job_id, stepd in own:
+            if same_job(read_cgroups(stepd) or b"", end.cgroups):
                 return job_id
     return None
 

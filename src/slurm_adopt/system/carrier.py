@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from .procfs import (
     Process,
+    is_same,
     read_owned_process,
-    read_process,
+    read_row_of,
     read_socket_inode,
     read_socket_inodes,
     same_executable,
@@ -32,15 +33,14 @@ if TYPE_CHECKING:
 DEPTH_CAP = 3
 
 
-def find_login_processes(caller_pid: int, connection: Connection | None) -> tuple[Process, ...]:
+def find_login_processes(caller: Process, connection: Connection | None) -> tuple[Process, ...]:
     """The processes to adopt: the one that lives on first, the caller last. Empty if the caller is gone.
 
     `connection` is the login's own (`choose_connection`).
     """
-    caller = read_process(caller_pid)
-    if caller is None:
+    if not is_same(caller):
         return ()
-    inode = read_socket_inode(caller_pid, connection.fd) if connection is not None else ""
+    inode = read_socket_inode(caller, connection.fd) if connection is not None else ""
     chain = [caller]
     while inode and len(chain) < DEPTH_CAP:
         parent = _carrying_parent(chain[0], inode)
@@ -51,18 +51,19 @@ def find_login_processes(caller_pid: int, connection: Connection | None) -> tupl
 
 
 def _carrying_parent(child: Process, inode: str) -> Process | None:
-    if child.parent <= 1:
+    row = read_row_of(child)
+    if row is None or row.parent <= 1:
         return None
-    parent = read_owned_process(child.parent)
+    parent = read_owned_process(row.parent)
     if parent is None or parent.uid != 0 or parent.real_uid != 0:
         return None
-    if not same_executable(child.pid, parent.pid) or inode not in read_socket_inodes(parent.pid):
+    if not same_executable(child, parent) or inode not in read_socket_inodes(parent):
         return None
     # the parent we read is the child's parent still, and not a new process with its number
-    again = read_process(child.pid)
-    if again is None or again.parent != parent.pid:
+    again = read_row_of(child)
+    if again is None or again.parent != parent.pid or not is_same(parent):
         return None
-    return Process(parent.pid, parent.parent, parent.started)
+    return Process(parent.pid, parent.started)
 
 
 def choose_connection(connections: tuple[Connection, ...], rhost: str) -> Connection | None:

@@ -21,13 +21,14 @@ import time
 from ..wire.cgroup_path import decode_cgroups, decode_v1, decode_v2
 from ..wire.errors import RemoteProtocolError
 from .child import ChildFault, call_in_child
-from .procfs import read_cgroups, read_file, read_owned_process
+from .procfs import read_cgroups, read_environ, read_file, read_owned_process
 from .task import MS, DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from .procfs import AnyProcess
     from .task import Task
 
 TABLE = "/run/slurm-adopt/job-ends"
@@ -44,11 +45,11 @@ SHARE_NS = 200 * MS
 AHEAD_S, PAST_S = 300 * 86400, 3600
 
 
-def query_job_end(job_id: int, stepd_pid: int, stepd_started: int, uid: int, deadline_ns: int) -> Task[int]:
+def query_job_end(job_id: int, stepd: AnyProcess, uid: int, deadline_ns: int) -> Task[int]:
     """As `find_job_end`, within a small share of the time, whatever the job's processes are up to."""
 
     def work() -> bytes:
-        return b"%d" % find_job_end(job_id, stepd_pid, stepd_started, uid)
+        return b"%d" % find_job_end(job_id, stepd, uid)
 
     try:
         return int((yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS))))
@@ -56,10 +57,10 @@ def query_job_end(job_id: int, stepd_pid: int, stepd_started: int, uid: int, dea
         return 0
 
 
-def find_job_end(job_id: int, stepd_pid: int, stepd_started: int, uid: int) -> int:
+def find_job_end(job_id: int, stepd: AnyProcess, uid: int) -> int:
     """When the job ends, in seconds since 1970; 0 if that is not known."""
-    known = read_table().get((job_id, stepd_pid, stepd_started), 0)
-    return known or plausible(_from_processes(stepd_pid, uid))
+    known = read_table().get((job_id, stepd.pid, stepd.started), 0)
+    return known or plausible(_from_processes(stepd, uid))
 
 
 def plausible(end_s: int) -> int:
@@ -103,12 +104,12 @@ def write_table(table: dict[tuple[int, int, int], int], path: str = TABLE) -> No
         os.close(fd)
 
 
-def _from_processes(stepd_pid: int, uid: int) -> int:
-    for pid in _job_processes(stepd_pid):
-        process = read_owned_process(pid)
+def _from_processes(stepd: AnyProcess, uid: int) -> int:
+    for number in _job_processes(stepd):
+        process = read_owned_process(number)
         if process is None or process.real_uid != uid:
             continue
-        environment = b"\0" + (read_file(f"/proc/{pid}/environ") or b"")
+        environment = b"\0" + read_environ(process)
         _, mark, rest = environment.partition(MARK)
         value = rest.partition(b"\0")[0]
         if mark and value.isdigit() and len(value) < 12:
@@ -116,9 +117,9 @@ def _from_processes(stepd_pid: int, uid: int) -> int:
     return 0
 
 
-def _job_processes(stepd_pid: int) -> Iterator[int]:
+def _job_processes(stepd: AnyProcess) -> Iterator[int]:
     """Processes of the job's steps other than the extern step, the batch step's first."""
-    for folder in _job_folders(read_cgroups(stepd_pid) or b""):
+    for folder in _job_folders(read_cgroups(stepd) or b""):
         try:
             steps = [name for name in os.listdir(folder) if name.startswith("step_") and name != "step_extern"]
         except OSError:

@@ -11,14 +11,21 @@ Rules of this file:
 from __future__ import annotations
 
 import _socket
-import os
 import time
 
 from ..record import record
 from ..wire.errors import RemoteProtocolError
 from ..wire.sock_diag import NETLINK_SOCK_DIAG, SocketOwner, decode_answer, encode_question, find_in_table
-from .procfs import read_cgroups, read_owned_process
-from .task import DeadlineExceeded, Wait, raise_own_lack
+from .procfs import (
+    Process,
+    list_numbers,
+    read_cgroups,
+    read_descriptors,
+    read_owned_process,
+    read_owner,
+    read_process,
+)
+from .task import DeadlineExceeded, Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ TURN = 256
 class LocalEnd:
     """The process at the other end, and the text of its /proc/PID/cgroup."""
 
-    pid: int
+    process: Process
     cgroups: bytes
 
 
@@ -95,24 +102,21 @@ def _by_table(ends: tuple[bytes, int, bytes, int]) -> SocketOwner | None:
     return None
 
 
-def _user_pids(uid: int) -> Iterator[int]:
+def _processes_of(uid: int) -> Iterator[Process | None]:
     """The user's processes; those that hide from him (not dumpable) belong to root in /proc and come last.
 
-    0 for each process that is not his, so that whoever looks through them can count.
+    None for each process that is not his, so that whoever looks through them can count.
     """
     hidden = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                owner = os.stat(f"/proc/{name}").st_uid
-            except OSError:
-                continue
-            if owner == 0:
-                hidden.append(int(name))
-            yield int(name) if owner == uid else 0
-    for pid in hidden:
-        process = read_owned_process(pid)
-        yield pid if process is not None and uid in (process.uid, process.real_uid) else 0
+    for number in list_numbers():
+        owner = read_owner(number)
+        if owner == 0:
+            hidden.append(number)
+        yield read_process(number) if owner == uid else None
+    for number in hidden:
+        process = read_owned_process(number)
+        mine = process is not None and uid in (process.uid, process.real_uid)
+        yield Process(process.pid, process.started) if process is not None and mine else None
 
 
 def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[LocalEnd | None]:
@@ -122,31 +126,17 @@ def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[L
         return None
     wanted = f"socket:[{owner.inode}]"
     looked = 0
-    for pid in _user_pids(uid):
-        for found in _descriptors(pid) if pid else ("",):
+    for process in _processes_of(uid):
+        for found in read_descriptors(process) if process is not None else ("",):
             looked += 1
             if looked % TURN == 0:
                 yield Wait((), time.monotonic_ns())
                 if time.monotonic_ns() > deadline_ns:
                     raise DeadlineExceeded
-            if found == wanted:
-                cgroups = read_cgroups(pid)
-                return None if cgroups is None else LocalEnd(pid, cgroups)
+            if found == wanted and process is not None:
+                cgroups = read_cgroups(process)
+                return None if cgroups is None else LocalEnd(process, cgroups)
     return None
-
-
-def _descriptors(pid: int) -> Iterator[str]:
-    """What the process's descriptors are, empty for one that was just closed."""
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except OSError as error:
-        raise_own_lack(error)
-        return
-    for name in names:
-        try:
-            yield os.readlink(f"/proc/{pid}/fd/{name}")
-        except OSError:
-            yield ""
 
 
 def is_here(connection: Connection) -> bool:

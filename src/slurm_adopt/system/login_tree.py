@@ -15,69 +15,46 @@ from __future__ import annotations
 
 import os
 
-from ..record import record
-from .procfs import read_file, read_owned_process, read_stat
+from .procfs import list_numbers, read_audit_session, read_owned_process, read_program, read_row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .procfs import AnyProcess, Row
+
 #: OpenSSH up to 9.7, and since 9.8.
 SSHD_NAMES = ("sshd", "sshd-session")
-NO_AUDIT_SESSION = (1 << 32) - 1
 #: A shell in a shell in a tmux ...: nobody's login is deeper.
 DEPTH_CAP = 256
 
 
-@record
-class Row:
-    """A process: `session` is the pid of its session's leader, `started` in clock ticks since boot."""
-
-    pid: int
-    parent: int
-    session: int
-    started: int
-
-
-def read_row(pid: int) -> Row | None:
-    """One process; None if it is gone or a zombie, which is nowhere any more."""
-    fields = read_stat(pid)
-    if not fields or fields[0] in (b"Z", b"X"):
-        return None
-    return Row(pid, int(fields[1]), int(fields[3]), int(fields[19]))
-
-
 def read_rows() -> dict[int, Row]:
     """All processes of this pid namespace."""
-    rows = (read_row(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    rows = (read_row(number) for number in list_numbers())
     return {row.pid: row for row in rows if row is not None}
 
 
-def read_audit_session(pid: int) -> int:
-    """The audit session's number; 0 without one (no pam_loginuid, or no audit in the kernel)."""
-    text = read_file(f"/proc/{pid}/sessionid") or b""
-    number = int(text) if text.strip().isdigit() else 0
-    return number if number != NO_AUDIT_SESSION else 0
-
-
-def find_login_sshd(pid: int, rows: dict[int, Row], belongs: Callable[[int], bool]) -> Row | None:
-    """The privileged sshd of the login that `pid` is part of; None if it is part of none."""
+def find_login_sshd(process: AnyProcess, rows: dict[int, Row], belongs: Callable[[Row], bool]) -> Row | None:
+    """The privileged sshd of the login that the process is part of; None if it is part of none."""
     found = None
-    row = rows.get(pid)
+    row = rows.get(process.pid)
+    if row is not None and row.started != process.started:
+        return None
     for _ in range(DEPTH_CAP):
-        if row is None or row.pid <= 1 or not belongs(row.pid):
+        if row is None or row.pid <= 1 or not belongs(row):
             break
         # a login from this node into itself has one sshd above the other: the first is this login's
-        if found is None and _is_sshd(row.pid):
+        if found is None and _is_sshd(row):
             found = row
         row = rows.get(row.parent)
     if found is not None:
         return found
-    session = read_audit_session(pid)
+    session = read_audit_session(process)
     if not session:
         return None
-    same = [row for row in rows.values() if read_audit_session(row.pid) == session and belongs(row.pid)]
-    return next((row for row in same if _is_sshd(row.pid)), None)
+    same = [row for row in rows.values() if read_audit_session(row) == session and belongs(row)]
+    return next((row for row in same if _is_sshd(row)), None)
 
 
 def find_members(top: Row, rows: dict[int, Row]) -> list[Row]:
@@ -89,9 +66,9 @@ def find_members(top: Row, rows: dict[int, Row]) -> list[Row]:
         sessions.setdefault(row.session, []).append(row)
     members = {top.pid: top}
     _spread(members, [top], children, sessions)
-    audit = read_audit_session(top.pid)
+    audit = read_audit_session(top)
     if audit:
-        others = [row for row in rows.values() if row.pid not in members and read_audit_session(row.pid) == audit]
+        others = [row for row in rows.values() if row.pid not in members and read_audit_session(row) == audit]
         members.update((row.pid, row) for row in others)
         _spread(members, others, children, sessions)
     return list(members.values())
@@ -108,12 +85,8 @@ def _spread(
                 queue.append(near)
 
 
-def _is_sshd(pid: int) -> bool:
-    process = read_owned_process(pid)
-    if process is None or process.real_uid != 0 or process.uid != 0:
+def _is_sshd(row: Row) -> bool:
+    process = read_owned_process(row.pid)
+    if process is None or process.started != row.started or process.real_uid != 0 or process.uid != 0:
         return False
-    try:
-        path = os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return False
-    return os.path.basename(path.removesuffix(" (deleted)")) in SSHD_NAMES
+    return os.path.basename(read_program(row)) in SSHD_NAMES

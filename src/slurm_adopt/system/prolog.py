@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import os
 
-from .procfs import read_file, read_owned_process
+from .procfs import read_children, read_environ, read_file, read_owned_process, read_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: slurmd has a dozen threads, and one more for each request it works on.
-THREAD_CAP = 256
-CHILD_CAP = 1024
+    from .procfs import OwnedProcess
+
 CONTEXT = b"SLURM_SCRIPT_CONTEXT=prolog_slurmd"
 
 
@@ -32,42 +31,26 @@ def find_prologs(pid_files: Iterable[str], owners: tuple[int, ...], uid: int) ->
     """The ids of the user's jobs whose prolog runs now, ascending."""
     jobs: set[int] = set()
     for pid_file in pid_files:
-        slurmd = read_slurmd_pid(pid_file, owners)
-        for child in _children(slurmd) if slurmd else ():
+        slurmd = read_slurmd(pid_file, owners)
+        for child in read_children(slurmd) if slurmd is not None else ():
             process = read_owned_process(child)
             if process is None or process.uid not in owners or process.real_uid not in owners:
                 continue
-            job_id = _job_in_prolog(read_file(f"/proc/{child}/environ") or b"", uid)
+            job_id = _job_in_prolog(read_environ(process), uid)
             if job_id:
                 jobs.add(job_id)
     return tuple(sorted(jobs))
 
 
-def read_slurmd_pid(pid_file: str, owners: tuple[int, ...]) -> int:
-    """The pid of the slurmd that wrote this file; 0 if it does not run (any more)."""
+def read_slurmd(pid_file: str, owners: tuple[int, ...]) -> OwnedProcess | None:
+    """The slurmd that wrote this file; None if it does not run (any more)."""
     text = read_file(pid_file) or b""
     pid = int(text) if text.strip().isdigit() and len(text) < 12 else 0
     process = read_owned_process(pid) if pid > 1 else None
     if process is None or process.uid not in owners:
-        return 0
-    try:
-        program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-    except OSError:
-        return 0
-    # Debian's is called slurmd-wlm; one that was replaced by an upgrade is "slurmd (deleted)"
-    return pid if program.startswith("slurmd") else 0
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")[:THREAD_CAP]
-    except OSError:
-        return found
-    for thread in threads:
-        text = read_file(f"/proc/{pid}/task/{thread}/children") or b""
-        found += [int(word) for word in text.split()]
-    return found[:CHILD_CAP]
+        return None
+    # Debian's is called slurmd-wlm
+    return process if os.path.basename(read_program(process)).startswith("slurmd") else None
 
 
 def _job_in_prolog(environ: bytes, uid: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import select
 import struct
 import sys
 import time
@@ -41,6 +42,17 @@ class Peer:
 def peer_of(sock: Socket) -> Peer:
     """SO_PEERCRED of a unix socket."""
     return Peer(*struct.unpack("=iII", sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)))
+
+
+def has_hung_up(sock: Socket) -> bool:
+    """Whether nobody has the other end open any more.
+
+    As long as somebody has, the process that SO_PEERCRED names lives: what is read of its number before this answer is
+    its own. (A child that has inherited the descriptor would keep it open; our peers open theirs close-on-exec.)
+    """
+    poller = select.poll()
+    poller.register(sock.fileno(), 0)
+    return bool(poller.poll(0))
 
 
 def connect_unix(path: str, kind: int, deadline_ns: int) -> Task[Socket]:

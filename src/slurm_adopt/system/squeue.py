@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import time
 
+from .procfs import read_program
 from .task import MS, POLLIN, DeadlineExceeded, sleep_until, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .procfs import AnyProcess
     from .task import Task
 
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/slurm/bin")
@@ -27,12 +29,12 @@ ANSWER_CAP = 4096
 NEVER = ("N/A", "NONE", "Unknown")
 
 
-def query_end(job_id: int, stepd_pid: int, conf_path: str, deadline_ns: int) -> Task[int | None]:
+def query_end(job_id: int, stepd: AnyProcess, conf_path: str, deadline_ns: int) -> Task[int | None]:
     """Seconds since 1970; 0 if the job has no end or slurmctld does not know it; None if there was no answer.
 
     `DeadlineExceeded` when the time is up, `OSError` if squeue cannot be started.
     """
-    program = find_squeue(stepd_pid)
+    program = find_squeue(stepd)
     if program is None:
         return None
     environment = {"PATH": "/usr/bin:/bin", "TZ": "UTC0", "LC_ALL": "C", "SLURM_CONF": conf_path}
@@ -104,13 +106,10 @@ def _utc_seconds(year: int, month: int, day: int) -> int:
     return days * 86400
 
 
-def find_squeue(stepd_pid: int) -> str | None:
+def find_squeue(stepd: AnyProcess) -> str | None:
     """The squeue of the site's Slurm."""
-    try:
-        exe = os.readlink(f"/proc/{stepd_pid}/exe")
-        beside = [os.path.join(os.path.dirname(os.path.dirname(exe)), "bin")]
-    except OSError:
-        beside = []
+    exe = read_program(stepd)
+    beside = [os.path.join(os.path.dirname(os.path.dirname(exe)), "bin")] if exe else []
     for folder in (*beside, *FOLDERS):
         path = f"{folder}/squeue"
         if os.access(path, os.X_OK):

@@ -21,14 +21,16 @@ from ..record import record
 from ..wire import stepd as wire
 from ..wire.cursor import Cursor
 from ..wire.errors import Incomplete, RemoteProtocolError
-from . import procfs, sock
+from . import sock
+from .procfs import has_ended, read_process
 from .task import POLLIN, DeadlineExceeded, raise_own_lack, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
+    from .procfs import AnyProcess
     from .task import Task
 
     T = TypeVar("T")
@@ -177,24 +179,27 @@ def connect_step(
         if known is not None and known.pid == peer.pid:
             connection.identity = yield from _ask_state(connection, known)
         else:
-            connection.identity = yield from _ask_identity(connection, peer.pid)
+            connection.identity = yield from _ask_identity(connection, peer)
         return connection
     except BaseException:
         connection.close()
         raise
 
 
-def _ask_identity(connection: StepConnection, peer_pid: int) -> Task[Identity]:
+def _ask_identity(connection: StepConnection, peer: sock.Peer) -> Task[Identity]:
     requests = (wire.DAEMON_PID, wire.UID, wire.STATE)
     yield from connection.send(wire.encode_handshake() + b"".join(map(wire.encode_request, requests)))
     version = yield from connection.read(wire.decode_version)
     pid = yield from connection.read(wire.decode_int)
     uid = yield from connection.read(wire.decode_uid)
     state = yield from connection.read(wire.decode_int)
-    started = procfs.read_started(pid)
-    if pid != peer_pid or pid <= 1 or not started:
-        raise StepFault(STEP_UNTRUSTED, f"the listener is process {peer_pid}, slurmstepd says {pid}")
-    return Identity(version, pid, started, uid, wire.state_name(state))
+    if pid != peer.pid or pid <= 1:
+        raise StepFault(STEP_UNTRUSTED, f"the listener is process {peer.pid}, slurmstepd says {pid}")
+    # the number is slurmstepd's still: it has just answered, and `_fill` tells when it has closed
+    process = read_process(pid)
+    if process is None:
+        raise StepFault(STEP_UNTRUSTED, f"slurmstepd says that it is process {pid}, which is not there")
+    return Identity(version, pid, process.started, uid, wire.state_name(state))
 
 
 def _ask_state(connection: StepConnection, known: Identity) -> Task[Identity]:
@@ -210,12 +215,15 @@ def query_state(connection: StepConnection) -> Task[str]:
     return wire.state_name(state)
 
 
-def request_adoption(connection: StepConnection, pids: tuple[int, ...], x11: bool, namespaces: bool) -> Task[None]:
+def request_adoption(
+    connection: StepConnection, processes: Iterable[AnyProcess], x11: bool, namespaces: bool
+) -> Task[None]:
     """Ask the step to take the processes in, how it is after that, and for what goes with it: one write.
 
+    slurmstepd knows numbers only: whoever calls this has just looked at the start times, and looks again afterwards.
     `read_adoption` has the answers.
     """
-    requests = [wire.encode_pid_request(wire.ADD_PID, pid) for pid in pids]
+    requests = [wire.encode_pid_request(wire.ADD_PID, process.pid) for process in processes]
     extras = _extra_requests(connection, x11, namespaces)
     yield from connection.send(b"".join(requests) + wire.encode_request(wire.STATE) + extras)
 
@@ -244,9 +252,9 @@ def read_adoption(connection: StepConnection, count: int, x11: bool, namespaces:
     return (yield from _read_extras(connection, x11, namespaces))
 
 
-def add_process(connection: StepConnection, pid: int) -> Task[None]:
+def add_process(connection: StepConnection, process: AnyProcess) -> Task[None]:
     """Ask the step to take one process in, and nothing else."""
-    yield from request_adoption(connection, (pid,), x11=False, namespaces=False)
+    yield from request_adoption(connection, (process,), x11=False, namespaces=False)
     yield from read_adoption(connection, 1, x11=False, namespaces=False)
 
 
@@ -268,13 +276,14 @@ def _read_extras(connection: StepConnection, x11: bool, namespaces: bool) -> Tas
     return Extras(display, (yield from _read_namespaces(connection)) if namespaces else [])
 
 
-def query_pid_in_step(connection: StepConnection, pid: int) -> Task[bool]:
+def is_in_books(connection: StepConnection, process: AnyProcess) -> Task[bool]:
     """Whether the step's own book-keeping has the process."""
-    return (yield from connection.ask(wire.encode_pid_request(wire.PID_IN_STEP, pid), wire.decode_bool))
+    known = yield from connection.ask(wire.encode_pid_request(wire.PID_IN_STEP, process.pid), wire.decode_bool)
+    return known and not has_ended(process)
 
 
-def query_pids(connection: StepConnection) -> Task[tuple[int, ...]]:
-    """The processes of the step, as slurmstepd reads them from its cgroup."""
+def query_numbers(connection: StepConnection) -> Task[tuple[int, ...]]:
+    """The numbers of the step's processes, as slurmstepd reads them from its cgroup."""
     return (yield from connection.ask(wire.encode_request(wire.PIDS), wire.decode_pids))
 
 

@@ -14,37 +14,35 @@ import os
 import stat
 
 from ..wire.cgroup_path import same_step
-from .procfs import read_cgroups, read_stat
+from .procfs import list_numbers, read_cgroups, read_row
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .procfs import AnyProcess
 
 #: Unix98 pseudo terminals: eight majors, 256 (or 2^20 in one) terminals each (Documentation/admin-guide/devices.txt).
 PTS_MAJORS = range(136, 144)
 TERMINAL_CAP = 256
 
 
-def write_to_terminals(stepd_pid: int, uid: int, line: str) -> int:
+def write_to_terminals(stepd: AnyProcess, uid: int, line: str) -> int:
     """Write a line to all terminals of the user's processes in this step; how many took it."""
     text = f"\r\n\a{line}\r\n".encode("utf-8", "replace")
-    return sum(_write(device, uid, text) for device in sorted(find_terminals(stepd_pid))[:TERMINAL_CAP])
+    return sum(_write(device, uid, text) for device in sorted(find_terminals(stepd))[:TERMINAL_CAP])
 
 
-def find_terminals(stepd_pid: int) -> set[int]:
+def find_terminals(stepd: AnyProcess) -> set[int]:
     """Device numbers of the pseudo terminals of the processes in the step."""
-    reference = read_cgroups(stepd_pid)
-    devices = set()
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or reference is None:
+    reference = read_cgroups(stepd)
+    devices: set[int] = set()
+    for number in list_numbers() if reference is not None else ():
+        row = read_row(number)
+        # tty_nr as the kernel's "new" encoding; os.major() and os.minor() undo it
+        if row is None or os.major(row.terminal) not in PTS_MAJORS or row.terminal in devices:
             continue
-        device = _terminal_of(int(name))
-        if device and device not in devices and same_step(reference, read_cgroups(int(name)) or b"").inside:
-            devices.add(device)
+        if same_step(reference or b"", read_cgroups(row) or b"").inside:
+            devices.add(row.terminal)
     return devices
-
-
-def _terminal_of(pid: int) -> int:
-    fields = read_stat(pid)
-    # tty_nr as the kernel's "new" encoding; os.major() and os.minor() undo it
-    device = int(fields[4]) & 0xFFFFFFFF if fields else 0
-    return device if os.major(device) in PTS_MAJORS else 0
 
 
 def _write(device: int, uid: int, text: bytes) -> bool:

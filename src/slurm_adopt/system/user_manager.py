@@ -19,13 +19,14 @@ import time
 from ..record import record
 from ..wire.cgroup_path import job_folder
 from .child import ChildFault, run_program
-from .procfs import read_cgroups, read_file
+from .procfs import has_ended, read_cgroups, read_file
 from .task import MS, DeadlineExceeded, sleep_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .procfs import AnyProcess
     from .task import Task
 
 SYSTEMCTL = ("/usr/bin/systemctl", "/bin/systemctl")
@@ -78,14 +79,14 @@ def refuse_manager(uid: int, deadline_ns: int) -> Task[None]:
         raise ManagerFault(f"{unit} still runs: {said}")
 
 
-def confine_manager(uid: int, stepds: Iterable[int], deadline_ns: int) -> Task[None]:
+def confine_manager(uid: int, stepds: Iterable[AnyProcess], deadline_ns: int) -> Task[None]:
     """Hold all of the user's units to what his jobs have, together; `ManagerFault` if the kernel shows more.
 
     `stepds` are the proven slurmstepds of the jobs' extern steps.
     """
     if not os.path.isdir(_slice_folder(uid)) and not any(os.path.isdir(folder) for folder in _manager_folders(uid)):
         return
-    wanted = sum_of([_bounds_of_job(pid) for pid in stepds])
+    wanted = sum_of([_bounds_of_job(stepd) for stepd in stepds])
     # a job that has all of the node is told to systemd, too: the epilog goes by that when a job ends
     if is_confined(uid) and read_bounds(_slice_folder(uid)) == wanted:
         return
@@ -137,11 +138,14 @@ def decode_cpus(text: bytes) -> frozenset[int]:
     return frozenset(found)
 
 
-def _bounds_of_job(stepd: int) -> Bounds:
+def _bounds_of_job(stepd: AnyProcess) -> Bounds:
     folder = job_folder(read_cgroups(stepd) or b"")
     if not folder:
         raise ManagerFault("the job has no cgroup of version 2 to take limits from")
-    return read_bounds(CGROUPS + folder)
+    bounds = read_bounds(CGROUPS + folder)
+    if has_ended(stepd):
+        raise ManagerFault("the job ended while its limits were read")
+    return bounds
 
 
 def _set_bounds(uid: int, wanted: Bounds, deadline_ns: int) -> Task[None]:
