@@ -12,6 +12,7 @@ from lab.node import Node
 from lab.product import use_product, use_strict_lines
 
 HOOKS = "/usr/libexec/slurm-adopt/hooks"
+PER_JOB = r"./\(jobs\|marks\|user\)/.*"
 STRICT = "required pam_slurm_adopt.so profile=strict"
 DIRECTORY = "/run/slurm-adopt/user/1501"
 
@@ -38,7 +39,7 @@ def node(machine: Node) -> Iterator[Node]:
 
 def left_of_hooks(node: Node) -> list[str]:
     """What is there of any job: files, directories, mounts."""
-    found = node.run("cd /run/slurm-adopt 2>/dev/null || exit 0; find jobs marks user -mindepth 1").stdout.split()
+    found = node.run(f"cd /run/slurm-adopt 2>/dev/null || exit 0; find . -regex '{PER_JOB}'").stdout.split()
     return found + [line for line in node.read("/proc/1/mounts").splitlines() if "slurm-adopt/user" in line]
 
 
