@@ -103,7 +103,7 @@ FAULTS = (
     Fault("silent-after-handshake", "slurmstepd falls silent after the handshake", fake("silent after handshake"), *UNRESPONSIVE, "step-silent"),
     Fault("silent-after-uid", "slurmstepd falls silent before its state", fake("silent after uid"), *UNRESPONSIVE, "step-silent"),
     Fault("stopped-own", "The user's own slurmstepd is stopped (SIGSTOP)", breakages.stop_stepd("only"), *UNRESPONSIVE, "step-silent", user="bob"),
-    Fault("stopped-other", "Another user's slurmstepd is stopped", breakages.stop_stepd("carol's"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=60"),
+    Fault("stopped-other", "Another user's slurmstepd is stopped", breakages.stop_stepd("carol's"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20", within_s=8.0),
     Fault("closes-on-accept", "slurmstepd closes at once", fake("closes on accept"), *UNRESPONSIVE, "step-closed"),
     Fault("closes-after-handshake", "slurmstepd closes after the handshake", fake("closes after handshake"), *UNRESPONSIVE, "step-closed"),
     Fault("closes-after-uid", "slurmstepd closes after the uid", fake("closes after uid"), *UNRESPONSIVE, "step-closed"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -92,24 +93,46 @@ def listening(node: Node, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def connected(node: Node, user: str, *options: str, port: int = 22) -> Iterator[subprocess.Popen[str]]:
-    """A connection without a session channel (`ssh -N`), once both phases are decided, or sshd has ended it."""
-    mark = node.log_mark()
-    argv = [*SSH.split(), "-N", "-p", str(port), *options, f"{user}@127.0.0.1"]
-    client = node.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def client_of(node: Node, command: str) -> Iterator[subprocess.Popen[str]]:
+    """An ssh client that runs until it is killed, or sshd ends the connection."""
+    argv = ["bash", "-c", f"exec {command}"]
+    nowhere = subprocess.DEVNULL
+    # a pipe as its input: `cat` on the other side ends with the connection
+    client = node.popen(argv, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env={"DISPLAY": ":9"})
     try:
-        decided = "open_session:"
-        wait_for(lambda: client.poll() is not None or decided in str(reasons(node, mark)), "the login to be decided")
         yield client
     finally:
         client.kill()
         client.communicate()
 
 
-def comes(client: subprocess.Popen[str], is_there: Callable[[], bool]) -> bool:
-    """Whether it is there before the connection ends: sshd takes requests for forwarding up after the login."""
-    wait_for(lambda: is_there() or client.poll() is not None, "what was asked for, or the connection's end")
-    return is_there()
+def comes(node: Node, command: str, is_there: Callable[[], bool]) -> bool:
+    """Whether what an ssh client asks for is there: sshd takes requests up after both phases have been decided."""
+    mark = node.log_mark()
+
+    def refused() -> bool:
+        return client.poll() is not None or "open_session:steps-unresponsive" in reasons(node, mark)
+
+    with client_of(node, command) as client:
+        wait_for(lambda: is_there() or refused(), "what was asked for, or a refusal")
+        if not is_there():
+            time.sleep(0.3)  # should this be too short, a fault is not seen; none is made up
+        return is_there()
+
+
+@contextlib.contextmanager
+def connected(node: Node, user: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A connection without a session channel, once both phases are decided, or sshd has ended it."""
+    mark = node.log_mark()
+    with client_of(node, connection(user, *options)) as client:
+        decided = "open_session:"
+        wait_for(lambda: client.poll() is not None or decided in str(reasons(node, mark)), "the login to be decided")
+        yield client
+
+
+def connection(user: str, *options: str) -> str:
+    """The client's command for a connection without a session channel."""
+    return f"{SSH} -N {' '.join(options)} {user}@127.0.0.1"
 
 
 def by_command(node: Node, user: str) -> bool:
@@ -131,42 +154,37 @@ def by_sftp(port: int) -> Callable[[Node, str], bool]:
 
 
 def by_local_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-L", "7001:127.0.0.1:22") as client:
-        return comes(client, lambda: "SSH-" in shell(node, GREET % 7001).stdout)
+    command = connection(user, "-L", "7001:127.0.0.1:22")
+    return comes(node, command, lambda: "SSH-" in shell(node, GREET % 7001).stdout)
 
 
 def by_remote_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-R", "7002:127.0.0.1:22") as client:
-        return comes(client, lambda: listening(node, 7002) or "SSH-" in shell(node, GREET % 7002).stdout)
+    command = connection(user, "-R", "7002:127.0.0.1:22")
+    return comes(node, command, lambda: listening(node, 7002) or "SSH-" in shell(node, GREET % 7002).stdout)
 
 
 def by_dynamic_remote_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-R", "7003") as client:
-        return comes(client, lambda: listening(node, 7003))
+    return comes(node, connection(user, "-R", "7003"), lambda: listening(node, 7003))
 
 
 def by_socket_forward(node: Node, user: str) -> bool:
-    with connected(node, user, "-R", "/tmp/served:127.0.0.1:22") as client:
-        return comes(client, node.path("/tmp/served").exists)
+    return comes(node, connection(user, "-R", "/tmp/served:127.0.0.1:22"), node.path("/tmp/served").exists)
 
 
 def by_stdio_forward(node: Node, user: str) -> bool:
-    return "SSH-" in shell(node, f"timeout 20 {SSH} -W 127.0.0.1:22 {user}@127.0.0.1 < /dev/null").stdout
+    node.write("/tmp/served", "")
+    command = f"{SSH} -W 127.0.0.1:22 {user}@127.0.0.1 < /dev/null > /tmp/served"
+    return comes(node, command, lambda: "SSH-" in node.read("/tmp/served"))
 
 
 def by_agent(node: Node, user: str) -> bool:
-    there = f"(ls -d /tmp/ssh-*/agent.* | xargs -r stat -c %U; find /tmp /home/{user} -type s -user {user})"
-    script = f"eval $(ssh-agent) >/dev/null; {SSH} -A {user}@127.0.0.1 'sleep 600' & ssh=$!; "
-    script += f"until {there} | grep {user} || ! kill -0 $ssh; do sleep 0.1; done; kill $ssh $SSH_AGENT_PID; wait"
-    return user in shell(node, script).stdout
+    there = f"ls -d /tmp/ssh-*/agent.* | xargs -r stat -c %U; find /tmp /home/{user} -type s -user {user}"
+    command = f"ssh-agent {SSH} -A {user}@127.0.0.1 cat"
+    return comes(node, command, lambda: user in shell(node, there).stdout)
 
 
 def by_x11(node: Node, user: str) -> bool:
-    with node.popen(["bash", "-c", f"exec {SSH} -Y {user}@127.0.0.1 'sleep 600'"], env={"DISPLAY": ":9"}) as client:
-        try:
-            return comes(client, lambda: listening(node, 6010))
-        finally:
-            client.kill()
+    return comes(node, f"{SSH} -Y {user}@127.0.0.1 cat", lambda: listening(node, 6010))
 
 
 def by_master(node: Node, user: str) -> bool:
