@@ -87,7 +87,9 @@ def test_other_connections__the_session_is_in_the_job(node: Node, way: str, auth
 def test_other_connections__the_listening_sshd_stays_out(node: Node, auth: str) -> None:
     node.pam("sshd", account=[STRICT], session=[STRICT])
     assert node.ssh("alice", "true", auth=auth, port=2222).returncode == 0
-    listeners = [process for process in node.processes(0) if re.search(r"sshd: .*listener|unix_server", process.command)]
+    listeners = [
+        process for process in node.processes(0) if re.search(r"sshd: .*listener|unix_server", process.command)
+    ]
     assert len(listeners) >= 3
     for process in listeners:
         assert "/step_extern" not in str(process.cgroups), process
