@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from .record import record
 
-STARTING, RUNNING, ENDING = "starting", "running", "ending"
+STARTING, RUNNING, SUSPENDED, ENDING = "starting", "running", "suspended", "ending"
 
 #: Why a slurmstepd's answer could not be used.
-STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING = (
+STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING, STEP_SUSPENDED = (
     "step-gone",
     "step-silent",
     "step-closed",
     "step-malformed",
     "step-untrusted",
     "step-ending",
+    "step-suspended",
 )
 
 
@@ -178,6 +179,11 @@ REASONS = _table(
         "your job on this node is still starting (prolog); please try again in a moment",
     ),
     Reason(
+        "job-suspended",
+        "The user's jobs here are suspended (scontrol suspend, gang scheduling): a login would stop with them.",
+        "your job on this node is suspended; you can log in again when it runs",
+    ),
+    Reason(
         "spool-dir-missing",
         "SlurmdSpoolDir does not exist: slurmd has never run here, so there is no job.",
         "Slurm has no jobs on this node (slurmd's spool directory is missing)",
@@ -267,6 +273,11 @@ REASONS = _table(
     # --- why a single adoption failed (they stand in `Attempt.failure`, and in the log as detail) ---
     Reason(STEP_GONE, "The step's socket is stale or gone."),
     Reason(STEP_ENDING, "The step is ending."),
+    Reason(
+        STEP_SUSPENDED,
+        "The step was suspended while it adopted; the login's processes were taken out again.",
+        level="notice",
+    ),
     Reason(STEP_SILENT, "slurmstepd did not answer in time."),
     Reason(STEP_CLOSED, "slurmstepd closed the connection half-way."),
     Reason(STEP_MALFORMED, "slurmstepd's answer was malformed."),

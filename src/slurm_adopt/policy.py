@@ -24,6 +24,8 @@ from .model import (
     RUNNING,
     STEP_ENDING,
     STEP_GONE,
+    STEP_SUSPENDED,
+    SUSPENDED,
     Adopt,
     AskCaller,
     AwaitStart,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 #: Faults after which the node may still be said to have no jobs, as the original does: nothing ever ran here.
 NO_JOB_FAULTS = ("spool-dir-missing",)
 #: A job that ended while we tried is no failure to adopt: there is just nothing left to adopt into.
-ENDED = (STEP_GONE, STEP_ENDING)
+ENDED = (STEP_GONE, STEP_ENDING, STEP_SUSPENDED)
 
 
 def decide(facts: Facts, options: Options) -> Decision:
@@ -127,9 +129,10 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
     """The account phase chose this job; the session belongs there and nowhere else."""
     if any(attempt.job_id == facts.account_job for attempt in facts.attempts):
         return _no_adoption(facts, options)
-    if any(step.job_id == facts.account_job and step.state != ENDING for step in facts.steps):
+    states = [step.state for step in facts.steps if step.job_id == facts.account_job]
+    if states and states[0] not in (ENDING, SUSPENDED):
         return Adopt(facts.account_job, ACCOUNT)
-    reason = "steps-unresponsive" if facts.unanswered else "job-ending"
+    reason = "steps-unresponsive" if facts.unanswered else "job-suspended" if SUSPENDED in states else "job-ending"
     # action_no_jobs=ignore is for users without a job; SLURM_JOB_ID may also come from ~/.pam_environment
     return Verdict("deny" if newest_first(facts) else options.action_no_jobs, reason)
 
@@ -143,7 +146,8 @@ def _adopted(facts: Facts) -> Verdict | None:
 
 def _no_adoption(facts: Facts, options: Options) -> Verdict:
     if all(attempt.failure in ENDED for attempt in facts.attempts):
-        return Verdict(options.action_no_jobs, "job-ending")
+        suspended = any(attempt.failure == STEP_SUSPENDED for attempt in facts.attempts)
+        return Verdict(options.action_no_jobs, "job-suspended" if suspended else "job-ending")
     if options.action_adopt_failure == "allow":
         return Verdict("allow", "adopt-failed-allowed")
     return Verdict("deny", "adopt-failed")
@@ -153,8 +157,10 @@ def _why_no_job(facts: Facts) -> str:
     states = {step.state for step in facts.steps}
     if facts.unanswered:
         return "steps-unresponsive"
-    if states - {ENDING} or facts.prologs:
+    if states - {ENDING, SUSPENDED} or facts.prologs:
         return "job-starting"
+    if SUSPENDED in states:
+        return "job-suspended"
     return "job-ending" if states else "no-job"
 
 

@@ -24,7 +24,9 @@ def locked(node: Node) -> Iterator[Node]:
     Until the FUSE server has ended nothing here may look through all processes' command lines: ps and pkill -f would wait.
     """
     jobs: list[int] = []
-    service = node.popen(["sh", "-c", f"echo $$ > {RUN}/service.pid; exec slurm-adopt serve --listen {SOCKET}"])
+    service = node.popen(
+        ["sh", "-c", f"echo $$ > {RUN}/service.pid; exec slurm-adopt serve --listen {SOCKET} --warn-before 30s"]
+    )
     node.write(SCRIPT, Path(__file__).with_name("locked_memory.py").read_text())
     server = node.popen(
         ["sh", "-c", f"echo $$ > {RUN}/fuse.pid; exec python3 {SCRIPT} serve {FILE} > {RUN}/locked.log"]
@@ -47,7 +49,7 @@ def locked(node: Node) -> Iterator[Node]:
         node.run(["rm", "-rf", "/run/slurm-adopt"])
 
 
-@pytest.mark.parametrize("options", ["greeting=on", "export_env=job"])
+@pytest.mark.parametrize("options", ["greeting=on", "export_env=job", "log_level=info"])
 @pytest.mark.parametrize("mode", ["service", "oneshot"])
 def test_locked_memory__of_one_user_delays_nobody(locked: Node, mode: str, options: str) -> None:
     use_strict_lines(locked, f"{STRICT} mode={mode} {options}")
@@ -56,9 +58,12 @@ def test_locked_memory__of_one_user_delays_nobody(locked: Node, mode: str, optio
         begun = time.monotonic()
         bob = locked.ssh("bob", "cat /proc/self/cgroup", timeout=20)
         bob_s = time.monotonic() - begun
+        service = locked.read(f"{RUN}/service.pid").strip()
+        state = locked.read(f"/proc/{service}/stat").rpartition(")")[2].split()[0]
         said, _ = alice.communicate(timeout=20)
     assert "step_extern" in bob.stdout, bob.stderr
     assert bob_s < 4, "bob waited for alice's process"
+    assert state != "D", "the service itself waits for alice's process"
     assert "step_extern" in said, said
     children = f"cat /proc/$(cat {RUN}/service.pid)/task/*/children"
     wait_for(lambda: not locked.run(children).stdout.strip(), "the service to have no child, dead or alive")

@@ -101,8 +101,8 @@ def workers() -> Iterator[MungeWorkers]:
 
 def children() -> set[str]:
     """Our children; those that were killed are waited for, as the next call would do."""
-    while child.DYING:
-        child.DYING[:] = [pid for pid in child.DYING if not child._reaped(pid)]
+    while child.reap_children():
+        time.sleep(0.001)
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 

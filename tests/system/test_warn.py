@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logins are told on their terminals before their job ends. Real sshd, slurmctld and squeue; the resident service."""
+"""Logins are told on their terminals before their job ends. Real sshd and slurmctld; the resident service."""
 
 from __future__ import annotations
 

@@ -3,16 +3,10 @@
 
 from __future__ import annotations
 
-import calendar
-import time
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from slurm_adopt.service.warn import LAST_S, Job, parse_marks
 from slurm_adopt.system.procfs import Process
-from slurm_adopt.system.squeue import decode_end
 from slurm_adopt.system.terminals import write_to_terminals
 
 MARKS = (900, 300, 60, LAST_S)
@@ -82,19 +76,6 @@ def test_warn__marks(text: str, marks: tuple[int, ...]) -> None:
 def test_warn__refused_marks(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a number|more than"):
         parse_marks(text)
-
-
-@given(st.integers(0, 4_102_444_800))
-def test_squeue__times(seconds: int) -> None:
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    assert decode_end(f"7 {text}\n", 7) == seconds == calendar.timegm(time.gmtime(seconds))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "7 N/A\n", "7 NONE\n", "8 2026-11-22T22:52:39\n", "7\n", "7 2026-11-22 22:52:39\n", "7 x-y-zTa:b:c\n"]
-)
-def test_squeue__no_time(text: str) -> None:
-    assert decode_end(text, 7) == 0
 
 
 def test_terminals__a_process_that_is_gone_has_none() -> None:

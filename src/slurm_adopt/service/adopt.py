@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import ENDING, STEP_ENDING
+from ..model import ENDING, STEP_ENDING, STEP_SUSPENDED
+from ..system.child import ChildFault, call_in_child
+from ..system.freezer import is_frozen
 from ..system.procfs import open_cgroups, read_cgroups, read_namespace, read_open_cgroups
 from ..system.sock import close_all
 from ..system.stepd import (
@@ -24,12 +26,12 @@ from ..system.stepd import (
     read_adoption,
     request_adoption,
 )
-from ..system.task import MS
+from ..system.task import MS, DeadlineExceeded
 from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..system.procfs import AnyProcess, Process
     from ..system.stepd import Extras, StepConnection
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 #: A state that was asked so long ago is asked again: caller ID may have taken a second meanwhile.
 FRESH_NS = 100 * MS
+#: What it takes to put a process back, should the login's time be up: a move waits 15 ms for the kernel.
+TAKE_OUT_NS = 200 * MS
 #: The file below /proc/PID/ns that shows whether a process has joined a namespace of this kind.
 NAMESPACE_FILES = {
     "user": "user",
@@ -76,6 +80,7 @@ def act_adopt(
     if time.monotonic_ns() - connection.asked_ns > FRESH_NS and (yield from query_state(connection)) == ENDING:
         raise StepFault(STEP_ENDING, "the step is ending")
     processes = find()
+    before = [read_cgroups(process) for process in processes]
     yield from request_adoption(connection, processes, x11, namespaces)
     reference = read_cgroups(identity)
     texts: list[int] = []
@@ -84,8 +89,16 @@ def act_adopt(
             texts.append(open_cgroups(process))
         if meanwhile is not None:
             meanwhile()
-        extras = yield from read_adoption(connection, len(processes), x11, namespaces)
         try:
+            extras = yield from read_adoption(connection, len(processes), x11, namespaces)
+        except StepFault:
+            if is_frozen(identity):
+                yield from _take_out(processes, before, connection.deadline_ns)
+            raise
+        try:
+            if is_frozen(identity):
+                yield from _take_out(processes, before, connection.deadline_ns)
+                raise StepFault(STEP_SUSPENDED, "the step was suspended while it adopted")
             for process, text in zip(processes, texts):
                 yield from confirm(connection, reference, process, text)
         except BaseException:
@@ -94,6 +107,22 @@ def act_adopt(
         return extras
     finally:
         close_all([text for text in texts if text >= 0])
+
+
+def _take_out(processes: Iterable[Process], before: list[bytes | None], deadline_ns: int) -> Task[None]:
+    """Put the processes back where they were: in a frozen step they could not even carry out a refusal."""
+    from ..system.cgroup_move import put_back
+
+    until_ns = max(deadline_ns, time.monotonic_ns() + TAKE_OUT_NS)
+    for process, text in zip(processes, before):
+
+        def work(process: Process = process, text: bytes | None = text) -> bytes:
+            return b"%d" % put_back(process, text or b"")
+
+        try:
+            yield from call_in_child(work, until_ns)
+        except (ChildFault, DeadlineExceeded, OSError):
+            continue  # the next one may be the one that carries the login
 
 
 def confirm(connection: StepConnection, reference: bytes | None, process: Process, text: int) -> Task[None]:

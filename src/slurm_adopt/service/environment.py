@@ -39,7 +39,7 @@ SHARE_NS = 200 * MS
 
 
 def query_variables(
-    patterns: tuple[str, ...], job_id: int, sources: Iterable[AnyProcess], deadline_ns: int
+    patterns: tuple[str, ...], job_id: int, sources: Iterable[AnyProcess], deadline_ns: int, uid: int = 0
 ) -> Task[tuple[tuple[str, str], ...]]:
     """The job's variables of these names; none if its processes cannot be looked at in time."""
 
@@ -49,8 +49,8 @@ def query_variables(
         return b"\n" + "\n".join([f"{name}={value}" for name, value in found]).encode("ascii")
 
     try:
-        text = yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS))
-    except (ChildFault, DeadlineExceeded):
+        text = yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS), uid)
+    except (ChildFault, DeadlineExceeded, OSError):
         return ()
     pairs = [line.partition("=") for line in text.decode("ascii").split("\n") if line]
     return tuple([(name, value) for name, _, value in pairs])

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, StepFact
+from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, SUSPENDED, StepFact
 from ..record import record
+from ..system.freezer import is_frozen
 from ..system.procfs import read_cgroups
 from ..system.slurm_conf import read_slurm_conf
 from ..system.spool import SpoolDirectory, SpoolFault, StepPath
@@ -220,7 +221,9 @@ def _ask(
         connection.close()
         return None
     started = (identity.started, path.changed_ns, path.job_id)
-    return OwnStep(path, connection, StepFact(path.job_id, identity.state, started, identity.version))
+    # slurmstepd says of a suspended job that it runs, and takes in what then stops for good
+    state = SUSPENDED if identity.state == RUNNING and is_frozen(identity) else identity.state
+    return OwnStep(path, connection, StepFact(path.job_id, state, started, identity.version))
 
 
 def find_preferred(uid: int, found: Found) -> int:

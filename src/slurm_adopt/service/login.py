@@ -438,7 +438,7 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
 def _expect_to_stay(login: Login) -> None:
     """Raise `StepFault` if pam_systemd will take the session out of any job again."""
     # without logind nobody does: most compute nodes need not read their PAM files for each login
-    if login.request.phase != "account" or login.connection is None or not os.path.isdir(LOGIND):
+    if login.request.phase != "account" or not os.path.isdir(LOGIND):
         return
     from ..system.pam_config import session_escapes
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import ENDING, STEP_GONE, STEP_SILENT
+from ..model import ENDING, RUNNING, STEP_GONE, STEP_SILENT, SUSPENDED
 from ..record import record
+from ..system.freezer import is_frozen
 from ..system.procfs import (
     OwnedProcess,
     list_numbers,
@@ -49,7 +50,7 @@ IN_JOB, OUTSIDE, ROOT = "in-job", "outside", "root"
 
 @record
 class Job:
-    """An extern step: `state` is starting, running or ending; `cgroups` is where its slurmstepd is, as read."""
+    """An extern step: `state` as in `StepFact`; `cgroups` is where its slurmstepd is, as read."""
 
     job_id: int
     uid: int
@@ -134,7 +135,8 @@ def _job(job_id: int, connection: StepConnection) -> Job:
     identity = connection.identity
     assert identity is not None
     connection.close()
-    return Job(job_id, identity.uid, identity.state, read_cgroups(identity) or b"")
+    state = SUSPENDED if identity.state == RUNNING and is_frozen(identity) else identity.state
+    return Job(job_id, identity.uid, state, read_cgroups(identity) or b"")
 
 
 def _read_processes() -> dict[int, OwnedProcess]:

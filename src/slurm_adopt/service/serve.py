@@ -21,6 +21,7 @@ import time
 
 from ..record import record
 from ..system import sock
+from ..system.child import reap_children
 from ..system.listener import Listener, prepare_folder
 from ..system.loop import Loop
 from ..system.notify import Supervisor
@@ -143,13 +144,14 @@ class Service:
     def _take_signals(self) -> None:
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
         def woken(_events: int) -> None:
-            os.read(read, 64)
-            self.stop()
+            if set(os.read(read, 64)) - {signal.SIGCHLD}:
+                self.stop()
+            reap_children()
 
         self.loop.watch(read, POLLIN, woken)
 

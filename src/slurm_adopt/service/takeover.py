@@ -50,4 +50,4 @@ def take_over(
     patterns = export_patterns(options.export_env)
     if not patterns:
         return found, remark
-    return found + (yield from query_variables(patterns, job_id, sources, deadline_ns)), remark
+    return found + (yield from query_variables(patterns, job_id, sources, deadline_ns, uid)), remark

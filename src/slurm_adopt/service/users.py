@@ -21,6 +21,7 @@ import time
 
 from ..record import record, replace
 from ..system import sock
+from ..system.child import end_child, start_child
 from ..system.procfs import read_process
 from ..system.task import MS, DeadlineExceeded, run
 from ..wire.errors import ProtocolError, RemoteProtocolError
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 else:
     import _signal  # `signal` imports enum, which a process that waits for users has no use for
 
-SIGALRM, SIGKILL = 14, 9
 READ_NS = 2_000 * MS
 BUSY = UserReply("busy", "user-busy", "too many requests; please wait a moment")
 
@@ -111,7 +111,7 @@ class Users:
         """End what takes too long, without waiting for it: the kernel may hold it, for one user and not for all."""
         for fd, child in self.children.items():
             if child.until_ns <= now_ns:
-                os.kill(child.pid, SIGKILL)
+                end_child(child.pid)
                 self.children[fd] = replace(child, until_ns=now_ns + READ_NS)
 
     def _poll(self) -> list[tuple[int, int]]:
@@ -153,34 +153,25 @@ class Users:
     def _fork(self, client: sock.Socket, peer: sock.Peer) -> None:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         until_ns = time.monotonic_ns() + int(self.limits.answer_s * 1e9)
-        try:
-            pid = os.fork()
-        except OSError:
-            os.close(ours)
-            os.close(theirs)
-            raise
-        if pid == 0:
-            self._be_child(client, peer, until_ns)
-        # the child's end of the pipe closes when it ends, however it ends
-        os.close(theirs)
-        self.children[ours] = Child(pid, peer.uid, until_ns)
 
-    def _be_child(self, client: sock.Socket, peer: sock.Peer, until_ns: int) -> None:
-        try:
-            self.listener.close()
-            for fd in self.children:
-                os.close(fd)
-            for number in (SIGALRM, 15, 2, 1):
-                _signal.signal(number, _signal.SIG_DFL)
+        def work() -> None:
             _signal.setitimer(_signal.ITIMER_REAL, self.limits.answer_s + 1)
             serve_one(client, peer, until_ns - 200 * MS)
+
+        try:
+            pid = start_child(work, (client.fileno(), theirs), peer.uid)
+        except OSError:
+            os.close(ours)
+            raise
         finally:
-            os._exit(0)
+            # the child's end of the pipe closes when it ends, however it ends
+            os.close(theirs)
+        self.children[ours] = Child(pid, peer.uid, until_ns)
 
     def _reap(self, fd: int) -> None:
         child = self.children.pop(fd)
         os.close(fd)
-        os.waitpid(child.pid, 0)
+        end_child(child.pid)
 
 
 def serve_one(client: sock.Socket, peer: sock.Peer, deadline_ns: int) -> None:

@@ -7,9 +7,10 @@ look at the limits, up to half a minute later; that is when the last line comes.
 
 Rules of this file:
 1. It watches only jobs of users who have a login here, and runs beside the logins, never in one.
-2. When a job ends is taken from the node if the node knows it. slurmctld is asked, by a child that is killed in time,
-   when the node does not know, when a line is due (the limit may have been changed), and else rarely.
+2. When a job ends is taken from the node if the node knows it. slurmctld is asked over the wire when the node does not
+   know, when a line is due (the limit may have been changed), and else rarely. No program is started for it.
 3. A line is never late news: what was due before a login was seen is not said any more.
+4. What a user's process says of itself is read in a child with a time limit: its user can make that wait for ever.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import contextlib
 import time
 
 from ..system.child import ChildFault, call_in_child
-from ..system.job_end import TABLE, find_job_end, plausible, write_table
+from ..system.controller import query_end
+from ..system.job_end import TABLE, plausible, query_job_end, write_table
 from ..system.procfs import Process, has_ended
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
-from ..system.squeue import query_end
-from ..system.task import MS, DeadlineExceeded, HelperNeeded, sleep_until
+from ..system.task import MS, DeadlineExceeded, HelperNeeded, all_of, sleep_until
 from ..system.terminals import write_to_terminals
 from .greeting import duration
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..system.procfs import AnyProcess
+    from ..system.slurm_conf import SlurmConf
     from ..system.task import Task
     from .gather import Found, StepSource
     from .sessions import Session
@@ -46,6 +48,9 @@ ASK_PAUSE_NS = 5_000 * MS
 ASK_FAILED_NS = 60_000 * MS
 ASK_BUDGET_NS = 5_000 * MS
 WRITE_BUDGET_NS = 2_000 * MS
+#: Jobs are attended to side by side: one whose controller or terminals hang holds up nobody else's line.
+ATTEND_NS = 10_000 * MS
+WIDTH = 8
 #: A longer end than before is a new limit, not the clock's rounding.
 EXTENDED_S = 5
 LATE_S = 3
@@ -58,8 +63,8 @@ MARK_CAP = 8
 class Job:
     """A job that is watched: its extern step, its end (0: none is known), and the marks whose line is still to come."""
 
-    def __init__(self, job_id: int, uid: int, stepd: AnyProcess) -> None:
-        self.job_id, self.uid = job_id, uid
+    def __init__(self, job_id: int, uid: int, stepd: AnyProcess, version: int = 0) -> None:
+        self.job_id, self.uid, self.version = job_id, uid, version
         self.stepd = Process(stepd.pid, stepd.started)
         self.end_s = 0
         self.asked_ns = 0
@@ -99,7 +104,7 @@ class Warner:
         self._sessions = sessions
         self._looked: dict[tuple[int, str], int] = {}
         self._seen: set[tuple[int, int]] = set()
-        self._conf_path = ""
+        self._conf: SlurmConf | None = None
         self._ask_from_ns = 0
         self._written: dict[tuple[int, int, int], int] = {}
 
@@ -108,8 +113,9 @@ class Warner:
         while True:
             with contextlib.suppress(OSError):  # no descriptor left: the next look may find more
                 yield from self._look()
-            for job in list(self.jobs.values()):
-                yield from self._attend(job)
+            yield from all_of(
+                [self._attend(job) for job in self.jobs.values()], time.monotonic_ns() + ATTEND_NS, 0, WIDTH
+            )
             self._write_table()
             yield from sleep_until(time.monotonic_ns() + TICK_NS)
 
@@ -141,26 +147,29 @@ class Warner:
         except (ConfFault, SpoolFault, DeadlineExceeded, HelperNeeded):
             return  # the next look may find more
         try:
-            self._conf_path = conf.path
-            self._take_in(uid, found)
+            self._conf = conf
+            yield from self._take_in(uid, found)
         finally:
             found.close()
 
-    def _take_in(self, uid: int, found: Found) -> None:
+    def _take_in(self, uid: int, found: Found) -> Task[None]:
         for step in found.own:
             identity = step.connection.identity
             if identity is None:
                 continue
             key = (step.path.job_id, identity.pid, identity.started)
             if key not in self.jobs:
-                self.jobs[key] = job = Job(step.path.job_id, uid, identity)
-                end_s = find_job_end(step.path.job_id, identity, uid)
+                self.jobs[key] = job = Job(step.path.job_id, uid, identity, identity.version)
+                deadline_ns = time.monotonic_ns() + LOOK_BUDGET_NS
+                end_s = yield from query_job_end(step.path.job_id, identity, uid, deadline_ns)
                 if end_s:
                     job.set_end(end_s, self.marks_s, time.time())
 
     # When, and the line ----------------------------------------------------------------------------
 
     def _attend(self, job: Job) -> Task[None]:
+        if has_ended(job.stepd):
+            return
         if self._wants_answer(job, time.monotonic_ns()):
             yield from self._ask(job)
         if job.due(time.time()):
@@ -181,8 +190,10 @@ class Warner:
     def _ask(self, job: Job) -> Task[None]:
         """Ask slurmctld; what it does not answer leaves things as they are."""
         end_s: int | None = None
-        with contextlib.suppress(DeadlineExceeded, OSError):
-            end_s = yield from query_end(job.job_id, job.stepd, self._conf_path, time.monotonic_ns() + ASK_BUDGET_NS)
+        callers = self._source.callers
+        if self._conf is not None and callers is not None and callers.workers is not None:
+            deadline_ns = time.monotonic_ns() + ASK_BUDGET_NS
+            end_s = yield from query_end(self._conf, callers.workers, job.version, job.job_id, deadline_ns)
         job.asked_ns = time.monotonic_ns()
         if end_s is None:
             # nobody waits for a controller that is gone once more for each of his jobs
@@ -193,7 +204,9 @@ class Warner:
     def _say(self, job: Job, line: str) -> Task[None]:
         until_ns = time.monotonic_ns() + WRITE_BUDGET_NS
         with contextlib.suppress(DeadlineExceeded, ChildFault, OSError):
-            said = yield from call_in_child(lambda: b"%d" % write_to_terminals(job.stepd, job.uid, line), until_ns)
+            said = yield from call_in_child(
+                lambda: b"%d" % write_to_terminals(job.stepd, job.uid, line), until_ns, job.uid
+            )
             self.lines += int(said)
 
     def _write_table(self) -> None:

@@ -62,8 +62,11 @@ class CallerFault(Exception):
         self.status = status
 
 
-class _LowerVersion(Exception):
+class _LowerVersion(CallerFault):
     """This version may be the reason for no answer."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("caller-refused", detail)
 
 
 class Silence(DeadlineExceeded):
@@ -126,6 +129,8 @@ def find_caller(
         return CallerFact("caller-silent", 0, source, "no answer in time")
     except ValueError:
         return CallerFact("unknown", 0, source)
+    except BlockingIOError:
+        return CallerFact("unknown", 0, source, "too many logins of this user look for where they come from")
     if job_id and job_id not in [job for job, _ in own]:
         return CallerFact("caller-foreign", 0, source, f"job {job_id} has no extern step of uid {uid} here")
     return CallerFact("found" if job_id else "unknown", job_id or 0, source)
@@ -272,7 +277,7 @@ def _ask_version(
         raise Silence(time.monotonic_ns() - begun_ns) from None
     try:
         request = yield from _request(conf, workers, question, version, as_uid, deadline_ns)
-        data = yield from _exchange(conf, sock, request, version, deadline_ns)
+        data = yield from receive_answer(conf, sock, request, version, deadline_ns)
     finally:
         sock.close()
     message = callerid.decode_message(data)
@@ -284,7 +289,8 @@ def _ask_version(
     return callerid.decode_caller_reply(message)
 
 
-def _exchange(conf: SlurmConf, sock: Socket, request: bytes, version: int, deadline_ns: int) -> Task[bytes]:
+def receive_answer(conf: SlurmConf, sock: Socket, request: bytes, version: int, deadline_ns: int) -> Task[bytes]:
+    """Send a request and receive one whole message; `Silence`, or `CallerFault` of a peer that closes."""
     begun_ns = time.monotonic_ns()
     tls = conf.tls_type not in ("tls/none", "") and version >= FIRST_TLS
     try:

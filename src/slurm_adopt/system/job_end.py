@@ -52,9 +52,9 @@ def query_job_end(job_id: int, stepd: AnyProcess, uid: int, deadline_ns: int) ->
         return b"%d" % find_job_end(job_id, stepd, uid)
 
     try:
-        return int((yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS))))
-    except (ChildFault, DeadlineExceeded):
-        return 0
+        return int((yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS), uid)))
+    except (ChildFault, DeadlineExceeded, OSError):
+        return 0  # a courtesy: without a child it is not known
 
 
 def find_job_end(job_id: int, stepd: AnyProcess, uid: int) -> int:

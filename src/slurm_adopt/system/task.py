@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 POLLIN = select.POLLIN
 POLLOUT = select.POLLOUT
 MS = 1_000_000
-OWN_LACK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: EAGAIN: no further process (fork); sockets say it as `BlockingIOError` only where it is expected.
+OWN_LACK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN)
 
 
 class DeadlineExceeded(Exception):

@@ -20,6 +20,7 @@ from ..record import record
 from ..wire.cgroup_path import job_folder
 from .child import ChildFault, run_program
 from .procfs import has_ended, read_cgroups, read_file
+from .program import UntrustedProgram, resolve_program
 from .task import MS, DeadlineExceeded, sleep_until
 
 TYPE_CHECKING = False
@@ -172,13 +173,13 @@ def _values(bounds: Bounds) -> tuple[str, str, str]:
 
 
 def _systemctl(words: tuple[str, ...], deadline_ns: int) -> Task[str]:
-    path = next((path for path in SYSTEMCTL if os.access(path, os.X_OK)), "")
-    if not path:
-        raise ManagerFault("there is no systemctl")
-    argv = (path, "--no-ask-password", *words)
+    try:
+        argv = (resolve_program(SYSTEMCTL), "--no-ask-password", *words)
+    except (UntrustedProgram, OSError) as error:
+        raise ManagerFault(f"systemctl cannot be used: {error}") from None
     try:
         said = yield from run_program(argv, ENVIRONMENT, deadline_ns)
-    except ChildFault as fault:
+    except (ChildFault, OSError) as fault:
         raise ManagerFault(f"systemctl: {fault}") from None
     return " ".join(said.decode("ascii", "replace").split())[:SAID_CAP]
 

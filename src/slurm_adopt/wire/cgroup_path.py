@@ -252,6 +252,21 @@ def job_folder(stepd: bytes) -> str:
     return ""
 
 
+def extern_folders(stepd: bytes) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """(controllers, folder) of the extern step whose proven slurmstepd has these cgroups; no controllers: cgroup v2."""
+    try:
+        lines = decode_cgroups(stepd)
+    except RemoteProtocolError:
+        return ()
+    found = []
+    for line in lines:
+        where = decode_step_path(line)
+        folder = _wanted_folder(where) if where is not None else ""
+        if folder:
+            found.append((line.controllers, folder))
+    return tuple(found)
+
+
 def _wanted_folder(stepd: StepPath) -> str:
     """Where the processes of the extern step are, seen from its slurmstepd; empty if the path is not that one's."""
     if stepd.version == 1:

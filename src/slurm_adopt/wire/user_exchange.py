@@ -17,7 +17,7 @@ COMMANDS = ("jobs", "use", "clear", "move")
 #: Those that are about one job.
 WITH_JOB = ("use", "move")
 RESULTS = ("ok", "refused", "failed", "busy")
-STATES = ("starting", "running", "ending")
+STATES = ("starting", "running", "suspended", "ending")
 #: What is special about a job: where a login would go, what the user has chosen, where this session is.
 FLAGS = ("newest", "preferred", "here")
 JOB_CAP = 40
