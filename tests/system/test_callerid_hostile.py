@@ -473,9 +473,9 @@ def test_find_caller__a_silent_place_is_asked_once(
         return fact.status, time.monotonic() - started
 
     try:
-        # a second longer than what is fair: a busy machine needs some of it to make the question
-        status, took_s = asked(1.25, memory)
-        assert (status, took_s >= 1.25) == ("caller-silent", True)
+        # longer than what is fair: a busy machine needs some of it to make the question
+        status, took_s = asked(3, memory)
+        assert (status, took_s >= 3) == ("caller-silent", True)
         for _ in range(3):
             # who asked once more would learn, after this time, that nobody answers
             status, took_s = asked(8, memory)

@@ -188,7 +188,7 @@ def test_users__silence_noise_and_floods_do_not_reach_logins(users: Node) -> Non
     silent = [connect(users) for _ in range(60)]
     started = time.monotonic()
     assert users.ssh("alice", "true").returncode == 0
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4.5  # `timeout=` is 5 seconds
     for client in silent:
         client.close()
     flood = users.popen(
@@ -204,7 +204,7 @@ def test_users__silence_noise_and_floods_do_not_reach_logins(users: Node) -> Non
             started = time.monotonic()
             assert users.ssh("alice", "true").returncode == 0
             times.append(time.monotonic() - started)
-        assert min(times) < 2
+        assert min(times) < 4.5
         children = [process for process in users.processes("root") if "serve-users" in process.command]
         assert len(children) <= 1 + 3
     finally:
