@@ -16,7 +16,7 @@ SHELL = re.compile(rb"#! ?/bin/(ba|da)?sh\b")
 NOT_PROSE = {"vectors", "corpus", "results"}
 #: The last commit before subjects had to say an area.
 BEFORE_THE_RULE = "91fae22"
-SUBJECT = re.compile(r"[a-z][a-zA-Z0-9_./ ,-]*: \S")
+SUBJECT = re.compile(r"[a-z_][^:]*: \S")
 PLANNED = re.compile(r"slurm-adopt (doctor|explain)|`(doctor|explain)`|man:slurm|make record|\bR-[1-9][0-9]?\b")
 
 
