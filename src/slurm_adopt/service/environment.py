@@ -65,6 +65,8 @@ def collect_variables(
     texts += [read_environ(process) for process in list(sources)[:PROCESS_CAP]]
     for text in texts:
         for name, value in _decode(text):
+            if name == "TMPDIR" and not value.startswith("/"):
+                continue  # relative to wherever a program is started
             if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):
                 found[name] = value
     return _fitting(found)
