@@ -31,9 +31,9 @@ JOB_NAMES = (
 )
 #: What a site may name besides, one by one.
 NAMEABLE = (*JOB_NAMES, "SLURM_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*", "TMPDIR")
-#: Never, whoever names it: a part of the name of what makes Slurm's commands read another configuration, runs a program
-#: (SLURM_TASK_PROLOG), loads a library into every program of a kind (OMP_TOOL_LIBRARIES, CUDA_INJECTION64_PATH), says where
-#: programs and libraries are, or is a secret.
+#: Never, whoever names it. These are parts of the names of what makes Slurm's commands read another configuration, runs
+#: a program (SLURM_TASK_PROLOG), loads a library into every program of a kind (OMP_TOOL_LIBRARIES,
+#: CUDA_INJECTION64_PATH), says where programs and libraries are, or is a secret.
 NEVER_PARTS = (
     "_CONF",
     "PROLOG",

@@ -369,7 +369,7 @@ def _hold_manager(login: Login) -> Task[None]:
     outcome = HELD
     try:
         if login.options.user_manager == "refuse":
-            yield from refuse_manager(login.request.uid, until_ns)
+            login.remark = yield from refuse_manager(login.request.uid, until_ns)
         else:
             stepds = [identity for identity in own if identity is not None]
             yield from confine_manager(login.request.uid, stepds, until_ns)
