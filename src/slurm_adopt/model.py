@@ -300,7 +300,7 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
-        "pam_systemd would move the session out of the job, and no session line of this module comes after it.",
+        "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
         level="err",
     ),
     # --- what the module says on its own, when there is no answer to carry out ---

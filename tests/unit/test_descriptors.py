@@ -21,7 +21,7 @@ from slurm_adopt.service.login import decide_login
 from slurm_adopt.service.metrics import Metrics
 from slurm_adopt.system.carrier import find_login_processes
 from slurm_adopt.system.loop import Loop
-from slurm_adopt.system.pam_config import has_session_line
+from slurm_adopt.system.pam_config import find_guard
 from slurm_adopt.system.peer_node import names_in_hosts
 from slurm_adopt.system.preferences import read_preference
 from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes
@@ -80,7 +80,7 @@ def test_descriptors__lack_of_them_is_not_the_end_of_a_process() -> None:
         lambda: read_socket_inodes(process),
         lambda: open_cgroups(process),
         lambda: SpoolDirectory("/tmp", (0,)),
-        lambda: has_session_line("of-this-test"),
+        lambda: find_guard("of-this-test"),
         lambda: read_preference(0, "/etc"),
         lambda: names_in_hosts(b""),
         lambda: run(ConfCache(Loop())._read_in_child()),

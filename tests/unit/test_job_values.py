@@ -37,7 +37,15 @@ def test_job_values__values_of_export_env(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","],
+    ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","]
+    + [
+        "OMP_TOOL_LIBRARIES",
+        "CUDA_INJECTION64_PATH",
+        "SLURM_TASK_PROLOG",
+        "SLURM_EPILOG",
+        "CUDA_HOME,MKL_PATH",
+        "SLURM_JWT",
+    ],
 )
 def test_job_values__a_bad_list_exports_the_id_alone(value: str) -> None:
     options = parse_options([f"export_env={value}"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.system import pam_config
-from slurm_adopt.system.pam_config import read_stack, session_escapes
+from slurm_adopt.system.pam_config import find_guard, moves_sessions, read_stack
 
 OURS = "session required pam_slurm_adopt.so profile=strict\n"
 
@@ -24,12 +24,15 @@ def pam(tmp_path: Path) -> Path:
     (tmp_path / "pam.d/common-session").write_text(
         "session required pam_unix.so\n-session optional pam_systemd.so # why\n"
     )
+    (tmp_path / "pam.d/two").write_text("session required pam_one.so\nsession required pam_two.so\n")
+    (tmp_path / "pam.d/ends").write_text("session sufficient pam_one.so\n")
     return tmp_path
 
 
 def escapes(pam: Path, text: str) -> bool:
     (pam / "pam.d/sshd").write_text(text)
-    return session_escapes("sshd", (str(pam / "pam.d"),), str(pam))
+    folders = (str(pam / "pam.d"),)
+    return moves_sessions("sshd", folders, str(pam)) and find_guard("sshd", folders) is None
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,22 @@ def escapes(pam: Path, text: str) -> bool:
         ("session required pam_unix.so\n", False),
         ("account required pam_systemd.so\n", False),
         ("#session optional pam_systemd.so\n", False),
+        # a second one after ours
+        ("@include common-session\n" + OURS + "session optional pam_systemd.so\n", True),
+        ("session optional pam_elogind.so\n", True),
+        # what may end the stack before ours, or jump over it
+        ("@include common-session\nsession sufficient pam_x.so\n" + OURS, True),
+        ("@include common-session\nsession [success=done default=ignore] pam_x.so\n" + OURS, True),
+        ("@include common-session\nsession [success=1 default=ignore] pam_x.so\n" + OURS, True),
+        ("@include common-session\nsession [default=1] pam_x.so\nsession requisite pam_deny.so\n" + OURS, False),
+        ("@include common-session\nsession [success=2 default=ignore] pam_x.so\nsession substack two\n" + OURS, True),
+        ("@include common-session\nsession [success=1 default=ignore] pam_x.so\nsession substack two\n" + OURS, False),
+        ("@include common-session\nsession substack ends\n" + OURS, False),
+        ("@include common-session\nsession include ends\n" + OURS, True),
+        # ours, and its failure counts for nothing
+        ("@include common-session\nsession optional pam_slurm_adopt.so\n", True),
+        ("@include common-session\nsession sufficient pam_slurm_adopt.so\n", True),
+        ("@include common-session\nsession [success=ok default=ignore] pam_slurm_adopt.so\n", True),
     ],
 )
 def test_pam_config__session_escapes(pam: Path, text: str, expected: bool) -> None:

@@ -31,8 +31,23 @@ JOB_NAMES = (
 )
 #: What a site may name besides, one by one.
 NAMEABLE = (*JOB_NAMES, "SLURM_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*", "TMPDIR")
-#: Never, whoever names it: it would make Slurm's commands read another configuration.
-NEVER = ("SLURM_CONF", "SLURM_CONF_SERVER")
+#: Never, whoever names it. These are parts of the names of what makes Slurm's commands read another configuration, runs
+#: a program (SLURM_TASK_PROLOG), loads a library into every program of a kind (OMP_TOOL_LIBRARIES,
+#: CUDA_INJECTION64_PATH), says where programs and libraries are, or is a secret.
+NEVER_PARTS = (
+    "_CONF",
+    "PROLOG",
+    "EPILOG",
+    "INJECTION",
+    "_TOOL",
+    "_LIB",
+    "_PATH",
+    "PLUGIN",
+    "SPANK",
+    "_JWT",
+    "_SACK",
+    "_KEY",
+)
 LIST_CAP = 32
 #: Words for SLURM_JOB_ID alone, and for not even that.
 PLAIN = ("id", "none")
@@ -40,7 +55,7 @@ PLAIN = ("id", "none")
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a variable's name is one of `patterns`."""
-    if name in NEVER:
+    if any(part in name for part in NEVER_PARTS):
         return False
     return any(name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])) for pattern in patterns)
 

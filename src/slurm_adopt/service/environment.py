@@ -33,6 +33,7 @@ RUNTIME_DIRECTORIES = "/run/slurm-adopt/user"
 #: The reply packet has 4096 bytes and 64 fields, and other things to say.
 COUNT_CAP, VALUE_CAP, TOTAL_CAP = 24, 512, 2048
 FILE_CAP = 16 * 1024
+MOUNTS_CAP = 4 << 20
 #: Environments that are looked at: the batch script's has everything, a step's first task nearly.
 PROCESS_CAP = 4
 SHARE_NS = 200 * MS
@@ -65,6 +66,8 @@ def collect_variables(
     texts += [read_environ(process) for process in list(sources)[:PROCESS_CAP]]
     for text in texts:
         for name, value in _decode(text):
+            if name == "TMPDIR" and not value.startswith("/"):
+                continue  # relative to wherever a program is started
             if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):
                 found[name] = value
     return _fitting(found)
@@ -73,12 +76,27 @@ def collect_variables(
 def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
     """XDG_RUNTIME_DIR, if the prolog hook has made it and it is the user's alone."""
     path = f"{RUNTIME_DIRECTORIES}/{uid}"
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return ()
-    private = stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077
+    mounts = [line for line in _read_mounts() if len(line) > 5 and line[4] == path]
+    if mounts:
+        # the last one is on top; the user may have mounted a file system over it that answers nobody
+        kind, source, options = mounts[-1][-3:]
+        private = kind == "tmpfs" and source == "slurm-adopt" and f"uid={uid}" in options.split(",")
+    else:
+        try:
+            info = os.lstat(path)
+        except OSError:
+            return ()
+        private = stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077
     return (("XDG_RUNTIME_DIR", path),) if private else ()
+
+
+def _read_mounts() -> list[list[str]]:
+    """The fields of the kernel's mount table (proc_pid_mountinfo(5)); the last three are type, source, options."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            return [line.split() for line in file.read(MOUNTS_CAP).splitlines()]
+    except OSError:
+        return []
 
 
 def _decode(text: bytes) -> Iterable[tuple[str, str]]:

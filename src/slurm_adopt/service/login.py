@@ -369,7 +369,7 @@ def _hold_manager(login: Login) -> Task[None]:
     outcome = HELD
     try:
         if login.options.user_manager == "refuse":
-            yield from refuse_manager(login.request.uid, until_ns)
+            login.remark = yield from refuse_manager(login.request.uid, until_ns)
         else:
             stepds = [identity for identity in own if identity is not None]
             yield from confine_manager(login.request.uid, stepds, until_ns)
@@ -440,10 +440,23 @@ def _expect_to_stay(login: Login) -> None:
     # without logind nobody does: most compute nodes need not read their PAM files for each login
     if login.request.phase != "account" or not os.path.isdir(LOGIND):
         return
-    from ..system.pam_config import session_escapes
+    from ..system.pam_config import moves_sessions
 
-    if session_escapes(login.request.service):
+    service = login.request.service
+    if moves_sessions(service) and not _is_guarded(service, login.options):
         raise StepFault("session-escapes", REASONS["session-escapes"].meaning)
+
+
+def _is_guarded(service: str, options: Options) -> bool:
+    """Whether a session line of ours comes last, works for this service, and is as strict as this one."""
+    from ..system.pam_config import find_guard
+
+    line = find_guard(service)
+    if line is None:
+        return False
+    later = options_of(line.args)
+    strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+    return later.service in ("*", service) and strict_enough
 
 
 def _attempt_deadline(login: Login) -> int:
@@ -470,9 +483,7 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
     if login.namespaces and processes[0].pid != login.caller.pid:
         # this process ends after the account stack; the session stack runs in the one that lives on
         login.release_namespaces()
-        from ..system.pam_config import has_session_line  # here, because few jobs have namespaces
-
-        if login.request.phase == "account" and not has_session_line(login.request.service):
+        if login.request.phase == "account" and not _is_guarded(login.request.service, login.options):
             raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 MODULE = "pam_slurm_adopt.so"
-SYSTEMD_MODULE = "pam_systemd.so"
+#: They move a session into a scope of its own.
+SCOPE_MODULES = ("pam_systemd.so", "pam_elogind.so")
 DEPTH_CAP = 8
 FILE_CAP = 256 * 1024
 KINDS = ("auth", "account", "password", "session")
@@ -37,7 +38,10 @@ KNOWN_STACKS_CAP = 64
 
 @record
 class PamLine:
-    """One line of a stack: `optional` is the leading `-`; `control` as it stands there; `origin` is `file:line`."""
+    """One line of a stack: `optional` is the leading `-`; `control` as it stands there; `origin` is `file:line`.
+
+    `scope` are the origins of the substack lines that it stands below: `done` and `die` end one substack only.
+    """
 
     kind: str
     control: str
@@ -45,6 +49,7 @@ class PamLine:
     args: tuple[str, ...]
     optional: bool
     origin: str
+    scope: tuple[str, ...] = ()
 
 
 #: For the resident service: the lines of a stack, and all files that were looked for.
@@ -67,27 +72,100 @@ def read_stack(service: str, kind: str, directories: tuple[str, ...] = DIRECTORI
     return lines
 
 
-def has_session_line(service: str) -> bool:
-    """Whether our module stands in the session stack, where namespaces can still be joined."""
-    return any(line.module.endswith(MODULE) for line in read_stack(service, "session"))
+def find_guard(service: str, directories: tuple[str, ...] = DIRECTORIES) -> PamLine | None:
+    """The session line of ours that holds a session in its job; None if there is none.
+
+    It stands after every module that moves sessions away, nothing ahead of it may end the stack or jump over it, and
+    its failure counts. What its own options say is the caller's to judge.
+    """
+    lines = read_stack(service, "session", directories)
+    movers = [index for index, line in enumerate(lines) if _name(line) in SCOPE_MODULES]
+    for index in range(movers[-1] + 1 if movers else 0, len(lines)):
+        if _name(lines[index]) == MODULE and _is_binding(lines[index].control) and _is_reached(lines, index):
+            return lines[index]
+    return None
 
 
-def session_escapes(service: str, directories: tuple[str, ...] = DIRECTORIES, root: str = "") -> bool:
-    """Whether the session will leave the job again: pam_systemd moves it to user.slice, and no line of ours follows.
+def moves_sessions(service: str, directories: tuple[str, ...] = DIRECTORIES, root: str = "") -> bool:
+    """Whether the service's session stack has a module that will move the session out of its job.
 
-    On cgroup v1 it moves the session in systemd's own hierarchy only, and without logind it does nothing (seen with
-    systemd 257 on Debian 13).
+    On cgroup v1 pam_systemd moves the session in systemd's own hierarchy only, and without logind it does nothing (seen
+    with systemd 257 on Debian 13).
     """
     if not os.path.exists(f"{root}/sys/fs/cgroup/cgroup.controllers") or not os.path.isdir(f"{root}/run/systemd/seats"):
         return False
-    modules = [line.module.rpartition("/")[2] for line in read_stack(service, "session", directories)]
-    if SYSTEMD_MODULE not in modules:
-        return False
-    return MODULE not in modules[modules.index(SYSTEMD_MODULE) :]
+    return any(_name(line) in SCOPE_MODULES for line in read_stack(service, "session", directories))
+
+
+def list_services(directories: tuple[str, ...] = DIRECTORIES) -> list[str]:
+    """All PAM services of this node, by name."""
+    found: set[str] = set()
+    for directory in directories:
+        try:
+            found.update(os.listdir(directory))
+        except OSError:
+            continue
+    return sorted(name for name in found if not name.startswith(".") and "~" not in name)
+
+
+def actions_of(control: str) -> dict[str, str]:
+    """What a control does with a module's return codes (pam.conf(5)): by the code's name, `default` for the rest."""
+    simple = {
+        "required": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "bad"},
+        "requisite": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "die"},
+        "sufficient": {"success": "done", "new_authtok_reqd": "done", "default": "ignore"},
+        "optional": {"success": "ok", "new_authtok_reqd": "ok", "default": "ignore"},
+    }
+    if not control.startswith("["):
+        return simple.get(control.lower(), {"default": "bad"})
+    pairs = [word.partition("=") for word in control.strip("[]").lower().split()]
+    return {name: action for name, _, action in pairs}
+
+
+def _name(line: PamLine) -> str:
+    return line.module.rpartition("/")[2]
+
+
+def _is_binding(control: str) -> bool:
+    """Whether a refusal by this line refuses the session."""
+    actions = actions_of(control)
+    return all(
+        actions.get(code, actions.get("default", "bad")) in ("bad", "die") for code in ("session_err", "perm_denied")
+    )
+
+
+def _is_reached(lines: tuple[PamLine, ...], index: int) -> bool:
+    """Whether nothing ahead of a line may end the stack with success, or jump over the line."""
+    for before, line in enumerate(lines[:index]):
+        for code, action in actions_of(line.control).items():
+            ends = action == "done" or (action == "die" and code in ("success", "new_authtok_reqd"))
+            if ends and line.scope == lines[index].scope[: len(line.scope)]:
+                return False
+            if action.isdigit() and index in _jumped_over(lines, before, int(action)):
+                return False
+    return True
+
+
+def _jumped_over(lines: tuple[PamLine, ...], start: int, count: int) -> range:
+    """The lines that a jump of `count` passes; a substack counts as one."""
+    depth = len(lines[start].scope)
+    end = start + 1
+    while end < len(lines) and count > 0:
+        inside = lines[end].scope[: depth + 1]
+        end += 1
+        while len(inside) > depth and end < len(lines) and lines[end].scope[: depth + 1] == inside:
+            end += 1
+        count -= 1
+    return range(start + 1, end)
 
 
 def _lines(
-    service: str, kind: str, directories: tuple[str, ...], depth: int, files: dict[str, Identity]
+    service: str,
+    kind: str,
+    directories: tuple[str, ...],
+    depth: int,
+    files: dict[str, Identity],
+    scope: tuple[str, ...] = (),
 ) -> Iterator[PamLine]:
     if depth > DEPTH_CAP or "/" in service or service.startswith("."):
         return
@@ -95,13 +173,15 @@ def _lines(
     for number, line in enumerate(text.replace("\\\n", " ").split("\n"), 1):
         words = _words(line.partition("#")[0])
         if len(words) >= 2 and words[0] == "@include":
-            yield from _lines(words[1], kind, directories, depth + 1, files)
+            yield from _lines(words[1], kind, directories, depth + 1, files, scope)
         if len(words) < 3 or words[0].lstrip("-").lower() != kind:
             continue
+        origin = f"{path}:{number}"
         if words[1] in ("include", "substack"):
-            yield from _lines(words[2], kind, directories, depth + 1, files)
+            inner = (*scope, origin) if words[1] == "substack" else scope
+            yield from _lines(words[2], kind, directories, depth + 1, files, inner)
         else:
-            yield PamLine(kind, words[1], words[2], tuple(words[3:]), words[0].startswith("-"), f"{path}:{number}")
+            yield PamLine(kind, words[1], words[2], tuple(words[3:]), words[0].startswith("-"), origin, scope)
 
 
 def _read(service: str, directories: tuple[str, ...], files: dict[str, Identity]) -> tuple[str, str]:

@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from .task import Task
 
 SYSTEMCTL = ("/usr/bin/systemctl", "/bin/systemctl")
+LOGINCTL = ("/usr/bin/loginctl", "/bin/loginctl")
+#: A file for each user whose manager is refused; the drop-in for user@.service looks at it.
+REFUSED = "/run/slurm-adopt/refused"
+DROP_INS = tuple(
+    f"{folder}/systemd/system/user@.service.d/slurm-adopt.conf"
+    for folder in ("/usr/lib", "/lib", "/usr/local/lib", "/etc")
+)
+LINGER = "/var/lib/systemd/linger"
 #: systemctl believes itself in a chroot where it may not look at process 1, and then does nothing.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "SYSTEMD_IGNORE_CHROOT": "1", "SYSTEMD_COLORS": "0"}
 #: cgroup v2; systemd's own hierarchy on v1 hosts.
@@ -61,13 +69,20 @@ class Bounds:
 UNBOUND = Bounds(None, NO_LIMIT, NO_LIMIT)
 
 
-def refuse_manager(uid: int, deadline_ns: int) -> Task[None]:
-    """End the user's manager, with all it has started; `ManagerFault` if it is still there.
+def refuse_manager(uid: int, deadline_ns: int) -> Task[str]:
+    """End the user's manager, with all it has started, and keep it from starting again; `ManagerFault` if it is still
+    there. The result is a remark for the log, empty if all is well.
 
-    A unit of the user's may take its time to stop; then all of them are killed.
+    A mark below /run keeps it from starting: the drop-in for user@.service has a condition on it, which holds for
+    lingering, su, cron and whatever else asks systemd. The epilog hook takes it away. Lingering is undone as well. A
+    unit of the user's may take its time to stop; then all of them are killed.
     """
+    _mark_refused(uid)
+    remark = "" if any(map(os.path.exists, DROP_INS)) else f"{DROP_INS[0]} is missing: the manager may be started again"
+    if _somebody_lingers():
+        yield from _systemctl(("disable-linger", str(uid)), deadline_ns, LOGINCTL)
     if not _manager_runs(uid):
-        return
+        return remark
     unit = f"user@{uid}.service"
     now_ns = time.monotonic_ns()
     try:
@@ -78,6 +93,22 @@ def refuse_manager(uid: int, deadline_ns: int) -> Task[None]:
         said += yield from _systemctl(("reset-failed", unit), deadline_ns)
     if _manager_runs(uid):
         raise ManagerFault(f"{unit} still runs: {said}")
+    return remark
+
+
+def _mark_refused(uid: int) -> None:
+    try:
+        os.makedirs(REFUSED, mode=0o755, exist_ok=True)
+        os.close(os.open(f"{REFUSED}/{uid}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        raise ManagerFault(f"{REFUSED}/{uid} cannot be written: {error.strerror}") from None
+
+
+def _somebody_lingers() -> bool:
+    try:
+        return bool(os.listdir(LINGER))
+    except OSError:
+        return False
 
 
 def confine_manager(uid: int, stepds: Iterable[AnyProcess], deadline_ns: int) -> Task[None]:
@@ -172,11 +203,11 @@ def _values(bounds: Bounds) -> tuple[str, str, str]:
     return cpus, bounds.memory.replace(NO_LIMIT, "infinity"), bounds.swap.replace(NO_LIMIT, "infinity")
 
 
-def _systemctl(words: tuple[str, ...], deadline_ns: int) -> Task[str]:
+def _systemctl(words: tuple[str, ...], deadline_ns: int, paths: tuple[str, ...] = SYSTEMCTL) -> Task[str]:
     try:
-        argv = (resolve_program(SYSTEMCTL), "--no-ask-password", *words)
+        argv = (resolve_program(paths), "--no-ask-password", *words)
     except (UntrustedProgram, OSError) as error:
-        raise ManagerFault(f"systemctl cannot be used: {error}") from None
+        raise ManagerFault(f"{paths[0]} cannot be used: {error}") from None
     try:
         said = yield from run_program(argv, ENVIRONMENT, deadline_ns)
     except (ChildFault, OSError) as fault:
