@@ -329,6 +329,16 @@ REASONS = _table(
         "this is not an ssh login in one of your jobs: there is nothing to move",
     ),
     Reason(
+        "user-move-off",
+        "The site does not let users move logins (user_move=no).",
+        "moving logins is switched off on this node (user_move=yes on the PAM line switches it on)",
+    ),
+    Reason(
+        "user-move-in-the-way",
+        "The login has memory, devices or namespaces that would stay with the job of before.",
+        "this login cannot be moved as it is",
+    ),
+    Reason(
         "user-move-namespaces",
         "The job has namespaces of its own, and only a new login can enter them.",
         "that job has a /tmp or other namespaces of its own, which only a new login can enter",

@@ -14,13 +14,13 @@ from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product
 
-OURS = "required pam_slurm_adopt.so profile=strict"
+OURS = "required pam_slurm_adopt.so profile=strict user_move=yes"
 SOCKET = "/run/slurm-adopt/user.sock"
 
 
 @pytest.fixture
 def users(node: Node) -> Iterator[Node]:
-    use_product(node)
+    use_product(node, OURS)
     node.run(f"rm -f {SOCKET}")
     process = node.popen(["slurm-adopt", "serve-users", "--listen", SOCKET])
     try:

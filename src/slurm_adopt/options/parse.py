@@ -41,6 +41,7 @@ class Options:
     mode: str
     socket: str
     greeting: bool
+    user_move: bool
     profile: str
     problems: tuple[str, ...] = ()
 
@@ -96,6 +97,7 @@ def parse_options(args: Iterable[str]) -> Options:
         mode=values["mode"],
         socket=values["socket"],
         greeting=values["greeting"] == "on",
+        user_move=values["user_move"] == "yes",
         profile=values["profile"],
         problems=tuple(problems),
     )

@@ -166,6 +166,13 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "user_move",
+        ("no", "yes"),
+        "`yes`: `slurm-adopt move` may put a running login into another job of its user (sshd's account line).",
+        stricter="no",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "profile",
         ("compatible", "strict"),
         "`strict` sets action_no_jobs, action_adopt_failure and action_generic_failure to deny.",

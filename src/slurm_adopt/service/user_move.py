@@ -6,34 +6,51 @@ Rules of this file:
 2. The target is a step of the same user, by its slurmstepd's word; what it took in is read back from the kernel.
 3. A login forks while it is moved: it is gone through until one whole pass finds nothing outside, a bounded number of
    times. What stays behind is named.
-4. A pid is used at once after its start time was seen, and looked at again afterwards. Linux has no way to move "this
-   very process"; what is left is the time slurmstepd needs to read four bytes.
+4. slurmstepd moves numbers: those of the login's processes are held (`system/pin.py`) from before it is asked until
+   after it has answered. What cannot be held is not moved.
+5. Memory, devices and namespaces of the job of before do not come along: a login that has any is not moved, and one
+   that has got some meanwhile is moved back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
 from ..model import RUNNING
 from ..record import record, replace
+from ..system.baggage import find_baggage
 from ..system.login_tree import find_login_sshd, find_members, read_rows
+from ..system.pin import Pins
 from ..system.procfs import read_cgroups, read_owner, read_row_of
 from ..system.stepd import StepFault, add_process, is_in_books, query_extras
+from ..system.task import MS, DeadlineExceeded, all_of, run
 from ..wire.cgroup_path import same_step
+from ..wire.stepd import decode_int
 from .adopt import missing_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from ..system.procfs import AnyProcess, Row
-    from ..system.stepd import Identity
+    from ..system.stepd import Identity, StepConnection
     from ..system.task import Task
     from .gather import Found, OwnStep
+
+    T = TypeVar("T")
 
 #: Passes over the login. A shell that starts things settles in two or three; only a fork bomb needs more.
 PASS_CAP = 40
 #: A process that slurmstepd would not take is tried again once, then it is left.
 TRY_CAP = 2
+
+
+#: Those who hold the numbers of a login in this process. It is a child for one request: they end with it.
+PINS: list[tuple[Pins, StepConnection]] = []
+#: A slurmstepd that has not answered in time may still do what it was asked for: the numbers are held so long.
+HOLD_NS = 20_000 * MS
 
 
 @record
@@ -70,7 +87,18 @@ def move_login(process: AnyProcess, job_id: int, found: Found, deadline_ns: int)
             os.close(namespace.fd)
         return Moved("user-move-namespaces")
     source = _step_of(top, found)
-    moved = yield from _move(top, target, found, deadline_ns)
+    baggage = find_baggage(find_members(top, read_rows()))
+    if baggage:
+        return Moved("user-move-in-the-way", detail="; ".join(baggage))
+    pins = Pins()
+    PINS[:] = [(pins, target.connection)]
+    moved = yield from _move(top, target, found, deadline_ns, pins)
+    if moved.reason == "user-moved" and source is not None and source is not target:
+        baggage = find_baggage(find_members(top, read_rows()))
+        if baggage:
+            source.connection.deadline_ns = deadline_ns
+            yield from _move(top, source, found, deadline_ns, pins)
+            return Moved("user-move-in-the-way", detail="; ".join(baggage))
     if source is None or source is target:
         return moved
     return replace(moved, source=source.path.job_id, staying=_count_in(source, found, target.connection.identity))
@@ -82,7 +110,33 @@ def _count_in(step: OwnStep, found: Found, identity: Identity | None) -> int:
     return sum(1 for row in own if _step_of(row, found) is step)
 
 
-def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Moved]:
+def hold_until_answered() -> None:
+    """Called when the user has the answer: a request that slurmstepd has not answered yet still names numbers."""
+    for pins, connection in PINS:
+        if connection.is_waited_for:
+            connection.deadline_ns = time.monotonic_ns() + HOLD_NS
+            is_over: list[bool] = []
+            with contextlib.suppress(StepFault, DeadlineExceeded):
+                run(_held(pins, connection.read(decode_int), connection.deadline_ns, is_over))
+
+
+def _held(pins: Pins, asking: Task[T], deadline_ns: int, is_over: list[bool]) -> Task[T]:
+    """What `asking` results in; meanwhile those who are held go on."""
+
+    def noted() -> Task[T]:
+        try:
+            return (yield from asking)
+        finally:
+            is_over.append(True)
+
+    tasks: list[Task[T | None]] = [noted(), pins.turns(deadline_ns, is_over)]
+    outcome = (yield from all_of(tasks, deadline_ns))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome  # type: ignore[return-value]
+
+
+def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int, pins: Pins) -> Task[Moved]:
     tries: dict[tuple[int, int], int] = {}
     moved: set[tuple[int, int]] = set()
     outside: list[str] = []
@@ -102,10 +156,15 @@ def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Mov
         if not pending or time.monotonic_ns() >= deadline_ns:
             outside += [f"{row.pid} no time left" for row in pending]
             break
+        unheld = pins.hold(pending)
+        outside += [f"{row.pid} cannot be held (it is traced)" for row in unheld if not _has_ended(row)]
+        pending = [row for row in pending if row not in unheld]
+        if outside:
+            break
         for row in pending:
             tries[row.pid, row.started] = tries.get((row.pid, row.started), 0) + 1
             try:
-                if (yield from _move_one(row, target, found)):
+                if (yield from _move_one(row, target, found, pins, deadline_ns)):
                     moved.add((row.pid, row.started))
             except StepFault as fault:
                 return Moved("user-move-failed", len(moved), detail=str(fault))
@@ -116,17 +175,17 @@ def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int) -> Task[Mov
     return Moved("user-moved", len(moved))
 
 
-def _has_ended(row: Row) -> bool:
+def _has_ended(row: AnyProcess) -> bool:
     """Whether it is gone, a zombie, or another process by now."""
     return read_row_of(row) is None
 
 
-def _move_one(row: Row, target: OwnStep, found: Found) -> Task[bool]:
+def _move_one(row: Row, target: OwnStep, found: Found, pins: Pins, deadline_ns: int) -> Task[bool]:
     """Whether the process is in the target now; False also if it has ended. `StepFault` if the target is lost."""
     if _has_ended(row) or _step_of(row, found) is None:
         return False
     try:
-        yield from add_process(target.connection, row)
+        yield from _held(pins, add_process(target.connection, row), deadline_ns, [])
     except StepFault as fault:
         if fault.reason == "adopt-refused":
             return False

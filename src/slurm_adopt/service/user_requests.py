@@ -43,6 +43,8 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
     options = site_options()
     if request.command == "clear":
         return _clear(peer.uid)
+    if request.command == "move" and not options.user_move:
+        return _reply("refused", "user-move-off")
     try:
         conf = yield from Scan().read_conf(deadline_ns)
         check_not_own(conf, peer.uid)

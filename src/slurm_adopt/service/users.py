@@ -28,6 +28,7 @@ from ..wire.errors import ProtocolError, RemoteProtocolError
 from ..wire.fields import PACKET_CAP
 from ..wire.logline import format_line
 from ..wire.user_exchange import UserReply, decode_user_request, encode_user_reply
+from .user_move import HOLD_NS, hold_until_answered
 from .user_requests import answer_user
 
 TYPE_CHECKING = False
@@ -153,9 +154,11 @@ class Users:
     def _fork(self, client: sock.Socket, peer: sock.Peer) -> None:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         until_ns = time.monotonic_ns() + int(self.limits.answer_s * 1e9)
+        # a move may have to hold the numbers of processes when its user has the answer already
+        kill_ns = until_ns + HOLD_NS
 
         def work() -> None:
-            _signal.setitimer(_signal.ITIMER_REAL, self.limits.answer_s + 1)
+            _signal.setitimer(_signal.ITIMER_REAL, self.limits.answer_s + HOLD_NS / 1e9 + 1)
             serve_one(client, peer, until_ns - 200 * MS)
 
         try:
@@ -166,7 +169,7 @@ class Users:
         finally:
             # the child's end of the pipe closes when it ends, however it ends
             os.close(theirs)
-        self.children[ours] = Child(pid, peer.uid, until_ns)
+        self.children[ours] = Child(pid, peer.uid, kill_ns)
 
     def _reap(self, fd: int) -> None:
         child = self.children.pop(fd)
@@ -196,7 +199,10 @@ def serve_one(client: sock.Socket, peer: sock.Peer, deadline_ns: int) -> None:
         reply = UserReply("failed", "internal-error", f"{type(error).__name__}: {error}")
     with contextlib.suppress(OSError, ProtocolError):  # who does not wait for the answer has no use for it
         client.send(encode_user_reply(reply), _socket.MSG_NOSIGNAL)
+    client.close()
     _log(request, peer, reply, started_ns)
+    if request is not None and request.command == "move":
+        hold_until_answered()
 
 
 def _log(request: UserRequest | None, peer: sock.Peer, reply: UserReply, started_ns: int) -> None:

@@ -268,12 +268,47 @@ def read_descriptors(process: AnyProcess, cap: int | None = None) -> Iterator[st
         yield _read_descriptor(process.pid, name)
 
 
+def read_descriptor_stats(process: AnyProcess) -> Iterator[tuple[str, os.stat_result]]:
+    """What the process's descriptors are called, and stat(2) of each: only in a child, as a file system may hang."""
+    try:
+        names = os.listdir(f"/proc/{process.pid}/fd")
+    except OSError as error:
+        raise_own_lack(error)
+        return
+    for name in names:
+        try:
+            found = os.stat(f"/proc/{process.pid}/fd/{name}")
+        except OSError:
+            continue  # closed just now
+        if is_same(process):
+            yield _read_descriptor(process.pid, name), found
+
+
+def read_status(process: AnyProcess) -> bytes | None:
+    """The text of /proc/PID/status."""
+    return _confirmed(process, _read_record(process.pid, "status"))
+
+
 # What waits for the process's memory map, which its owner can lock for ever: only in a child ----------
 
 
 def read_environ(process: AnyProcess) -> bytes:
     """The environment that the process was started with, or what it has made of it."""
     return _confirmed(process, read_file(f"/proc/{process.pid}/environ")) or b""
+
+
+def read_mapped_names(process: AnyProcess) -> set[bytes] | None:
+    """What is mapped into the process's memory, by name (proc_pid_maps(5)); None if that cannot be read."""
+    names = set()
+    try:
+        with open(f"/proc/{process.pid}/maps", "rb") as file:
+            for line in file:
+                fields = line.split(None, 5)
+                if len(fields) == 6:
+                    names.add(fields[5].rstrip(b"\n"))
+    except OSError:
+        return None
+    return names if is_same(process) else None
 
 
 def read_title(process: AnyProcess) -> bytes:

@@ -84,6 +84,8 @@ class StepConnection:
         self.buffer = b""
         #: a question is on its way: its answer cannot be there yet
         self.is_asking = False
+        #: what was asked for was not answered yet, not even too late
+        self.is_waited_for = False
         #: received and not asked for yet, in the order of the bytes they came with
         self.descriptors: list[int] = []
         self.identity: Identity | None = None
@@ -99,7 +101,7 @@ class StepConnection:
     def send(self, data: bytes) -> Task[None]:
         """One write, so that an opcode and its arguments arrive together."""
         try:
-            self.is_asking = True
+            self.is_asking = self.is_waited_for = True
             yield from sock.send_all(self.socket, data, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd takes no more requests") from None
@@ -120,6 +122,7 @@ class StepConnection:
             except RemoteProtocolError as error:
                 raise StepFault(STEP_MALFORMED, str(error)) from None
             self.buffer = self.buffer[cursor.position :]
+            self.is_waited_for = False
             return value
 
     def ask(self, request: bytes, decode: Callable[[Cursor], T]) -> Task[T]:
