@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -233,3 +234,69 @@ def test_move__a_login_by_keyboard_interactive(users: Node) -> None:
     assert isinstance(done, subprocess.CompletedProcess)
     assert f"This login is in job {first} now" in done.stdout
     assert set(re.findall(r"/job_(\d+)/step_extern", done.stdout)) == {str(first)}
+
+
+def test_move__is_off_unless_the_site_wants_it(users: Node, session: LazySession) -> None:
+    use_product(users, "required pam_slurm_adopt.so profile=strict")
+    first = users.submit("alice")
+    users.submit("alice")
+    login = session()
+    assert "moving logins is switched off on this node (user_move=yes" in login.say(f"slurm-adopt move {first} 2>&1")
+
+
+BAGGAGE = {
+    "memory": ("bytearray(100 << 20)", " MiB of memory, more than 64"),
+    "memory without a name": ("os.memfd_create('x')", "/memfd:x"),
+    "shared memory": ("open('/dev/shm/x', 'w')", "/dev/shm/x open"),
+    "a device": ("open('/dev/fuse', 'rb')", "/dev/fuse open"),
+}
+
+
+@pytest.mark.parametrize("what", ["memory", "memory without a name", "shared memory", "a device"])
+def test_move__what_belongs_to_the_job_of_before_is_in_the_way(users: Node, session: LazySession, what: str) -> None:
+    users.run("[ -e /dev/fuse ] || mknod /dev/fuse c 10 229; chmod 666 /dev/fuse; mkdir -p -m 1777 /dev/shm")
+    first, second = users.submit("alice"), users.submit("alice")
+    login = session()
+    make, told = BAGGAGE[what]
+    script = f"import os, time; kept = {make}; open('/home/alice/ready', 'w').close(); time.sleep(1000)"
+    login.say(f'python3 -c "{script}" > /dev/null 2>&1 &')
+    wait_for(lambda: users.path("/home/alice/ready").exists(), "the process")
+    said = login.say(f"slurm-adopt move {first} 2>&1")
+    users.run("rm -f /home/alice/ready /dev/shm/x")
+    assert "this login cannot be moved as it is" in said
+    assert told in said, said
+    assert login.jobs() == {second}
+
+
+def test_move__a_namespace_of_ones_own_is_in_the_way(users: Node, session: LazySession) -> None:
+    first, second = users.submit("alice"), users.submit("alice")
+    login = session()
+    login.say("unshare -U sleep 1000 > /dev/null 2>&1 &")
+    wait_for(lambda: any(one.command == "sleep 1000" for one in users.processes("alice")), "the process")
+    assert "a user namespace of its own" in login.say(f"slurm-adopt move {first} 2>&1")
+    assert login.jobs() == {second}
+
+
+def few_numbers(node: Node) -> None:
+    """Four thousand process numbers in the node's own pid namespace (Linux 6.14 and later), and not on the machine."""
+    machine = Path("/proc/sys/kernel/pid_max")
+    before = machine.read_text()
+    node.run("echo 4000 > /proc/sys/kernel/pid_max")
+    if machine.read_text() != before:
+        machine.write_text(before)
+        pytest.skip("this kernel has one pid_max for all pid namespaces")
+
+
+def test_move__processes_that_end_meanwhile_draw_nobody_else_in(users: Node, session: LazySession) -> None:
+    """Their numbers are held: with only a few thousand there are, others get them within a second else."""
+    few_numbers(users)
+    first = users.submit("alice")
+    users.submit("alice")
+    forks = "import os, time\nwhile True:\n    if not os.fork(): time.sleep(2); os._exit(0)\n    time.sleep(0.01)\n    try: os.waitpid(-1, 1)\n    except OSError: pass"
+    users.submit("bob", f'python3 -c "{forks}"')
+    login = session()
+    login.say("for i in $(seq 60); do sleep 0.$((RANDOM % 10))$((RANDOM % 10)) & done > /dev/null 2>&1")
+    login.say(f"slurm-adopt move {first} 2>&1")
+    strangers = [one for one in users.processes("bob") if f"/job_{first}/" in str(one.cgroups)]
+    assert strangers == []
+    assert login.jobs() == {first}

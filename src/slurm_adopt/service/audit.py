@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ..system.procfs import AnyProcess
     from .metrics import Metrics
-    from .notes import Decided
+    from .notes import Decided, MoveNote
 
 #: AuthenticationMethods with more than this in a row do not exist.
 METHOD_CAP = 8
@@ -100,6 +100,21 @@ def login_event(decided: Decided, path: str) -> dict[str, Any]:
     if decided.failed:
         event["failed"] = list(decided.failed)
     return event
+
+
+def move_event(note: MoveNote, user: str) -> dict[str, Any]:
+    """A login that its user has moved, or wanted to, as an event; `user` is empty if the login is not watched."""
+    return {
+        "event": "move",
+        "time": stamp(note.when),
+        "user": user,
+        "uid": note.uid,
+        "job": note.job,
+        "result": note.result,
+        "reason": note.reason,
+        "where": where_of(note) if note.result == "ok" else "",
+        "pid": note.pid or None,
+    }
 
 
 def auth_methods(text: str) -> list[str]:

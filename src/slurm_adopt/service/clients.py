@@ -42,6 +42,8 @@ LONGEST_NS = 300_000 * MS
 CLIENT_CAP = 3072
 #: No descriptor left: the listener is looked at again after this.
 EXHAUSTED_NS = 50 * MS
+#: Who waits for a place is sent to the helper when none has got free for so long.
+PATIENCE_NS = 300 * MS
 
 
 class Client:
@@ -74,6 +76,7 @@ class Clients:
         self._metrics = metrics
         self._listeners: list[sock.Socket] = []
         self._paused = False
+        self._last_left_ns = 0
 
     # Coming ----------------------------------------------------------------------------------------
 
@@ -195,9 +198,21 @@ class Clients:
             if running.ended:
                 return  # most refusals need not wait for anything
             client.running = running
+        else:
+            self._loop.call_at(now_ns + PATIENCE_NS, lambda: self._look_after(client))
         # the module closes when it gives up; nothing else is expected from it
         self._loop.watch(client.socket.fileno(), 0, lambda _: self._drop(client, "client-gone"))
         self._loop.call_at(min(request.deadline_ns, now_ns + LONGEST_NS), lambda: self._expire(client))
+
+    def _look_after(self, client: Client) -> None:
+        """A login waits for a place. If none gets free, those who have one hang, and the helper decides this one."""
+        if client.place != WAIT or client not in self.open:
+            return
+        now_ns = time.monotonic_ns()
+        if now_ns - self._last_left_ns < PATIENCE_NS:
+            self._loop.call_at(self._last_left_ns + PATIENCE_NS, lambda: self._look_after(client))
+        else:
+            self._send_away(client)
 
     def _login_of(self, client: Client, request: LoginRequest) -> tuple[Task[Answer], OnEnd]:
         assert client.caller is not None, "who has none was sent away"
@@ -261,6 +276,7 @@ class Clients:
         if place == WAIT:
             self.admission.give_up(client.request.uid, client)
             return
+        self._last_left_ns = time.monotonic_ns()
         for waiting in self.admission.leave(client.request.uid):
             assert waiting.request is not None
             waiting.place = RUN

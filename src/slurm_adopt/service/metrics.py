@@ -24,6 +24,7 @@ FAMILIES = {
     "slurm_adopt_bad_requests_total": ("counter", "Requests that were malformed."),
     "slurm_adopt_sent_away_total": ("counter", "Requests sent to the one-shot helper because there was no room."),
     "slurm_adopt_dropped_total": ("counter", "Connections given up without a reply, by reason."),
+    "slurm_adopt_moves_total": ("counter", "Logins that users have moved, or wanted to, by result and reason code."),
     "slurm_adopt_faults_total": ("counter", "Faults of slurm-adopt itself."),
     "slurm_adopt_logins_running": ("gauge", "Requests being decided now."),
     "slurm_adopt_logins_waiting": ("gauge", "Requests waiting for a place."),
@@ -33,6 +34,10 @@ FAMILIES = {
     "slurm_adopt_index_rebuilds_total": ("counter", "Times the index could not be kept current, by reason."),
     "slurm_adopt_conf_reads_total": ("counter", "Times slurm.conf was read."),
     "slurm_adopt_audit_lost_total": ("counter", "Audit lines that could not be written."),
+    "slurm_adopt_loop_seconds": (
+        "histogram",
+        "Longest turn of the service's loop in each second, from 5 ms on.",
+    ),
     "slurm_adopt_start_time_seconds": ("gauge", "When the service started, in seconds since 1970."),
     "slurm_adopt_memory_bytes": ("gauge", "Resident memory of the service."),
 }

@@ -20,9 +20,13 @@ from .reply import security_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .login import Answer
 
 NOTES = "/run/slurm-adopt/oneshot"
+#: The service for users may write in this folder, and not the file above.
+MOVES = "/run/slurm-adopt/moves/log"
 #: 5,000 logins; a service that has not read for that long has lost the rest.
 SIZE_CAP = 2 << 20
 
@@ -99,6 +103,16 @@ def write_note(decided: Decided, path: str = NOTES) -> None:
 
 def take_notes(path: str = NOTES) -> list[Decided]:
     """The notes since the last time; makes the file if it is not there. `OSError` if it cannot be opened."""
+    notes = []
+    for values in _take_lines(path):
+        try:
+            notes.append(Decided(*values))
+        except TypeError:
+            continue  # of another release
+    return notes
+
+
+def _take_lines(path: str) -> list[tuple[Any, ...]]:
     import ast
 
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
@@ -115,10 +129,49 @@ def take_notes(path: str = NOTES) -> list[Decided]:
         return []
     finally:
         os.close(fd)
-    notes = []
+    lines = []
     for line in text.decode("ascii", "replace").splitlines():
         try:
-            notes.append(Decided(*ast.literal_eval(line)))
-        except (ValueError, SyntaxError, TypeError):
+            values = ast.literal_eval(line)
+        except (ValueError, SyntaxError):
             continue  # cut short: the helper was killed
-    return notes
+        if isinstance(values, tuple):
+            lines.append(values)
+    return lines
+
+
+@record
+class MoveNote:
+    """A login that its user has moved, or wanted to: `pid` and `started` of its privileged sshd (0 if it is none)."""
+
+    when: float
+    uid: int
+    pid: int
+    started: int
+    job: int
+    result: str
+    reason: str
+
+
+def write_move(note: MoveNote, path: str = MOVES) -> None:
+    """Leave a move for the login service's books. Nothing happens if that is not possible."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except OSError:
+        return
+    try:
+        os.lockf(fd, os.F_TLOCK, 0)
+        if os.fstat(fd).st_size < SIZE_CAP:
+            os.write(fd, ascii(tuple(note.__dict__.values())).encode() + b"\n")
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+
+
+def take_moves(path: str = MOVES) -> list[MoveNote]:
+    """The moves since the last time; none if the file is not there, or not root's alone."""
+    if not os.path.exists(path):
+        return []
+    return [MoveNote(*values) for values in _take_lines(path) if len(values) == len(MoveNote.__annotations__)]

@@ -22,17 +22,19 @@ import time
 from ..record import record
 from ..system import sock
 from ..system.child import reap_children
+from ..system.journal import LogSender
 from ..system.listener import Listener, prepare_folder
 from ..system.loop import Loop
 from ..system.notify import Supervisor
 from ..system.task import MS, POLLIN
+from ..wire.logline import format_line
 from .admin import Admin
-from .audit import Audit, login_event
+from .audit import Audit, login_event, move_event
 from .clients import Clients
 from .endings import Endings
 from .memory import Memory
 from .metrics import Metrics
-from .notes import decided_of, take_notes
+from .notes import decided_of, take_moves, take_notes
 from .sessions import Session, Sessions
 from .warn import Warner
 
@@ -52,6 +54,9 @@ WRITE_NS = 5_000 * MS
 #: Under systemd the unit sets it.
 NICE = -10
 WARM_UP_NS = 10_000 * MS
+#: The loop's lag is looked at this often. Below the first bound it is a login's usual work, above the second one the
+#: log tells of it.
+LAG_LOOK_NS, LAG_NOTED_NS, LAG_LOGGED_NS = 1_000 * MS, 5 * MS, 250 * MS
 #: A login leaves no cycles behind, but one that fails may: its exception and the frames it went through. So many new
 #: objects that are not freed by themselves are some hundred such logins, and 2 MiB.
 GARBAGE = 20_000
@@ -81,13 +86,14 @@ class Service:
         self.clients.on_answer = self._on_answer
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
         self.endings = Endings(self.loop, self.memory, self.audit)
-        self.sessions = Sessions(self.loop, self.endings.ended)
+        self.sessions = Sessions(self.loop, self.endings.ended, self._take_moves)
         self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
         self._watches = self.audit.enabled or self.warner is not None
         self.supervisor = Supervisor()
         self._own: list[Listener] = []
         self._stopping = False
         self._writing = False
+        self._log = LogSender("slurm-adopt")
         for socket in activated:
             self.clients.listen(socket)
         if setup.listen:
@@ -115,6 +121,7 @@ class Service:
         self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
         self.supervisor.tell("READY=1")
         self._watchdog()
+        self._measure_lag()
         self._check_idle()
         # what is there now stays, and the collector's usual 700 objects are two logins
         gc.freeze()
@@ -160,6 +167,16 @@ class Service:
             self.supervisor.tell("WATCHDOG=1")
             self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
 
+    def _measure_lag(self) -> None:
+        """How late the loop was: into the numbers, and into the log if somebody must have noticed."""
+        longest_ns, name = self.loop.take_longest()
+        if longest_ns > LAG_NOTED_NS:
+            self.metrics.observe("slurm_adopt_loop_seconds", longest_ns / 1e9)
+        if longest_ns > LAG_LOGGED_NS:
+            self._log.send(format_line([("event", "service-late"), ("ms", longest_ns // MS), ("task", name)]))
+        if not self._stopping:
+            self.loop.call_at(time.monotonic_ns() + LAG_LOOK_NS, self._measure_lag)
+
     def _check_idle(self) -> None:
         if not self.setup.idle_exit_s or self._stopping:
             return
@@ -201,6 +218,16 @@ class Service:
         with contextlib.suppress(OSError):
             for decided in take_notes():
                 self._enter(decided, "one-shot")
+            self._take_moves()
+
+    def _take_moves(self) -> None:
+        """What users have moved meanwhile: before a session's end is written, so that it names the right job."""
+        with contextlib.suppress(OSError):
+            for move in take_moves():
+                self.metrics.count("slurm_adopt_moves_total", result=move.result, reason=move.reason)
+                session = self.sessions.moved(move, move.job) if move.result == "ok" else None
+                if self.audit.enabled:
+                    self.audit.write(move_event(move, session.user if session is not None else ""))
 
     # Numbers ---------------------------------------------------------------------------------------
 

@@ -55,8 +55,9 @@ class Session:
 class Sessions:
     """All open sessions. `ended` is called once for each, with `logout`, `process-ended` or `unobserved`."""
 
-    def __init__(self, loop: Loop, ended: Ended) -> None:
+    def __init__(self, loop: Loop, ended: Ended, before_end: Callable[[], None] = lambda: None) -> None:
         self._loop = loop
+        self._before_end = before_end
         self._ended = ended
         self._open: dict[int, Session] = {}
         self._pidfds: dict[int, int] = {}
@@ -82,6 +83,14 @@ class Sessions:
         if len(self._open) < SESSION_CAP:
             self._open[session.pid] = session
             self._watch(session)
+
+    def moved(self, process: AnyProcess, job: int) -> Session | None:
+        """A user has moved the session of this process into another job; None if it is not watched."""
+        known = self._open.get(process.pid)
+        if known is None or known.started != process.started:
+            return None
+        self._open[process.pid] = session = Session(**{**known.__dict__, "job": job})
+        return session
 
     def closed(self, process: AnyProcess) -> None:
         """The module says that the session of this process is over."""
@@ -154,7 +163,8 @@ class Sessions:
             self._look_later()
 
     def _end(self, session: Session, why: str) -> None:
-        del self._open[session.pid]
+        self._before_end()
+        session = self._open.pop(session.pid)
         pidfd = self._pidfds.pop(session.pid, -1)
         if pidfd >= 0:
             self._epoll.unregister(pidfd)

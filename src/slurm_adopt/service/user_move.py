@@ -23,7 +23,7 @@ from ..record import record, replace
 from ..system.baggage import find_baggage
 from ..system.login_tree import find_login_sshd, find_members, read_rows
 from ..system.pin import Pins
-from ..system.procfs import read_cgroups, read_owner, read_row_of
+from ..system.procfs import Process, read_cgroups, read_owner, read_row_of
 from ..system.stepd import StepFault, add_process, is_in_books, query_extras
 from ..system.task import MS, DeadlineExceeded, all_of, run
 from ..wire.cgroup_path import same_step
@@ -56,7 +56,7 @@ HOLD_NS = 20_000 * MS
 @record
 class Moved:
     """How it went. `reason` is a reason code; `left` names processes that are not in the target, `staying` counts the
-    user's processes in `source`, the job of before, that do not hang together with the login."""
+    user's processes in `source`, the job of before, that do not hang together with the login, whose sshd is `login`."""
 
     reason: str
     count: int = 0
@@ -64,6 +64,7 @@ class Moved:
     detail: str = ""
     source: int = 0
     staying: int = 0
+    login: Process | None = None
 
 
 def move_login(process: AnyProcess, job_id: int, found: Found, deadline_ns: int) -> Task[Moved]:
@@ -101,7 +102,8 @@ def move_login(process: AnyProcess, job_id: int, found: Found, deadline_ns: int)
             return Moved("user-move-in-the-way", detail="; ".join(baggage))
     if source is None or source is target:
         return moved
-    return replace(moved, source=source.path.job_id, staying=_count_in(source, found, target.connection.identity))
+    staying = _count_in(source, found, target.connection.identity)
+    return replace(moved, source=source.path.job_id, staying=staying, login=Process(top.pid, top.started))
 
 
 def _count_in(step: OwnStep, found: Found, identity: Identity | None) -> int:

@@ -26,6 +26,7 @@ from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..wire.user_exchange import UserJob, UserReply
 from .gather import Scan, find_membership, find_preferred
+from .notes import MoveNote, write_move
 from .user_move import Moved, move_login
 
 TYPE_CHECKING = False
@@ -55,7 +56,13 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
         if request.command == "use":
             return _use(request.job_id, peer.uid, found, options)
         if request.command == "move":
-            return _moved((yield from move_login(asker, request.job_id, found, deadline_ns)), request.job_id)
+            moved = yield from move_login(asker, request.job_id, found, deadline_ns)
+            reply = _moved(moved, request.job_id)
+            login = moved.login or asker
+            write_move(
+                MoveNote(time.time(), peer.uid, login.pid, login.started, request.job_id, reply.result, reply.reason)
+            )
+            return reply
         return list_jobs(asker, peer.uid, found)
     finally:
         found.close()

@@ -88,6 +88,9 @@ class Loop:
         self._ready: list[tuple[Running, Ready]] = []
         self._timers: list[tuple[int, int, Wait | None, Timed]] = []
         self._count = 0
+        #: how long the longest turn has worked since `take_longest`, and what took most of it
+        self._longest_ns = 0
+        self._slowest = (0, "")
 
     def flag(self) -> Flag:
         """A flag for tasks of this loop."""
@@ -135,15 +138,29 @@ class Loop:
 
     def turn(self) -> None:
         """Let everything that is ready go on; wait for something if nothing is."""
+        began_ns = time.monotonic_ns()
         if not self._ready:
-            self._poll()
+            began_ns = self._poll()
         self._expire()
         ready, self._ready = self._ready, []
         for running, events in ready:
             if not running.ended:
+                step_ns = time.monotonic_ns()
                 self._step(running, events)
+                self._slowest = max(self._slowest, (time.monotonic_ns() - step_ns, _name_of(running)))
+        self._longest_ns = max(self._longest_ns, time.monotonic_ns() - began_ns)
 
-    def _poll(self) -> None:
+    def take_longest(self) -> tuple[int, str]:
+        """The longest turn since the last call, in ns, and the name of the task whose step took longest.
+
+        While a turn works nobody else is served: this is how late the loop may be.
+        """
+        longest = (self._longest_ns, self._slowest[1])
+        self._longest_ns, self._slowest = 0, (0, "")
+        return longest
+
+    def _poll(self) -> int:
+        """Wait for something and note it; when the wait was over."""
         timeout_ms = None
         if self._timers:
             # poll() counts whole milliseconds: round up, so that nobody spins through the last one
@@ -151,7 +168,9 @@ class Loop:
         events: dict[Running, list[tuple[int, int]]] = {}
         # whose an event is, is settled before anybody acts on one: who acts may close a descriptor, and the next one
         # that is opened has its number
-        batch = [(fd, event, self._owners.get(fd)) for fd, event in self._poller.poll(timeout_ms)]
+        found = self._poller.poll(timeout_ms)
+        over_ns = time.monotonic_ns()
+        batch = [(fd, event, self._owners.get(fd)) for fd, event in found]
         for fd, event, owner in batch:
             if self._owners.get(fd) is not owner:
                 continue
@@ -163,6 +182,7 @@ class Loop:
             if running.wait is not None:  # a watcher may have cancelled it just now
                 self._release(running)
                 self._ready.append((running, tuple(ready)))
+        return over_ns
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
@@ -210,3 +230,7 @@ class Loop:
     def _push(self, when_ns: int, wait: Wait | None, timed: Timed) -> None:
         self._count += 1
         heapq.heappush(self._timers, (when_ns, self._count, wait, timed))
+
+
+def _name_of(running: Running) -> str:
+    return getattr(running.task, "__qualname__", "?")

@@ -2,7 +2,8 @@
 """Holding the numbers of processes while slurmstepd is told to move them.
 
 slurmstepd moves numbers. A user's process may end at any moment, and whoever forks next gets its number; slurmstepd
-tries a number that is not there four times, a second apart (cgroup v1). A process seized with ptrace(2) goes on, but when it ends it stays a zombie, with its number, until its tracer lets go, whoever its parent is.
+tries a number that is not there four times, a second apart (cgroup v1). A process that was seized with ptrace(2) is not
+stopped by that. When it ends, it stays a zombie with its number until its tracer lets go, whoever its parent is.
 
 Rules of this file:
 1. The tracer is a process of its own that ends soon (the child for one request of a user): its end lets everybody go.
