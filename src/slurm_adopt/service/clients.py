@@ -134,7 +134,12 @@ class Clients:
             self._metrics.count("slurm_adopt_strangers_total")
             socket.close()
             return
-        caller = read_process(peer.pid) if peer.pid else None
+        try:
+            caller = read_process(peer.pid) if peer.pid else None
+        except OSError:  # no descriptor left: the module asks the helper, which has its own
+            self._metrics.count("slurm_adopt_dropped_total", reason="no-descriptors")
+            socket.close()
+            return
         if sock.has_hung_up(socket):
             # the number may be somebody else's by now
             self._metrics.count("slurm_adopt_dropped_total", reason="client-gone")

@@ -80,13 +80,13 @@ def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
     if mounts:
         # the last one is on top; the user may have mounted a file system over it that answers nobody
         kind, source, options = mounts[-1][-3:]
-        private = kind == "tmpfs" and source == "slurm-adopt" and f"uid={uid}" in options.split(",")
-    else:
-        try:
-            info = os.lstat(path)
-        except OSError:
+        if kind != "tmpfs" or source != "slurm-adopt" or f"uid={uid}" not in options.split(","):
             return ()
-        private = stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return ()
+    private = stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077
     return (("XDG_RUNTIME_DIR", path),) if private else ()
 
 
