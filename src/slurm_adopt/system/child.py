@@ -116,8 +116,11 @@ def _be_child(work: Callable[[], None], keep: tuple[int, ...]) -> None:
 
 
 def _close_others(keep: tuple[int, ...]) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
+    try:
+        listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # not even one descriptor is left to list them with
+        listed = list(range(os.sysconf("SC_OPEN_MAX")))
+    for fd in listed:
         if fd not in keep:
             try:
                 os.close(fd)
