@@ -7,8 +7,9 @@
  *    root is let past.
  * 2. No policy: who may in is the helper's answer. Without an answer action_generic_failure= holds.
  * 3. One monotonic deadline from the first line on; the service may use up 80 % of it if the helper can follow.
- * 4. One thing is kept between two calls, in the PAM handle: the job that the login was put into. The PAM environment,
- *    which pam_env may fill from the user's own files, could not prove it. No static variables.
+ * 4. Two things are kept between two calls, in the PAM handle: the job that the login was put into, and that the account
+ *    line refuses what fails. The PAM environment, which pam_env may fill from the user's own files, could not prove
+ *    them. No static variables.
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
@@ -85,6 +86,16 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
     return ask_helper(login, request, ret_answer);
 }
 
+static int carry_out(const struct sa_login *login, struct sa_answer *answer)
+{
+    const bool hold = answer->reply.hold;
+    int code = sa_carry_out(login, answer);
+
+    if (hold)
+        sa_spawn_hold_number();
+    return code;
+}
+
 static int ask_and_carry_out(const struct sa_login *login, int argc, const char **argv)
 {
     struct sa_request request;
@@ -93,8 +104,11 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
     if (!sa_request_build(login, argc, argv, &request))
         return sa_log_failure(login, "request-too-large", "the request does not fit");
     switch (ask(login, &request, &answer)) {
-    case SA_OUTCOME_ANSWERED: return sa_carry_out(login, &answer);
-    case SA_OUTCOME_TIMEOUT: return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
+    case SA_OUTCOME_ANSWERED: return carry_out(login, &answer);
+    case SA_OUTCOME_TIMEOUT:
+        if (login->phase != SA_PHASE_CLOSE_SESSION)
+            sa_spawn_hold_number();
+        return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
     case SA_OUTCOME_BAD_REPLY:
         return sa_log_failure(login, "helper-bad-reply", "the login helper's answer was malformed");
     case SA_OUTCOME_UNTRUSTED: return sa_log_failure(login, "helper-untrusted", "the login helper is not root's");
@@ -103,6 +117,20 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
     if (login->phase == SA_PHASE_CLOSE_SESSION)
         return PAM_SUCCESS; /* without a service there is nobody to notify: the usual case, so not a line in the log */
     return sa_log_failure(login, "helper-unreachable", "the login helper could not be reached");
+}
+
+/* A session line that is weaker than the account line (other options, or none) would let in what that one refuses. */
+static void keep_strictness(struct sa_login *login)
+{
+    const void *mark = NULL;
+
+    if (login->phase == SA_PHASE_ACCOUNT && login->options.on_failure == SA_FAILURE_DENY)
+        (void)pam_set_data(login->pamh, SA_STRICT_MARK, (void *)(uintptr_t)1, NULL);
+    if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_STRICT_MARK, &mark) == PAM_SUCCESS &&
+        mark) {
+        login->options.on_failure = SA_FAILURE_DENY;
+        login->strict = true;
+    }
 }
 
 static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
@@ -135,6 +163,7 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
     login.uid = user->pw_uid;
     if (login.uid == 0 && login.options.ignore_root)
         return PAM_IGNORE;
+    keep_strictness(&login);
     return ask_and_carry_out(&login, argc, argv);
 }
 

@@ -121,6 +121,8 @@ static bool take(const struct field *field, struct sa_reply *reply)
         reply->reason = field->value;
         return reason_is_valid(field->value);
     }
+    if (key_is(field, "HOLD"))
+        return (reply->hold = strcmp(field->value, "1") == 0);
     if (key_is(field, "LOG"))
         reply->log = field->value;
     else if (key_is(field, "ERROR"))

@@ -50,6 +50,7 @@ struct sa_reply {
     size_t join_count;
     enum sa_result join_failed; /* SA_RESULT_INVALID if absent */
     const char *join_error;
+    bool hold; /* slurmstepd may still move this process's number */
 };
 
 const char *sa_reply_join_name(enum sa_join kind);

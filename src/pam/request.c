@@ -160,6 +160,8 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     add_hint(ret_request, "TTY", tty, TTY_MAX);
     add_job(ret_request, login->pamh);
     add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
+    if (login->strict)
+        add(ret_request, "STRICT=1");
     for (int i = 0; i < argc; i++)
         add(ret_request, "ARG%d=%s", i, argv[i]);
     add_connections(ret_request);

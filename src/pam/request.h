@@ -23,6 +23,7 @@ struct sa_login {
     const char *rhost; /* NULL if unset */
     uid_t uid;         /* (uid_t)-1 until known */
     struct sa_options options;
+    bool strict;         /* the account line refuses what fails: so must this one */
     uint64_t started_ns; /* CLOCK_MONOTONIC, as all times here */
     uint64_t deadline_ns;
 };
@@ -30,6 +31,9 @@ struct sa_login {
 /* The job that a call with this handle has put the login into, the number in the pointer's place; pam_set_data() lets
  * only modules near it. */
 #define SA_JOB_MARK "pam_slurm_adopt_job"
+
+/* That the account line of this handle has action_generic_failure=deny. */
+#define SA_STRICT_MARK "pam_slurm_adopt_strict"
 
 struct sa_request {
     char packet[SA_PACKET_MAX];

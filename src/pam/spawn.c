@@ -32,6 +32,9 @@
 /* Without close_range() (Linux < 5.9). A limit of 2^30 descriptors, as in containers, would take minutes. */
 #define CLOSE_MAX 65536
 
+/* slurmstepd tries a number that is not there four times, one second apart (cgroup v1), and may be slow itself. */
+#define HOLD_S 15
+
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -66,7 +69,7 @@ static void forget_exec_context(void)
     (void)close(fd);
 }
 
-_Noreturn static void become_helper(int fd)
+_Noreturn static void become_helper(int fd, pid_t caller)
 {
     char path[] = SA_HELPER;
     char *const argv[] = {path, NULL}, *const envp[] = {NULL};
@@ -82,6 +85,8 @@ _Noreturn static void become_helper(int fd)
         _exit(127);
     /* sshd's LoginGraceTime ends sshd: then this goes as well. After setresuid(), which clears it. */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != caller)
+        _exit(127); /* it has ended before the kernel was told: its number may be somebody else's */
     /* In a storm of logins hundreds of sshds want the processor at once, for their cryptography; a question that takes
      * 15 ms of it is not to wait for all of them. Best effort. */
     (void)setpriority(PRIO_PROCESS, 0, HELPER_NICE);
@@ -136,6 +141,7 @@ static void swallow_child_signal(void)
  * that the caller's handler does not reap the helper or lose its temper over a child that it does not know. */
 static pid_t start_helper(int fd, sigset_t *ret_mask, bool *ret_was_pending)
 {
+    const pid_t caller = getpid();
     sigset_t mask, pending;
     pid_t pid;
 
@@ -145,7 +151,7 @@ static pid_t start_helper(int fd, sigset_t *ret_mask, bool *ret_was_pending)
     *ret_was_pending = sigismember(&pending, SIGCHLD) == 1;
     pid = fork();
     if (pid == 0)
-        become_helper(fd);
+        become_helper(fd, caller);
     mask = *ret_mask;
     (void)sigaddset(&mask, SIGCHLD);
     (void)sigprocmask(SIG_SETMASK, &mask, NULL);
@@ -189,4 +195,56 @@ enum sa_outcome sa_spawn_ask(const void *packet, size_t packet_len, uint64_t dea
     if (pair[1] >= 0)
         (void)close(pair[1]);
     return outcome;
+}
+
+/* slurmstepd moves numbers, and it may still have ours in its queue when this login is over. A number is not given to
+ * another process as long as a process has it as its session or as its process group: this one does, until slurmstepd
+ * has surely done what it was asked for. */
+_Noreturn static void hold_number(void)
+{
+    const struct timespec left = {.tv_sec = HOLD_S};
+    sigset_t all;
+
+    if (syscall(SYS_close_range, 0U, ~0U, 0U) < 0)
+        for (int fd = 0; fd < CLOSE_MAX; fd++)
+            (void)close(fd);
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_SETMASK, &all, NULL);
+    if (chdir("/") < 0)
+        _exit(1);
+    (void)nanosleep(&left, NULL);
+    _exit(0);
+}
+
+void sa_spawn_hold_number(void)
+{
+    const pid_t group = getpgrp();
+    bool joined = false, was_pending;
+    sigset_t mask, all, pending;
+    pid_t pid;
+
+    /* sshd's process for the connection leads its session. Its child that asks for passwords does not: for a moment it
+     * leads a group, which the holder then keeps. */
+    if (getsid(0) != getpid() && group != getpid())
+        joined = setpgid(0, 0) == 0;
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_SETMASK, &all, &mask);
+    (void)sigpending(&pending);
+    was_pending = sigismember(&pending, SIGCHLD) == 1;
+    pid = fork();
+    if (pid == 0) {
+        /* in between, so that the host program never hears of the holder: init reaps it */
+        if (fork() == 0)
+            hold_number();
+        _exit(0);
+    }
+    if (joined)
+        (void)setpgid(0, group);
+    if (pid > 0) {
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        if (!was_pending)
+            swallow_child_signal();
+    }
+    (void)sigprocmask(SIG_SETMASK, &mask, NULL);
 }

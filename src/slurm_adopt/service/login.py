@@ -122,6 +122,9 @@ class Login:
         self.request = request
         self.source = source
         self.options = options_of(request.args)
+        if request.strict:  # the account line is: the session line must not be weaker
+            deny = {"action_no_jobs": "deny", "action_adopt_failure": "deny", "action_generic_failure": "deny"}
+            self.options = replace(self.options, **deny)
         self.caller = caller
         self.deadline_ns = request.deadline_ns - RESERVE_NS
         self.connection: Connection | None = choose_connection(request.connections, request.rhost)

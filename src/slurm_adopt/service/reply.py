@@ -8,7 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..model import REASONS, Facts, Verdict
+from ..model import REASONS, STEP_SILENT, Facts, Verdict
 from ..wire.exchange import LoginReply
 from ..wire.logline import format_line
 
@@ -59,6 +59,7 @@ def compose(
         info=info,
         env=env,
         unset=unset,
+        hold=verdict.action == "deny" and any(attempt.failure == STEP_SILENT for attempt in facts.attempts),
         joins=joins,
         join_failed=join_failed if joins else "",
         join_error=refusal("adopt-failed") if joins and join_failed != "success" else "",

@@ -60,7 +60,7 @@ class Connection:
 @record
 class LoginRequest:
     """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` and `chosen` are SLURM_JOB_ID and
-    SLURM_ADOPT_CHOSEN of the PAM environment."""
+    SLURM_ADOPT_CHOSEN of the PAM environment; `strict`: the account line refuses what fails."""
 
     phase: str
     deadline_ns: int
@@ -74,6 +74,7 @@ class LoginRequest:
     connections: tuple[Connection, ...] = ()
     chosen: str = ""
     auth: str = ""
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -86,7 +87,9 @@ class LoginRequest:
 
 @record
 class LoginReply:
-    """What the module carries out. `joins` names namespaces; their descriptors travel beside the packet, in order."""
+    """What the module carries out. `joins` names namespaces; their descriptors travel beside the packet, in order.
+
+    `hold`: slurmstepd may still move the caller's number, which must not be given to another process meanwhile."""
 
     result: str
     reason: str
@@ -99,6 +102,7 @@ class LoginReply:
     join_failed: str = ""
     join_error: str = ""
     unset: tuple[str, ...] = ()
+    hold: bool = False
 
     def __post_init__(self) -> None:
         if self.result not in RESULTS or self.level not in LEVELS or not self.reason:
@@ -124,6 +128,7 @@ def encode_request(request: LoginRequest) -> bytes:
         ("JOB", request.job),
         ("CHOSEN", request.chosen),
         ("AUTH", request.auth),
+        ("STRICT", "1" if request.strict else ""),
     ]
     fields += [(f"ARG{index}", arg) for index, arg in enumerate(request.args)]
     for index, conn in enumerate(request.connections):
@@ -138,12 +143,14 @@ def decode_request(packet: bytes) -> LoginRequest:
     phase, deadline, service, user, uid = take_texts(fields, "PHASE", "DEADLINE", "SERVICE", "USER", "UID")
     take = fields.pop
     rhost, tty, job = take("RHOST", ""), take("TTY", ""), take("JOB", "")
-    chosen, auth = take("CHOSEN", ""), take("AUTH", "")
+    chosen, auth, strict = take("CHOSEN", ""), take("AUTH", ""), take("STRICT", "")
+    if strict not in ("", "1"):
+        raise RemoteProtocolError(f"STRICT={strict[:20]!r}")
     args = take_family(fields, "ARG", ARG_CAP)
     connections = tuple(map(_connection, take_family(fields, "CONN", CONNECTION_CAP)))
     check_rest(fields, "ARG", "CONN")
     names = (service, user, number_of(uid), rhost, tty, job)
-    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth)
+    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth, bool(strict))
 
 
 def encode_reply(reply: LoginReply) -> bytes:
@@ -156,6 +163,8 @@ def encode_reply(reply: LoginReply) -> bytes:
         ("ERROR", one_line(reply.error, TEXT_CAP)),
         ("INFO", one_line(reply.info, TEXT_CAP)),
     ]
+    if reply.hold:
+        fields.append(("HOLD", "1"))
     for index, name in enumerate(reply.unset):
         fields.append((f"UNSET{index}", name))
     for index, (name, value) in enumerate(reply.env):
@@ -189,6 +198,7 @@ def decode_reply(packet: bytes) -> LoginReply:
             info=fields.get("INFO", ""),
             env=tuple(env),
             unset=unset,
+            hold=fields.get("HOLD", "") == "1",
             joins=joins,
             join_failed=fields.get("JOIN_FAILED", ""),
             join_error=fields.get("JOIN_ERROR", ""),
