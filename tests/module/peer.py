@@ -46,6 +46,7 @@ BYTES = {
     "denied": answer("perm_denied", "ERROR=Access denied: no job", "LEVEL=notice", "LOG=verdict=deny reason=no-job"),
     "session-err": answer("session_err", "ERROR=no"),
     "unknown-key": OK + packet("NEWS=from the future"),
+    "hold": answer("perm_denied", "ERROR=Access denied: silent", "HOLD=1"),
     "controls": answer("perm_denied", "ERROR=a\x1b[2Jb\nc\rd\x7f", "LOG=one\ntwo\x1b %s%n%d", "LEVEL=warning"),
     "utf8": answer("perm_denied", "ERROR=h\xe9las"),
     "empty-text": answer("perm_denied", "ERROR=", "INFO=", "LOG="),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -239,3 +241,33 @@ def test_hostile__not_root(room: Room) -> None:
     """A host program without root's rights gets no helper of root's."""
     ran = room.call("mode=oneshot", driver=("-r", "192.0.2.7", "-u", "65534"))
     check_failed(ran, UNREACHABLE, IGNORE)
+
+
+def holders(room: Room) -> list[tuple[int, int]]:
+    """(number, process group) of what is left of drivers: a process that keeps a number in use."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            is_driver = entry.name.isdigit() and os.readlink(entry / "exe") == str(room.driver)
+            if is_driver:
+                found.append((int(entry.name), int((entry / "stat").read_text().rpartition(") ")[2].split()[2])))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("scenario", ["silent", "hold"])
+def test_hostile__the_number_of_a_login_that_slurmstepd_may_still_move_is_held(room: Room, scenario: str) -> None:
+    """By a process in the group that the caller led for a moment, with nothing open; not after any other refusal."""
+    before = {number for number, _ in holders(room)}
+    with room.serving("denied"):
+        room.call("mode=service")
+    assert {number for number, _ in holders(room)} <= before
+    with room.serving(scenario):
+        room.call("mode=service", "timeout=0.2")
+    left = [(number, group) for number, group in holders(room) if number not in before]
+    assert len(left) == 1
+    number, group = left[0]
+    assert not Path(f"/proc/{group}").exists(), "the caller has ended"
+    assert os.listdir(f"/proc/{number}/fd") == []
+    os.kill(number, signal.SIGKILL)
