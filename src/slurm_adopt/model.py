@@ -287,6 +287,7 @@ REASONS = _table(
         level="err",
         security=True,
     ),
+    Reason("step-elsewhere", "slurmstepd is in another pid namespace than the process that asks it.", level="err"),
     Reason("step-foreign", "The step belongs to another user.", level="err", security=True),
     Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),

@@ -326,6 +326,10 @@ def _gather(login: Login) -> Task[str]:
         login.facts = replace(login.facts, fault=fault.reason)
         return str(fault)
     login.found = found
+    if found.own and "runinjob" in conf.prolog_flags and login.request.phase == "account":
+        from .starting import mark_prologs
+
+        mark_prologs(conf, found, login.request.uid)
     if found.own or found.unanswered:
         login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
@@ -483,10 +487,13 @@ def _collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: 
         step = login.found.of_job(job_id)
         assert step is not None
         yield from _take_over(login, step, processes)
-    if login.namespaces and processes[0].pid != login.caller.pid:
-        # this process ends after the account stack; the session stack runs in the one that lives on
-        login.release_namespaces()
-        if login.request.phase == "account" and not _is_guarded(login.request.service, login.options):
+    if login.namespaces and login.request.phase == "account":
+        if _is_guarded(login.request.service, login.options):
+            # the session phase joins them, in the process that lives on: from within the job's pid namespace that phase
+            # could see neither slurmstepd nor itself
+            login.release_namespaces()
+        elif processes[0].pid != login.caller.pid:
+            login.release_namespaces()  # this process ends after the account stack
             raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
 
 

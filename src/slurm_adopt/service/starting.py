@@ -15,7 +15,8 @@ from __future__ import annotations
 import time
 
 from ..model import RUNNING, STARTING
-from ..system.prolog import find_prologs
+from ..record import replace
+from ..system.prolog import find_prologs, runs_prolog
 from ..system.spool_dir import pid_files
 from ..system.task import MS, sleep_until
 
@@ -53,6 +54,16 @@ def find_starting(conf: SlurmConf, nodename: str, uid: int) -> tuple[int, ...]:
     return jobs
 
 
+def mark_prologs(conf: SlurmConf, found: Found, uid: int) -> None:
+    """Call those steps starting whose prolog still runs: with PrologFlags=RunInJob they take logins before it ends."""
+    if not conf.prolog or "runinjob" not in conf.prolog_flags:
+        return
+    for index, step in enumerate(found.own):
+        identity = step.connection.identity
+        if step.fact.state == RUNNING and identity is not None and runs_prolog(identity, conf.step_owners, uid):
+            found.own[index] = replace(step, fact=replace(step.fact, state=STARTING))
+
+
 def await_start(
     source: StepSource, conf: SlurmConf, nodename: str, uid: int, found: Found, wait_ns: int, deadline_ns: int
 ) -> Task[Found]:
@@ -70,6 +81,7 @@ def await_start(
             continue
         found.close()
         found = yield from source.query_own(conf, nodename, uid, deadline_ns)
+        mark_prologs(conf, found, uid)
         asked_ns = time.monotonic_ns()
         if RUNNING in _states(found):
             break

@@ -5,6 +5,8 @@ While slurmd runs Prolog, the spool directory holds nothing of the job: `job0000
 together after it (seen on 20.11, 22.05, 24.11 and 26.05). What can be seen is the prolog itself, a child of slurmd
 with SLURM_SCRIPT_CONTEXT=prolog_slurmd and SLURM_JOB_UID in the environment that slurmd gave it (all four releases).
 
+With PrologFlags=RunInJob the extern step is there first, and its slurmstepd runs the prolog (seen on 24.11).
+
 Rules of this file:
 1. Only children of slurmd count, and slurmd is the process in its pid file that runs slurmd's program as SlurmdUser.
    A user cannot start one of these; a set-uid program with such an environment would be nobody's child but his.
@@ -22,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .procfs import OwnedProcess
+    from .procfs import AnyProcess, OwnedProcess
 
 CONTEXT = b"SLURM_SCRIPT_CONTEXT=prolog_slurmd"
 
@@ -40,6 +42,15 @@ def find_prologs(pid_files: Iterable[str], owners: tuple[int, ...], uid: int) ->
             if job_id:
                 jobs.add(job_id)
     return tuple(sorted(jobs))
+
+
+def runs_prolog(stepd: AnyProcess, owners: tuple[int, ...], uid: int) -> bool:
+    """Whether the slurmstepd of a job of this user is just running the job's prolog (PrologFlags=RunInJob)."""
+    for child in read_children(stepd):
+        process = read_owned_process(child)
+        if process is not None and process.uid in owners and _job_in_prolog(read_environ(process), uid):
+            return True
+    return False
 
 
 def read_slurmd(pid_file: str, owners: tuple[int, ...]) -> OwnedProcess | None:

@@ -177,6 +177,8 @@ def connect_step(
     connection = StepConnection(socket, deadline_ns)
     try:
         peer = sock.peer_of(socket)
+        if not peer.pid:
+            raise StepFault("step-elsewhere", "this process is in another pid namespace than slurmstepd")
         if peer.uid not in owners:
             raise StepFault(STEP_UNTRUSTED, f"the listener is uid {peer.uid}")
         if known is not None and known.pid == peer.pid:
