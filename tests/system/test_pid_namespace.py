@@ -11,6 +11,7 @@ import pytest
 from lab.machine import wait_for
 from lab.node import Node
 from lab.product import STRICT, use_product, use_strict_lines
+from lab.slurm import SlurmConfig
 
 SOCKET = "/run/slurm-adopt/login.sock"
 NAMESPACES = """\
@@ -31,8 +32,11 @@ def node() -> Iterator[Node]:
         node.run("mkdir -p /var/namespaces")
         node.slurmd.stop()
         node.slurmctld.stop()
-        node.config.settings["NamespaceType"] = "namespace/linux"
-        node.write_slurm_config()
+        config = node.config
+        settings = {**config.settings, "NamespaceType": "namespace/linux"}
+        node.write_slurm_config(
+            SlurmConfig(node.hostname, config.nodes, settings, config.cgroup_settings, config.lines)
+        )
         node.slurmctld.start()
         node.slurmd.start()
         node.wait_idle()

@@ -57,7 +57,15 @@ def logins(node: Node) -> Iterator[dict[str, int]]:
 def test_status__an_empty_node(node: Node) -> None:
     said = node.run(["slurm-adopt", "status"]).stdout
     assert said == "No ssh login.\n"
-    assert status(node) == {"jobs": [], "logins": [], "outside": [], "unanswered": [], "complete": True}
+    assert status(node) == {
+        "jobs": [],
+        "logins": [],
+        "outside": [],
+        "strangers": [],
+        "pam_services_without_a_line": [],
+        "unanswered": [],
+        "complete": True,
+    }
 
 
 def test_status__every_login_with_its_job(node: Node, logins: dict[str, int]) -> None:
@@ -150,3 +158,19 @@ def test_status__a_socket_that_a_dead_slurmstepd_has_left_is_no_job(node: Node, 
     assert [job["user"] for job in found["jobs"]] == ["alice", "bob"]
     assert found["unanswered"] == []
     assert found["complete"]
+
+
+def test_status__a_process_of_somebody_else_in_a_job(node: Node) -> None:
+    """As slurmstepd would leave it that was told a number which had changed hands."""
+    job = node.submit("alice")
+    node.submit("bob", "sleep 4321")
+    stranger = next(one.pid for one in node.processes("bob") if one.command == "sleep 4321")
+    node.run(f"echo {stranger} > $(echo /sys/fs/cgroup/freezer/slurm*/uid_1501/job_{job}/step_extern/cgroup.procs)")
+    node.run(
+        "for top in cpuset cpu,cpuacct cpuacct memory devices; do "
+        f"for procs in /sys/fs/cgroup/$top/slurm*/uid_1501/job_{job}/step_extern/cgroup.procs; do "
+        f"[ ! -e $procs ] || echo {stranger} > $procs; done; done"
+    )
+    done = node.run(["slurm-adopt", "status", "--check"], check=False)
+    assert done.returncode == 1
+    assert f"process {stranger} (sleep) of bob is in job {job}, which is somebody else's" in done.stdout

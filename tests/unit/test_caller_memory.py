@@ -53,14 +53,25 @@ def test_caller_memory__silence_ends_by_time_or_by_an_answer() -> None:
     clock = Clock()
     memory = CallerMemory(clock)
     memory.keep_silence(PLACE, ALICE)
-    assert memory.silent_ns(PLACE) == SILENT_NS
+    assert memory.silent_ns(PLACE, ALICE) == SILENT_NS
     clock.now_ns += SILENT_NS - 1
-    assert memory.silent_ns(PLACE) == 1
+    assert memory.silent_ns(PLACE, ALICE) == 1
     clock.now_ns += 1
-    assert memory.silent_ns(PLACE) == 0
+    assert memory.silent_ns(PLACE, ALICE) == 0
     memory.keep_silence(PLACE, ALICE)
     memory.keep_answer(PLACE, 40 << 8, BOB)
-    assert memory.silent_ns(PLACE) == 0
+    assert memory.silent_ns(PLACE, ALICE) == 0
+
+
+def test_caller_memory__one_users_silence_keeps_nobody_else_from_asking() -> None:
+    memory = CallerMemory(Clock())
+    carol = BOB + 1
+    memory.keep_silence(PLACE, ALICE)
+    assert memory.silent_ns(PLACE, BOB) == 0
+    memory.keep_silence(PLACE, ALICE)
+    assert memory.silent_ns(PLACE, BOB) == 0
+    memory.keep_silence(PLACE, BOB)
+    assert memory.silent_ns(PLACE, carol) == memory.silent_ns(PLACE, ALICE) == SILENT_NS
 
 
 def test_caller_memory__nodes_hold_for_one_configuration() -> None:

@@ -90,9 +90,11 @@ def test_preferences__anything_else_is_none(tmp_path: Path, text: str) -> None:
 def test_preferences__the_void_ones_are_removed(tmp_path: Path) -> None:
     for uid in (1, 2, 3):
         write_preference(uid, Preference(uid, uid, uid), str(tmp_path))
+    (tmp_path / ".8.1").write_text("just being written by somebody else")
     (tmp_path / ".9.1").write_text("half written")
+    os.utime(tmp_path / ".9.1", (1, 1))
     assert clear_void_preferences(lambda preference: preference.job_id == 2, str(tmp_path)) == 2
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "3"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".8.1", "1", "3"]
     assert clear_void_preferences(lambda _: True, str(tmp_path / "missing")) == 0
 
 

@@ -10,6 +10,7 @@ import pwd
 import sys
 from collections.abc import Iterable, Sequence
 
+from ..model import SUSPENDED
 from ..service.node_view import IN_JOB, NodeView, Stray, view_node
 from ..system.slurm_conf import ConfFault
 from ..system.spool import SpoolFault
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in as_text(view):
             print(line)
-    outside = view.strays or any(login.membership == "outside" for login in view.logins)
+    outside = view.strays or view.strangers or any(login.membership == "outside" for login in view.logins)
     return 1 if args.check and outside else 0
 
 
@@ -75,6 +76,11 @@ def as_json(view: NodeView) -> dict[str, object]:
             }
             for stray in view.strays
         ],
+        "strangers": [
+            {"user": user_name(one.uid), "pid": one.pid, "command": one.command, "job": one.job_id}
+            for one in view.strangers
+        ],
+        "pam_services_without_a_line": list(view.unguarded),
         "unanswered": list(view.unanswered),
         "complete": view.complete,
     }
@@ -97,8 +103,19 @@ def as_text(view: NodeView) -> Iterable[str]:
         yield ""
         yield "Outside of their owners' jobs:"
         yield from columns([("USER", "PID", "AGE", "COMMAND", "WHAT"), *map(_stray_row, view.strays)])
-    for step in view.unanswered:
-        yield f"job {step.partition(':')[0]}'s slurmstepd could not be asked: {step.partition(':')[2]}"
+    for step in view.jobs:
+        if step.state == SUSPENDED:
+            yield f"job {step.job_id} of {user_name(step.uid)} is suspended: it takes no logins"
+    for stranger in view.strangers:
+        what = f"process {stranger.pid} ({printable(stranger.command)}) of {user_name(stranger.uid)}"
+        yield f"{what} is in job {stranger.job_id}, which is somebody else's"
+    for service in view.unguarded:
+        yield (
+            f"PAM service {service}: pam_systemd takes its sessions out of the job; as the last session line of "
+            f"/etc/pam.d/{service}: session required pam_slurm_adopt.so profile=strict service=*"
+        )
+    for silent in view.unanswered:
+        yield f"job {silent.partition(':')[0]}'s slurmstepd could not be asked: {silent.partition(':')[2]}"
     if os.geteuid() != 0:
         print("not root: sources are not shown, and other users' logins only as far as /proc does", file=sys.stderr)
 

@@ -4,6 +4,9 @@
 pam_limits gives a login the node's limits, not those that slurmstepd has given the job: memlock for InfiniBand,
 nofile, stack. LaunchParameters=ulimit_pam_adopt (Slurm 23.02) covers RLIMIT_RSS alone.
 
+The user has chosen the job's limits, and sshd, which is root's, gets them before the session inherits them. So a core
+dump is none of them (it would hold sshd's keys), and none is lower than what sshd needs to carry the login to its end.
+
 Rules of this file:
 1. The source is a process of the job that is not a login. Nobody but root can raise a hard limit, so the highest one
    among them is never more than slurmstepd gave the job, whatever the user's programs have done since.
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 #: Linux has sixteen, numbered from 0; source and target are on one machine, so the numbers need no names.
 COUNT = 16
 INFINITY = -1
+CORE = 4
+#: By the kernel's numbers: CPU in seconds, FSIZE, DATA, STACK in bytes, RSS means nothing, NPROC, NOFILE, MEMLOCK is
+#: free, AS in bytes.
+FLOORS = {0: 600, 1: 64 << 20, 2: 1 << 30, 3: 1 << 20, 6: 64, 7: 256, 9: 1 << 30}
 #: "Max realtime timeout      " and all others in /proc/PID/limits
 NAME_WIDTH = 26
 
@@ -52,7 +59,10 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
     for process in processes:
         if not is_same(process):
             continue
-        for number, limit in enumerate(limits):
+        for number, wanted in enumerate(limits):
+            if number == CORE:
+                continue
+            limit = (_larger(wanted[0], FLOORS.get(number, 0)), _larger(wanted[1], FLOORS.get(number, 0)))
             try:
                 resource.prlimit(process.pid, number, limit)
             except (OSError, ValueError) as error:

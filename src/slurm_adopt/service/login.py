@@ -33,7 +33,7 @@ from ..options.parse import parse_options
 from ..policy import decide, newest_first
 from ..record import replace
 from ..system.carrier import choose_connection, find_login_processes, plain_address
-from ..system.procfs import is_same
+from ..system.procfs import is_same, read_cgroups
 from ..system.slurm_conf import ConfFault, check_not_own
 from ..system.spool import SpoolFault
 from ..system.stepd import StepFault, query_extras
@@ -428,6 +428,7 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
     connection.deadline_ns = _attempt_deadline(login)
     try:
         _expect_to_stay(login)
+        before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
         extras = yield from act_adopt(
             connection,
             login.request.uid,
@@ -435,6 +436,10 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
             *_wanted(login),
             meanwhile=lambda: login.foresee(decision),
         )
+        if before is not None and b".scope" in before:
+            from .left_behind import adopt_left_behind
+
+            yield from adopt_left_behind(connection, before)
         yield from _collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()

@@ -11,11 +11,13 @@ Rules of this file:
 from __future__ import annotations
 
 import os
+import pwd
 import time
 
 from ..model import ENDING, RUNNING, STEP_GONE, STEP_SILENT, SUSPENDED
 from ..record import record
 from ..system.freezer import is_frozen
+from ..system.pam_config import find_guard, list_services, moves_sessions
 from ..system.procfs import (
     OwnedProcess,
     list_numbers,
@@ -36,6 +38,8 @@ from .gather import list_steps, open_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..system.stepd import StepConnection
     from ..system.task import Task
 
@@ -89,14 +93,29 @@ class Stray:
 
 
 @record
+class Stranger:
+    """A process in a step of somebody else's job: `job_id` of that one's owner, and neither that owner's nor root's."""
+
+    uid: int
+    pid: int
+    command: str
+    job_id: int
+
+
+@record
 class NodeView:
-    """`unanswered` are steps that did not answer; `complete` is False if something could not be read."""
+    """`unanswered` are steps that did not answer; `complete` is False if something could not be read.
+
+    `unguarded` are PAM services whose sessions pam_systemd moves out of the job, with no binding line of ours after it.
+    """
 
     jobs: tuple[Job, ...]
     logins: tuple[LoginView, ...]
     strays: tuple[Stray, ...]
     unanswered: tuple[str, ...]
     complete: bool
+    strangers: tuple[Stranger, ...] = ()
+    unguarded: tuple[str, ...] = ()
 
 
 def view_node(nodename: str = "") -> Task[NodeView]:
@@ -107,7 +126,9 @@ def view_node(nodename: str = "") -> Task[NodeView]:
     logins = tuple(_logins(processes, names, jobs))
     strays = tuple(_strays(processes, names, jobs, logins))
     unread = any(job.cgroups == b"" for job in jobs) or any(login.source == "" for login in logins)
-    return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread)
+    strangers = tuple(_strangers(processes, names, jobs))
+    unguarded = tuple(name for name in list_services() if moves_sessions(name) and find_guard(name) is None)
+    return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread, strangers, unguarded)
 
 
 def _ask_jobs(nodename: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:
@@ -198,6 +219,24 @@ def _strays(
         alive = any(job.state != ENDING for job in own)
         found.append(Stray(process.uid, pid, kind, names[pid], cgroup, alive, _age_s(process)))
     return found
+
+
+def _strangers(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tuple[Job, ...]) -> Iterator[Stranger]:
+    """Processes of people in the jobs of others. Subordinate uids (containers) have no account, and belong there."""
+    for pid, process in sorted(processes.items()):
+        if process.uid == 0 or not any(process.uid != job.uid for job in jobs) or not _is_account(process.uid):
+            continue
+        text = read_cgroups(process)
+        for job in jobs if text is not None else ():
+            if job.uid != process.uid and same_job(job.cgroups, text or b""):
+                yield Stranger(process.uid, pid, names[pid], job.job_id)
+
+
+def _is_account(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False
 
 
 def _telling_path(text: bytes) -> str:

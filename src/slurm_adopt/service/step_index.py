@@ -18,11 +18,11 @@ Rules of this file:
 from __future__ import annotations
 
 import os
-import stat
 import time
 
 from ..model import STEP_GONE
 from ..system.inotify import IN_CREATE, IN_MOVED_TO, LOST, Inotify, decode_events
+from ..system.ownership import only_writable_by_owner
 from ..system.spool import EXTERN_SUFFIX, SpoolDirectory, StepPath
 from ..system.stepd import Identity, StepFault, connect_step
 from ..system.task import MS
@@ -142,7 +142,7 @@ class StepIndex:
             found = os.stat(self.name)
         except OSError:
             return None
-        trusted = found.st_uid in self.owners and not found.st_mode & stat.S_IWOTH
+        trusted = found.st_uid in self.owners and only_writable_by_owner(found)
         same = self._held is not None and (found.st_dev, found.st_ino) == self._held.identity
         return found if trusted and same else None
 

@@ -138,10 +138,15 @@ class CallerMemory:
         version: int = self._versions.get(place) or 0
         return version
 
-    def silent_ns(self, place: Place) -> int:
-        """How much longer this address and port shall not be asked."""
-        end_ns: int = self._silent.get(place) or 0
-        return max(0, end_ns - self._clock())
+    def silent_ns(self, place: Place, uid: int) -> int:
+        """How much longer this address and port shall not be asked for a login of this user.
+
+        One user who finds it silent (or has made it so) keeps nobody else from asking; two of them are believed.
+        """
+        ends: dict[int, int] = self._silent.get(place) or {}
+        now_ns = self._clock()
+        left = {user: end_ns - now_ns for user, end_ns in ends.items() if end_ns > now_ns}
+        return left.get(uid, max(left.values()) if len(left) > 1 else 0)
 
     def keep_answer(self, place: Place, version: int, uid: int) -> None:
         """An authentic answer has come."""
@@ -154,4 +159,8 @@ class CallerMemory:
 
     def keep_silence(self, place: Place, uid: int) -> None:
         """No answer has come in a fair time."""
-        self._silent.put(place, self._clock() + SILENT_NS, uid, SILENT_NS)
+        now_ns = self._clock()
+        ends: dict[int, int] = self._silent.get(place) or {}
+        ends = {user: end_ns for user, end_ns in ends.items() if end_ns > now_ns and user != uid}
+        # two are enough: what a third one says is said already
+        self._silent.put(place, {**dict(list(ends.items())[-1:]), uid: now_ns + SILENT_NS}, uid, SILENT_NS)

@@ -180,7 +180,7 @@ def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int) -> Task[int | 
 def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int) -> Task[callerid.CallerReply]:
     """As `ask_node`; a place that was silent a moment ago is not asked, one that was not silent is remembered."""
     memory, place = asker.memory, (node.address, node.port)
-    silent_ns = memory.silent_ns(place) if memory is not None else 0
+    silent_ns = memory.silent_ns(place, asker.uid) if memory is not None else 0
     if silent_ns:
         raise CallerFault("caller-skipped", f"{node.name} did not answer; not asked for {silent_ns // 10**9 + 1} s")
     try:

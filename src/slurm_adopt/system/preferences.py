@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from ..record import record
 from .task import raise_own_lack
@@ -25,6 +26,8 @@ DIRECTORY = "/run/slurm-adopt/preferences"
 FILE_CAP = 128
 #: Users of one node; what is above it is not looked at when old files are removed.
 USER_CAP = 65536
+#: A draft that is older than this is of a process that was killed.
+DRAFT_S = 60
 
 
 @record
@@ -89,6 +92,8 @@ def clear_void_preferences(is_void: Callable[[Preference], bool], directory: str
         return 0
     removed = 0
     for name in names:
+        if name.startswith(".") and _is_fresh(f"{directory}/{name}"):
+            continue  # somebody else is just writing it
         preference = read_preference(int(name), directory) if name.isdigit() else None
         if preference is None or is_void(preference):
             try:
@@ -97,3 +102,10 @@ def clear_void_preferences(is_void: Callable[[Preference], bool], directory: str
             except OSError:
                 continue
     return removed
+
+
+def _is_fresh(draft: str) -> bool:
+    try:
+        return time.time() - os.lstat(draft).st_mtime < DRAFT_S
+    except OSError:
+        return False

@@ -15,6 +15,7 @@ import stat
 
 from ..record import record
 from ..wire.stepd import EXTERN_STEP, parse_socket_name
+from .ownership import only_writable_by_owner
 from .task import raise_own_lack
 
 TYPE_CHECKING = False
@@ -62,7 +63,7 @@ class SpoolDirectory:
             raise_own_lack(error)
             raise SpoolFault("spool-dir-unreadable", f"{directory}: {error.strerror}") from None
         found = os.fstat(self.fd)
-        if found.st_uid not in owners or found.st_mode & stat.S_IWOTH:
+        if found.st_uid not in owners or not only_writable_by_owner(found):
             os.close(self.fd)
             raise SpoolFault(
                 "spool-dir-untrusted", f"{directory} is owned by uid {found.st_uid}, mode {found.st_mode & 0o7777:o}"

@@ -14,6 +14,7 @@ import os
 import stat
 
 from .accounts import uid_of_user
+from .ownership import only_writable_by_owner
 from .sock import receive, send_all
 
 TYPE_CHECKING = False
@@ -117,7 +118,7 @@ def read_ca(conf: SlurmConf) -> str:
         raise TlsFault(f"{path}: {error.strerror}") from None
     with open(fd, "rb") as file:
         info = os.fstat(fd)
-        trusted = info.st_uid in (0, uid_of_user(conf.slurm_user)) and not info.st_mode & stat.S_IWOTH
+        trusted = info.st_uid in (0, uid_of_user(conf.slurm_user)) and only_writable_by_owner(info)
         if not stat.S_ISREG(info.st_mode) or not trusted or info.st_size > MAX_CA_BYTES:
             raise TlsFault(f"{path}: owned by uid {info.st_uid}, mode {info.st_mode & 0o7777:o}, {info.st_size} bytes")
         return file.read(MAX_CA_BYTES).decode("ascii", "replace")
@@ -137,8 +138,7 @@ def make_context(conf: SlurmConf) -> ssl.SSLContext:
         context.load_verify_locations(cadata=read_ca(conf))
     except (ssl.SSLError, ValueError) as error:
         raise TlsFault(f"the CA file: {error}") from None
-    if "load_system_certificates" in _parameters(conf):
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    # not load_system_certificates: nobody checks names here, so that anybody with a certificate would be a slurmd
     return context
 
 
