@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from slurm_adopt.system.procfs import Process, read_process
+from slurm_adopt.system.kernel.procfs import Process, read_process
 
 
 def process_of(number: int) -> Process:

@@ -83,7 +83,7 @@ def make_bundle(folder: str, final: str) -> None:
     import importlib
 
     sys.path.insert(0, folder)
-    importlib.import_module("slurm_adopt.service.oneshot")
+    importlib.import_module("slurm_adopt.login.helper")
     modules: Modules = {}
     for name, module in sorted(sys.modules.items()):
         path = getattr(module, "__file__", None) or ""

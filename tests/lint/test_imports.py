@@ -105,7 +105,7 @@ def test_imports__pure_layers_do_no_io(path: Path) -> None:
 
 
 def test_imports__the_one_shot_login_stays_cheap() -> None:
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import slurm_adopt.service.oneshot; print(*sys.modules)"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import slurm_adopt.login.helper; print(*sys.modules)"
     python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
     done = subprocess.run(
         [python, "-I", "-S", "-c", code, str(SOURCE.parent)], capture_output=True, text=True, check=True

@@ -16,9 +16,9 @@ MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*
 NUMBER = re.compile(r"^(pids?|\w+_pids?)$")
 #: Where a bare number is right, and why.
 DOORS = {
-    ("system/procfs.py", "*"): "makes a process of a number",
-    ("system/sock.py", "Peer.__init__"): "SO_PEERCRED as the kernel gives it",
-    ("system/child.py", "*"): "a child that was not reaped keeps its number",
+    ("system/kernel/procfs.py", "*"): "makes a process of a number",
+    ("system/tasks/sockets.py", "Peer.__init__"): "SO_PEERCRED as the kernel gives it",
+    ("system/tasks/child.py", "*"): "a child that was not reaped keeps its number",
     ("wire/stepd.py", "encode_pid_request"): "the wire has nothing but numbers",
 }
 PROC = re.compile(r"/proc/(?!self/|stat\b|mounts\b|sys/|net/)")
@@ -69,10 +69,10 @@ def test_processes__no_function_takes_a_bare_number(path: str) -> None:
     assert not bad, f"{path}: pass the process (with its start time), not its number: {', '.join(bad)}"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path != "system/procfs.py"])
+@pytest.mark.parametrize("path", [path for path in MODULES if path != "system/kernel/procfs.py"])
 def test_processes__nobody_else_looks_below_proc(path: str) -> None:
     bad = [text for text in strings_of(path) if PROC.search(text)]
-    assert not bad, f"{path}: {bad} belongs into system/procfs.py, which looks at the start time afterwards"
+    assert not bad, f"{path}: {bad} belongs into system/kernel/procfs.py, which looks at the start time afterwards"
 
 
 def test_processes__the_rules_find_what_they_forbid() -> None:

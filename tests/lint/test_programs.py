@@ -13,7 +13,7 @@ MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*
 STARTS = {"system", "popen", "posix_spawn", "posix_spawnp", "spawnv", "spawnve", "execv", "execve", "execl", "execvp"}
 #: Where a program is started, and why.
 STARTERS = {
-    "system/program.py": "a checked file, without rights",
+    "system/tasks/program.py": "a checked file, without rights",
     "cli/history.py": "journalctl, as whoever calls the tool",
 }
 
@@ -23,7 +23,9 @@ def test_programs__nobody_else_starts_any(path: str) -> None:
     tree = ast.parse((SOURCE / path).read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-            assert node.attr not in STARTS, f"{path}:{node.lineno} starts a program: system/program.py does that"
+            assert node.attr not in STARTS, f"{path}:{node.lineno} starts a program: system/tasks/program.py does that"
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            assert "subprocess" not in names, f"{path}:{node.lineno} imports subprocess: system/program.py is for that"
+            assert "subprocess" not in names, (
+                f"{path}:{node.lineno} imports subprocess: system/tasks/program.py is for that"
+            )

@@ -93,7 +93,7 @@ CALLER = "SLURM_ADOPT_CHOSEN=caller"
 
 def test_host_program__request(room: Room) -> None:
     """The request says what PAM and the connection say, and the Python side reads it so."""
-    from slurm_adopt.wire.exchange import Connection, decode_request
+    from slurm_adopt.wire.login_exchange import Connection, decode_request
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

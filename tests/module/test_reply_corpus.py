@@ -40,7 +40,7 @@ def test_reply_corpus__replayed_and_mutated(tmp_path: Path) -> None:
 def test_reply_corpus__python_agrees(sample: Path) -> None:
     """The Python reader of the same packets says the same, as far as it looks."""
     from slurm_adopt.wire.errors import RemoteProtocolError
-    from slurm_adopt.wire.exchange import decode_reply
+    from slurm_adopt.wire.login_exchange import decode_reply
 
     data = sample.read_bytes()
     good = True

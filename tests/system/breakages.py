@@ -124,7 +124,7 @@ def package_broken(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def package_wrong(rig: Rig) -> Iterator[None]:
     """A function that every login calls fails in a way that nobody thought of."""
-    path = "/usr/lib/slurm-adopt/slurm_adopt/service/gather.py"
+    path = "/usr/lib/slurm-adopt/slurm_adopt/login/steps.py"
     with moved_away(rig.node, path):
         rig.node.run(f"(cat {path}.away; echo 'list_steps = None') > {path}")
         yield

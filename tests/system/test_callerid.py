@@ -153,10 +153,10 @@ sys.stdin.read()
 ASK = """
 import sys, time
 sys.path.insert(0, "/usr/lib/slurm-adopt")
-from slurm_adopt.system.callerid import Question, ask_node, packed
-from slurm_adopt.system.peer_node import find_nodes_of_peer
-from slurm_adopt.system.slurm_conf import read_slurm_conf
-from slurm_adopt.system.task import run
+from slurm_adopt.system.rpc.callerid import Question, ask_node, packed
+from slurm_adopt.system.rpc.peers import find_nodes_of_peer
+from slurm_adopt.system.slurm.conf import read_slurm_conf
+from slurm_adopt.system.tasks.task import run
 source, port, target, version, uid = sys.argv[1:]
 conf, deadline_ns = read_slurm_conf(), time.monotonic_ns() + 10**10
 (node,) = run(find_nodes_of_peer(conf, source, deadline_ns))

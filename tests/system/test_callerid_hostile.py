@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 
 from slurm_adopt.record import replace
-from slurm_adopt.system import callerid
-from slurm_adopt.system.caller_memory import CallerMemory
-from slurm_adopt.system.callerid import CallerFault, Question, ask_node, find_caller
-from slurm_adopt.system.procfs import Process
-from slurm_adopt.system.rpc_auth import AuthFault, auth_settings, read_keys, speaker
-from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
-from slurm_adopt.system.task import DeadlineExceeded, all_of, run, sleep_until
+from slurm_adopt.system.kernel.procfs import Process
+from slurm_adopt.system.rpc import callerid
+from slurm_adopt.system.rpc.callerid import CallerFault, Question, ask_node, find_caller
+from slurm_adopt.system.rpc.credentials import AuthFault, auth_settings, read_keys, speaker
+from slurm_adopt.system.rpc.memory import CallerMemory
+from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.tasks.task import DeadlineExceeded, all_of, run, sleep_until
 from slurm_adopt.wire.callerid import (
     AUTH_MUNGE,
     AUTH_SLURM,
@@ -37,7 +37,7 @@ from slurm_adopt.wire.callerid import (
     decode_message,
     encode_message,
 )
-from slurm_adopt.wire.exchange import Connection
+from slurm_adopt.wire.login_exchange import Connection
 from slurm_adopt.wire.rpc_hash import hash_payload
 from slurm_adopt.wire.slurm_conf import parse
 from slurm_adopt.wire.slurm_nodes import NodeRecord
@@ -328,7 +328,7 @@ def test_callerid__no_key_here(conf: SlurmConf, serve: Callable[..., Slurmd], mo
     key.chmod(0o604)
     assert status_of(conf, slurmd) == "caller-no-credential"
     key.unlink()
-    monkeypatch.setattr("slurm_adopt.system.rpc_auth.SACK_PLACES", ("/nonexistent/sack.socket",))
+    monkeypatch.setattr("slurm_adopt.system.rpc.credentials.SACK_PLACES", ("/nonexistent/sack.socket",))
     assert status_of(conf, slurmd) == "caller-no-credential"
     assert status_of(replace(conf, auth_type="auth/none"), slurmd) == "caller-no-credential"
     assert slurmd.seen == []

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 from tests.process import process_of
 
-from slurm_adopt.service.gather import Scan
-from slurm_adopt.service.login import Login
-from slurm_adopt.wire.exchange import Connection, LoginRequest
+from slurm_adopt.login.decide import Login
+from slurm_adopt.login.steps import Scan
+from slurm_adopt.wire.login_exchange import Connection, LoginRequest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sshd is root's")
 CLIENT, DIRECTORY = "127.0.0.2", "127.0.0.3"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.system import child
-from slurm_adopt.system.child import MAX_ANSWER, ChildFault, Worker, call_in_child, run_program
-from slurm_adopt.system.task import DeadlineExceeded, all_of, run
+from slurm_adopt.system.tasks import child
+from slurm_adopt.system.tasks.child import MAX_ANSWER, ChildFault, Worker, call_in_child, run_program
+from slurm_adopt.system.tasks.task import DeadlineExceeded, all_of, run
 
 
 def soon(seconds: float = 10) -> int:

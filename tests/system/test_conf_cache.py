@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from slurm_adopt.service import conf_cache
-from slurm_adopt.service.conf_cache import ConfCache
-from slurm_adopt.system import slurm_conf
-from slurm_adopt.system.loop import Loop
-from slurm_adopt.system.slurm_conf import ConfFault, SlurmConf
-from slurm_adopt.system.task import MS, DeadlineExceeded, HelperNeeded, sleep_until
+from slurm_adopt.resident import conf_cache
+from slurm_adopt.resident.conf_cache import ConfCache
+from slurm_adopt.system.slurm import conf as slurm_conf
+from slurm_adopt.system.slurm.conf import ConfFault, SlurmConf
+from slurm_adopt.system.tasks.loop import Loop
+from slurm_adopt.system.tasks.task import MS, DeadlineExceeded, HelperNeeded, sleep_until
 
 
 class Rig:

@@ -16,10 +16,10 @@ from lab.product import use_product
 ASK = """
 import json, sys, time
 sys.path.insert(0, "/usr/lib/slurm-adopt")
-from slurm_adopt.system.controller import controllers_of, query_end
-from slurm_adopt.system.munge import MungeWorkers
-from slurm_adopt.system.slurm_conf import read_slurm_conf
-from slurm_adopt.system.task import run
+from slurm_adopt.system.rpc.controller import controllers_of, query_end
+from slurm_adopt.system.rpc.munge import MungeWorkers
+from slurm_adopt.system.slurm.conf import read_slurm_conf
+from slurm_adopt.system.tasks.task import run
 conf = read_slurm_conf()
 version = int(sys.argv[1]) << 8
 answers = [run(query_end(conf, MungeWorkers(), version, int(job), time.monotonic_ns() + 4 * 10**9)) for job in sys.argv[2:]]

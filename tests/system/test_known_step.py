@@ -16,8 +16,8 @@ import pytest
 from tests.process import me
 
 from slurm_adopt.model import STEP_ENDING, STEP_UNTRUSTED
-from slurm_adopt.system.stepd import Identity, StepConnection, StepFault, add_process, connect_step
-from slurm_adopt.system.task import run
+from slurm_adopt.system.slurm.stepd import Identity, StepConnection, StepFault, add_process, connect_step
+from slurm_adopt.system.tasks.task import run
 from slurm_adopt.wire import stepd as wire
 
 VERSION, UID = 38 << 8, 1501

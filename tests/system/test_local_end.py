@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.system import local_end
-from slurm_adopt.system.local_end import find_local_end, find_other_socket, packed
-from slurm_adopt.system.task import DeadlineExceeded, run
-from slurm_adopt.wire.exchange import Connection
+from slurm_adopt.system.kernel import local_end
+from slurm_adopt.system.kernel.local_end import find_local_end, find_other_socket, packed
+from slurm_adopt.system.tasks.task import DeadlineExceeded, run
+from slurm_adopt.wire.login_exchange import Connection
 from slurm_adopt.wire.sock_diag import SocketOwner
 
 # what it needs is loaded before it becomes somebody who may not read our python

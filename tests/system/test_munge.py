@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.root import ensure_root
-from slurm_adopt.system import child
-from slurm_adopt.system.loop import Loop
-from slurm_adopt.system.munge import (
+from slurm_adopt.system.rpc.munge import (
     ANY_UID,
     KEPT,
     KEPT_NS,
@@ -32,10 +30,12 @@ from slurm_adopt.system.munge import (
     decode_credential,
     encode_credential,
 )
-from slurm_adopt.system.task import DeadlineExceeded, all_of, run
+from slurm_adopt.system.tasks import child
+from slurm_adopt.system.tasks.loop import Loop
+from slurm_adopt.system.tasks.task import DeadlineExceeded, all_of, run
 
 if TYPE_CHECKING:
-    from slurm_adopt.system.task import Task
+    from slurm_adopt.system.tasks.task import Task
 
 ME = os.geteuid()
 
@@ -309,7 +309,7 @@ def test_munge__a_child_ends_with_us(munged: str) -> None:
 
 
 def test_munge__the_loop_ends_it(munged: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slurm_adopt.system.munge.KEPT_NS", 1_000_000)
+    monkeypatch.setattr("slurm_adopt.system.rpc.munge.KEPT_NS", 1_000_000)
     before, loop = children(), Loop()
     done: list[object] = []
     loop.spawn(encode(MungeWorkers(loop.call_at), munged), lambda _, outcome: done.append(outcome))

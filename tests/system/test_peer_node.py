@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from slurm_adopt.record import replace
-from slurm_adopt.system import peer_node
-from slurm_adopt.system.caller_memory import CallerMemory
-from slurm_adopt.system.peer_node import find_nodes_of_peer, names_in_hosts
-from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
-from slurm_adopt.system.task import all_of, run
+from slurm_adopt.system.rpc import peers as peer_node
+from slurm_adopt.system.rpc.memory import CallerMemory
+from slurm_adopt.system.rpc.peers import find_nodes_of_peer, names_in_hosts
+from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.tasks.task import all_of, run
 from slurm_adopt.wire.slurm_conf import parse
 
 NODES = """
@@ -45,8 +45,8 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmConf:
     path.chmod(0o644)
     (tmp_path / "hosts").write_text(HOSTS)
     monkeypatch.setattr(peer_node, "HOSTS", str(tmp_path / "hosts"))
-    monkeypatch.setattr("slurm_adopt.system.peer_node._socket.getnameinfo", _reverse)
-    monkeypatch.setattr("slurm_adopt.system.peer_node._socket.getaddrinfo", _forward)
+    monkeypatch.setattr("slurm_adopt.system.rpc.peers._socket.getnameinfo", _reverse)
+    monkeypatch.setattr("slurm_adopt.system.rpc.peers._socket.getaddrinfo", _forward)
     return replace(read_slurm_conf((str(path),)), statements=parse(NODES).statements)
 
 

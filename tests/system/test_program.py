@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.system.child import run_program
-from slurm_adopt.system.program import UntrustedProgram, resolve_program
-from slurm_adopt.system.task import run
+from slurm_adopt.system.tasks.child import run_program
+from slurm_adopt.system.tasks.program import UntrustedProgram, resolve_program
+from slurm_adopt.system.tasks.task import run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files of root's and of others")
 

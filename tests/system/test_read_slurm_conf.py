@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.system.accounts import uid_of_user
-from slurm_adopt.system.slurm_conf import ConfFault, FileState, SlurmConf, check_not_own, is_current, read_slurm_conf
+from slurm_adopt.system.slurm.accounts import uid_of_user
+from slurm_adopt.system.slurm.conf import ConfFault, FileState, SlurmConf, check_not_own, is_current, read_slurm_conf
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 

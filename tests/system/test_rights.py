@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.service.login import decide_login
-from slurm_adopt.system.munge import may_become_others
-from slurm_adopt.system.procfs import Process
-from slurm_adopt.system.task import HelperNeeded, run
-from slurm_adopt.wire.exchange import LoginRequest
+from slurm_adopt.login.decide import decide_login
+from slurm_adopt.system.kernel.procfs import Process
+from slurm_adopt.system.rpc.munge import may_become_others
+from slurm_adopt.system.tasks.task import HelperNeeded, run
+from slurm_adopt.wire.login_exchange import LoginRequest
 
 SOURCE = Path(__file__).parents[2] / "src"
 #: As the unit's CapabilityBoundingSet= does.
 WITHOUT = ["setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-setuid,-setgid"]
-MAY = "from slurm_adopt.system.munge import may_become_others; print(may_become_others())"
+MAY = "from slurm_adopt.system.rpc.munge import may_become_others; print(may_become_others())"
 #: Slurm 20.11 and 21.08 do not bind a credential to its message: there the question is asked as the user.
 ASK = """
-from slurm_adopt.system import callerid, rpc_auth
-from slurm_adopt.system.caller_memory import CallerMemory
-from slurm_adopt.system.munge import MungeWorkers
-from slurm_adopt.system.task import HelperNeeded, run
+from slurm_adopt.system.rpc import callerid, credentials as rpc_auth
+from slurm_adopt.system.rpc.memory import CallerMemory
+from slurm_adopt.system.rpc.munge import MungeWorkers
+from slurm_adopt.system.tasks.task import HelperNeeded, run
 class node: address, port = "127.0.0.1", 6818
 callerid.speaker = lambda conf, version, uid: uid
 def never(*_): raise AssertionError("a connection, although nothing can be asked over it")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.record import replace
-from slurm_adopt.system.slurm_conf import SlurmConf, read_slurm_conf
-from slurm_adopt.system.spool_dir import extern_node, spool_dirs
+from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.slurm.spool_dir import extern_node, spool_dirs
 from slurm_adopt.wire.slurm_conf import parse
 
 NODES = """

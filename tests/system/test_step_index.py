@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from fake_step import FakeStep
 
+from slurm_adopt.login.steps import Found
 from slurm_adopt.model import STEP_SILENT
-from slurm_adopt.service import step_index
-from slurm_adopt.service.gather import Found
-from slurm_adopt.service.memory import Memory
-from slurm_adopt.system.inotify import IN_Q_OVERFLOW, Inotify
-from slurm_adopt.system.loop import Loop
-from slurm_adopt.system.spool import SpoolFault
-from slurm_adopt.system.task import MS
+from slurm_adopt.resident import step_index
+from slurm_adopt.resident.node_cache import Memory
+from slurm_adopt.system.kernel.inotify import IN_Q_OVERFLOW, Inotify
+from slurm_adopt.system.slurm.spool import SpoolFault
+from slurm_adopt.system.tasks.loop import Loop
+from slurm_adopt.system.tasks.task import MS
 
 ALICE, BOB = 1501, 1502
 

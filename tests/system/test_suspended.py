@@ -90,11 +90,11 @@ def test_suspended__another_job_takes_the_login(node: Node) -> None:
 IN_THE_MIDDLE = """
 import glob, os, subprocess, sys, time
 sys.path.insert(0, "/usr/lib/slurm-adopt")
-from slurm_adopt.service import adopt
-from slurm_adopt.service.gather import Scan
-from slurm_adopt.system.procfs import read_process
-from slurm_adopt.system.stepd import StepFault
-from slurm_adopt.system.task import run
+from slurm_adopt.login import adopt
+from slurm_adopt.login.steps import Scan
+from slurm_adopt.system.kernel.procfs import read_process
+from slurm_adopt.system.slurm.stepd import StepFault
+from slurm_adopt.system.tasks.task import run
 job = sys.argv[1]
 deadline_ns = time.monotonic_ns() + 5 * 10**9
 source = Scan()

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.service.admission import RUN, SEND_AWAY, WAIT, Admission
+from slurm_adopt.resident.admission import RUN, SEND_AWAY, WAIT, Admission
 
 
 def test_admission__a_user_gets_a_quarter_and_then_waits() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.service.audit import Audit, AuditFault, auth_methods
-from slurm_adopt.service.metrics import Metrics
+from slurm_adopt.observe.audit import Audit, AuditFault, auth_methods
+from slurm_adopt.observe.metrics import Metrics
 
 ED25519 = "publickey ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB6FEbeNGkLUKtFhTmJZjTnqE6Zap2cWD2R2oJyTyZ6n"
 

@@ -12,13 +12,13 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
 PYTHON = "/usr/bin/python3"
-LOADED = "import sys; sys.path.insert(0, sys.argv[1]); import slurm_adopt.service.oneshot; print(*sys.modules)"
+LOADED = "import sys; sys.path.insert(0, sys.argv[1]); import slurm_adopt.login.helper; print(*sys.modules)"
 LOAD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from slurm_adopt.bundle import use_bundle
 used = use_bundle(sys.argv[1])
-import slurm_adopt.service.oneshot, slurm_adopt.service.starting
+import slurm_adopt.login.helper, slurm_adopt.login.await_start
 print(used, *[name for name, module in sys.modules.items() if type(getattr(module.__spec__, "loader", 0)).__name__ == "Bundle"])
 """
 
@@ -47,8 +47,8 @@ def load(folder: Path) -> tuple[bool, set[str]]:
 def test_bundle__has_all_that_every_login_loads(folder: Path) -> None:
     used, names = load(folder)
     assert used
-    assert {"slurm_adopt.service.login", "slurm_adopt.policy", "slurm_adopt.system.stepd", "struct"} <= names
-    assert "slurm_adopt.service.starting" not in names  # what few logins load is found beside it
+    assert {"slurm_adopt.login.decide", "slurm_adopt.policy", "slurm_adopt.system.slurm.stepd", "struct"} <= names
+    assert "slurm_adopt.login.await_start" not in names  # what few logins load is found beside it
     assert {name for name in run(folder, LOADED).split() if name.startswith("slurm_adopt.")} <= names
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.system.caller_memory import (
+from slurm_adopt.system.rpc.memory import (
     NODES_NS,
     SHARE,
     SILENT_NS,

@@ -14,22 +14,22 @@ import pytest
 from tests.process import process_of
 
 from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
-from slurm_adopt.service import sessions
-from slurm_adopt.service.clients import Clients
-from slurm_adopt.service.conf_cache import ConfCache
-from slurm_adopt.service.login import decide_login
-from slurm_adopt.service.metrics import Metrics
-from slurm_adopt.system.carrier import find_login_processes
-from slurm_adopt.system.loop import Loop
-from slurm_adopt.system.pam_config import find_guard
-from slurm_adopt.system.peer_node import names_in_hosts
-from slurm_adopt.system.preferences import read_preference
-from slurm_adopt.system.procfs import Process, has_ended, open_cgroups, read_socket_inodes
-from slurm_adopt.system.sock import descriptor_share
-from slurm_adopt.system.spool import SpoolDirectory
-from slurm_adopt.system.stepd import connect_step
-from slurm_adopt.system.task import run
-from slurm_adopt.wire.exchange import LoginRequest
+from slurm_adopt.login.decide import decide_login
+from slurm_adopt.observe.metrics import Metrics
+from slurm_adopt.resident import sessions
+from slurm_adopt.resident.clients import Clients
+from slurm_adopt.resident.conf_cache import ConfCache
+from slurm_adopt.system.host.pam_stack import find_guard
+from slurm_adopt.system.host.preferences import read_preference
+from slurm_adopt.system.kernel.carrier import find_login_processes
+from slurm_adopt.system.kernel.procfs import Process, has_ended, open_cgroups, read_socket_inodes
+from slurm_adopt.system.rpc.peers import names_in_hosts
+from slurm_adopt.system.slurm.spool import SpoolDirectory
+from slurm_adopt.system.slurm.stepd import connect_step
+from slurm_adopt.system.tasks.loop import Loop
+from slurm_adopt.system.tasks.sockets import descriptor_share
+from slurm_adopt.system.tasks.task import run
+from slurm_adopt.wire.login_exchange import LoginRequest
 
 NOFILE = resource.RLIMIT_NOFILE
 

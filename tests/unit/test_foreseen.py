@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pytest
 from tests.process import me
 
+from slurm_adopt.login.decide import Login
+from slurm_adopt.login.helper import encode_answer
+from slurm_adopt.login.steps import Scan
 from slurm_adopt.model import NEWEST, ONLY, RUNNING, Adopt, Attempt, StepFact, Verdict
 from slurm_adopt.record import replace
-from slurm_adopt.service.gather import Scan
-from slurm_adopt.service.login import Login
-from slurm_adopt.service.oneshot import encode_answer
-from slurm_adopt.wire.exchange import LoginRequest, decode_reply
+from slurm_adopt.wire.login_exchange import LoginRequest, decode_reply
 
 JOB = 4711
 ADOPT = Adopt(JOB, ONLY)

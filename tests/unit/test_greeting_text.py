@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from slurm_adopt.login.session.greeting import duration, greeting
 from slurm_adopt.model import CHOICES, Facts, StepFact, Verdict
-from slurm_adopt.service.greeting import duration, greeting
 from slurm_adopt.wire.fields import TEXT_CAP
 
 SESSION = Facts("open_session", "sshd", "alice", 1501)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurm_adopt.login.session import environment
+from slurm_adopt.login.session import rlimits as limits
 from slurm_adopt.options.export import JOB_NAMES, export_patterns, is_export, matches
 from slurm_adopt.options.parse import parse_options
-from slurm_adopt.service import environment, limits
-from slurm_adopt.system.prolog import _job_in_prolog
+from slurm_adopt.system.slurm.prolog import _job_in_prolog
 
 
 @pytest.mark.parametrize(

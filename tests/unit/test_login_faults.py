@@ -10,15 +10,16 @@ import time
 import pytest
 from tests.process import me, replaced
 
+from slurm_adopt.login.adopt import act_adopt, confirm
+from slurm_adopt.login.decide import Login, decide_login
+from slurm_adopt.login.steps import Scan
 from slurm_adopt.model import STEP_ENDING
-from slurm_adopt.service.adopt import act_adopt, confirm
-from slurm_adopt.service.gather import Scan
-from slurm_adopt.service.login import Login, decide_login
-from slurm_adopt.system import procfs, stepd
-from slurm_adopt.system.procfs import Process
-from slurm_adopt.system.stepd import Identity, StepConnection, StepFault
-from slurm_adopt.system.task import DeadlineExceeded, run
-from slurm_adopt.wire.exchange import LoginReply, LoginRequest
+from slurm_adopt.system.kernel import procfs
+from slurm_adopt.system.kernel.procfs import Process
+from slurm_adopt.system.slurm import stepd
+from slurm_adopt.system.slurm.stepd import Identity, StepConnection, StepFault
+from slurm_adopt.system.tasks.task import DeadlineExceeded, run
+from slurm_adopt.wire.login_exchange import LoginReply, LoginRequest
 
 TIME_S = 5
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from slurm_adopt.system.loop import Loop, Running, wait_flag
-from slurm_adopt.system.task import MS, POLLIN, DeadlineExceeded, Wait, all_of, run, sleep_until, wait_for
+from slurm_adopt.system.tasks.loop import Loop, Running, wait_flag
+from slurm_adopt.system.tasks.task import MS, POLLIN, DeadlineExceeded, Wait, all_of, run, sleep_until, wait_for
 
 if TYPE_CHECKING:
-    from slurm_adopt.system.task import Task
+    from slurm_adopt.system.tasks.task import Task
 
 
 def turn_until(loop: Loop, condition: Callable[[], object], seconds: float = 5) -> None:

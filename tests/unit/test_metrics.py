@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.service.metrics import BUCKETS_S, FAMILIES, Metrics
+from slurm_adopt.observe.metrics import BUCKETS_S, FAMILIES, Metrics
 
 SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="[^"\\\n]*"(,[a-z]+="[^"\\\n]*")*\})? [0-9.e+-]+')
 
@@ -69,7 +69,7 @@ def test_metrics__any_mangled_sample_can_be_loaded(name: str, rest: str) -> None
 
 def test_metrics__files_have_their_modes_whatever_the_umask(tmp_path: Path) -> None:
     """Under systemd it is 0077: node_exporter could not read its file. What is ours is not for users' eyes."""
-    from slurm_adopt.service.serve import _write
+    from slurm_adopt.resident.service import _write
 
     before = os.umask(0o077)
     try:

@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurm_adopt.observe import notes
+from slurm_adopt.observe.notes import Decided, take_notes, write_note
 from slurm_adopt.record import replace
-from slurm_adopt.service import notes
-from slurm_adopt.service.notes import Decided, take_notes, write_note
 
 ONE = Decided(1.5, 0.02, "", "account", "alice", 1501, "10.0.0.1", "sshd", "not-asked", "", "allow", "adopted", 7, "only",
               100, 12345, ("8:step-gone",), "publickey ssh-ed25519 AAAA\n")  # fmt: skip

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurm_adopt.service import starting
-from slurm_adopt.service.clients import Clients
-from slurm_adopt.service.metrics import Metrics
-from slurm_adopt.system import journal, sock
-from slurm_adopt.system.loop import Loop
-from slurm_adopt.system.slurm_conf import ConfFault
-from slurm_adopt.wire.exchange import LoginRequest, decode_reply, encode_request
+from slurm_adopt.login import await_start as starting
+from slurm_adopt.observe.metrics import Metrics
+from slurm_adopt.resident.clients import Clients
+from slurm_adopt.system.host import journal
+from slurm_adopt.system.slurm.conf import ConfFault
+from slurm_adopt.system.tasks import sockets as sock
+from slurm_adopt.system.tasks.loop import Loop
+from slurm_adopt.wire.login_exchange import LoginRequest, decode_reply, encode_request
 
 
 class Broken:

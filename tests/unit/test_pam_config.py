@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.system import pam_config
-from slurm_adopt.system.pam_config import find_guard, moves_sessions, read_stack
+from slurm_adopt.system.host import pam_stack as pam_config
+from slurm_adopt.system.host.pam_stack import find_guard, moves_sessions, read_stack
 
 OURS = "session required pam_slurm_adopt.so profile=strict\n"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from slurm_adopt.login.reply import compose, security_event
 from slurm_adopt.model import Attempt, CallerFact, Facts, Verdict
 from slurm_adopt.options.parse import parse_options
-from slurm_adopt.service.reply import compose, security_event
 
 ADOPTED = Verdict("allow", "adopted", 7, "newest")
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from slurm_adopt.system.task import MS, DeadlineExceeded, all_of, run, sleep_until
+from slurm_adopt.system.tasks.task import MS, DeadlineExceeded, all_of, run, sleep_until
 
 if TYPE_CHECKING:
-    from slurm_adopt.system.task import Task
+    from slurm_adopt.system.tasks.task import Task
 
 
 def after(delay_ms: int, value: str) -> Task[str]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm_adopt.service.turnstile import WIDTH, Turn, Turnstile
-from slurm_adopt.system.loop import Loop, Running
-from slurm_adopt.system.task import MS, DeadlineExceeded, sleep_until
+from slurm_adopt.resident.turnstile import WIDTH, Turn, Turnstile
+from slurm_adopt.system.tasks.loop import Loop, Running
+from slurm_adopt.system.tasks.task import MS, DeadlineExceeded, sleep_until
 
 if TYPE_CHECKING:
-    from slurm_adopt.system.task import Task
+    from slurm_adopt.system.tasks.task import Task
 
 
 def soon(ms: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.cli.main import main
-from slurm_adopt.system.user_manager import (
+from slurm_adopt.system.host.user_manager import (
     UNBOUND,
     Bounds,
     ManagerFault,

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.service.users import Child, Limits, Rate, Users
-from slurm_adopt.system import sock
-from slurm_adopt.system.job_end import plausible, read_table, write_table
-from slurm_adopt.system.login_tree import find_members
-from slurm_adopt.system.preferences import (
+from slurm_adopt.system.host.preferences import (
     Preference,
     clear_preference,
     clear_void_preferences,
     read_preference,
     write_preference,
 )
-from slurm_adopt.system.procfs import Row
+from slurm_adopt.system.kernel.login_tree import find_members
+from slurm_adopt.system.kernel.procfs import Row
+from slurm_adopt.system.slurm.job_end import plausible, read_table, write_table
+from slurm_adopt.system.tasks import sockets as sock
+from slurm_adopt.users.server import Child, Limits, Rate, Users
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's files are believed")
 
@@ -48,7 +48,7 @@ def test_users__a_child_that_the_kernel_holds_is_not_waited_for(monkeypatch: pyt
     pid = os.fork()
     if pid == 0:
         signal.pause()
-    monkeypatch.setattr("slurm_adopt.service.users.os.kill", lambda *_: None)  # as if the kernel did not let it die yet
+    monkeypatch.setattr("slurm_adopt.users.server.os.kill", lambda *_: None)  # as if the kernel did not let it die yet
     try:
         parent = Users(sock.Socket(), Limits())
         parent.children[99] = Child(pid, 1501, 1)

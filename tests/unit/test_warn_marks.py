@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from slurm_adopt.service.warn import LAST_S, Job, parse_marks
-from slurm_adopt.system.procfs import Process
-from slurm_adopt.system.terminals import write_to_terminals
+from slurm_adopt.resident.warn import LAST_S, Job, parse_marks
+from slurm_adopt.system.kernel.procfs import Process
+from slurm_adopt.system.kernel.terminals import write_to_terminals
 
 MARKS = (900, 300, 60, LAST_S)
 NOW = 1_795_388_000.0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slurm_adopt.record import replace
 from slurm_adopt.wire.errors import LocalProtocolError, RemoteProtocolError
-from slurm_adopt.wire.exchange import (
+from slurm_adopt.wire.login_exchange import (
     PACKET_CAP,
     Connection,
     LoginReply,

@@ -11,19 +11,19 @@ import argparse
 import os
 import time
 
+from ..login.steps import Scan
 from ..model import ENDING
-from ..service.gather import Scan
-from ..system.procfs import Process
-from ..system.slurm_conf import ConfFault
-from ..system.spool import SpoolFault
-from ..system.task import DeadlineExceeded
-from ..system.task import run as run_task
-from ..system.user_manager import ManagerFault, confine_manager, is_confined, lift_bounds, refuse_manager
+from ..system.host.user_manager import ManagerFault, confine_manager, is_confined, lift_bounds, refuse_manager
+from ..system.kernel.procfs import Process
+from ..system.slurm.conf import ConfFault
+from ..system.slurm.spool import SpoolFault
+from ..system.tasks.task import DeadlineExceeded
+from ..system.tasks.task import run as run_task
 from .main import die
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..system.task import Task
+    from ..system.tasks.task import Task
 
 TIME_S = 30
 #: A job may start, or end, while we act for those that were there.

@@ -8,21 +8,21 @@ import json
 import os
 import time
 
-from ..service.gather import Scan
-from ..service.greeting import duration
-from ..service.user_requests import deadline_after, list_jobs, site_options
-from ..system.procfs import read_process
-from ..system.slurm_conf import ConfFault
-from ..system.spool import SpoolFault
-from ..system.task import DeadlineExceeded
-from ..system.task import run as run_task
+from ..login.session.greeting import duration
+from ..login.steps import Scan
+from ..system.kernel.procfs import read_process
+from ..system.slurm.conf import ConfFault
+from ..system.slurm.spool import SpoolFault
+from ..system.tasks.task import DeadlineExceeded
+from ..system.tasks.task import run as run_task
+from ..users.requests import deadline_after, list_jobs, site_options
 from ..wire.user_exchange import UserJob, UserReply, UserRequest
 from .main import die
 from .user_client import SOCKET, ServiceAbsentError, ask_ok
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..system.task import Task
+    from ..system.tasks.task import Task
 
 HELP = "list your own jobs on this node"
 LOOK_S = 5.0

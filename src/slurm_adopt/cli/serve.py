@@ -7,11 +7,11 @@ import argparse
 import os
 import resource
 
-from ..service.audit import AuditFault
-from ..service.serve import LOGIN_SOCKET, Service, Setup
-from ..service.warn import parse_marks
-from ..system.listener import ListenFault
-from ..system.notify import take_listeners
+from ..observe.audit import AuditFault
+from ..resident.service import LOGIN_SOCKET, Service, Setup
+from ..resident.warn import parse_marks
+from ..system.host.listener import ListenFault
+from ..system.host.systemd import take_listeners
 from .main import die
 
 DEFAULT_IDLE_EXIT_S = 90

@@ -8,9 +8,9 @@ import os
 import socket
 
 from ..record import replace
-from ..service.users import Limits, Users
-from ..system.listener import Listener, ListenFault
-from ..system.notify import take_listeners
+from ..system.host.listener import Listener, ListenFault
+from ..system.host.systemd import take_listeners
+from ..users.server import Limits, Users
 from .main import die
 from .user_client import SOCKET
 

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from ..model import SUSPENDED
-from ..service.node_view import IN_JOB, NodeView, Stray, view_node
-from ..system.slurm_conf import ConfFault
-from ..system.spool import SpoolFault
-from ..system.task import run as run_task
+from ..system.slurm.conf import ConfFault
+from ..system.slurm.spool import SpoolFault
+from ..system.tasks.task import run as run_task
 from .main import die
+from .status_view import IN_JOB, NodeView, Stray, view_node
 
 MEANINGS = {"in-job": "in the job", "outside": "OUTSIDE", "root": "root, in no job"}
 KINDS = {

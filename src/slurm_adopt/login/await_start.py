@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for a job that is just starting.
+
+slurmctld starts a batch script as soon as the first node of the job has run its prolog, so its first ssh may
+reach another node before that one is ready. To refuse it there breaks the job; sites help themselves with `sleep 60`.
+
+Rules of this file:
+1. The wait is bounded by `prolog_wait=` and by the login's deadline, less what an adoption takes.
+2. Nobody but a login whose user has a job in its prolog (or a step that is not running yet) waits at all.
+3. Other users' steps are asked at most four times a second.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..model import RUNNING, STARTING
+from ..record import replace
+from ..system.slurm.prolog import find_prologs, runs_prolog
+from ..system.slurm.spool_dir import pid_files
+from ..system.tasks.task import MS, sleep_until
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..system.slurm.conf import SlurmConf
+    from ..system.tasks.task import Task
+    from .steps import Found, StepSource
+
+#: What is kept of the deadline for the adoption that follows.
+ADOPT_NS = 500 * MS
+POLL_NS = 25 * MS
+#: The extern step appears within tens of ms after the prolog has ended; if it has not after this, the prolog failed.
+AFTER_NS = 1000 * MS
+ASK_NS = 250 * MS
+
+
+#: The last answers, by user: a hundred logins that wait for one job look once, not a hundred times, every 25 ms.
+KNOWN: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
+KNOWN_CAP = 1024
+
+
+def find_starting(conf: SlurmConf, nodename: str, uid: int) -> tuple[int, ...]:
+    """The user's jobs in their prolog on this node; looked for only where there is one: it costs 0.3 ms."""
+    if not conf.prolog:
+        return ()
+    now_ns = time.monotonic_ns()
+    seen_ns, jobs = KNOWN.get((nodename, uid), (0, ()))
+    if now_ns - seen_ns < POLL_NS // 2:
+        return jobs
+    jobs = find_prologs(pid_files(conf, nodename), conf.step_owners, uid)
+    if len(KNOWN) >= KNOWN_CAP:
+        KNOWN.clear()
+    KNOWN[nodename, uid] = now_ns, jobs
+    return jobs
+
+
+def mark_prologs(conf: SlurmConf, found: Found, uid: int) -> None:
+    """Call those steps starting whose prolog still runs: with PrologFlags=RunInJob they take logins before it ends."""
+    if not conf.prolog or "runinjob" not in conf.prolog_flags:
+        return
+    for index, step in enumerate(found.own):
+        identity = step.connection.identity
+        if step.fact.state == RUNNING and identity is not None and runs_prolog(identity, conf.step_owners, uid):
+            found.own[index] = replace(step, fact=replace(step.fact, state=STARTING))
+
+
+def await_start(
+    source: StepSource, conf: SlurmConf, nodename: str, uid: int, found: Found, wait_ns: int, deadline_ns: int
+) -> Task[Found]:
+    """The user's steps once one of them runs, or when waiting has no sense any more. `found` is closed."""
+    until_ns = min(time.monotonic_ns() + wait_ns, deadline_ns - ADOPT_NS)
+    prologs = find_starting(conf, nodename, uid)
+    seen_ns = asked_ns = time.monotonic_ns()
+    while time.monotonic_ns() < until_ns:
+        found.pause()
+        yield from sleep_until(min(until_ns, time.monotonic_ns() + POLL_NS))
+        before, prologs = prologs, find_starting(conf, nodename, uid)
+        now_ns = time.monotonic_ns()
+        if prologs and prologs == before and now_ns - asked_ns < ASK_NS and not _states(found):
+            seen_ns = now_ns
+            continue
+        found.close()
+        found = yield from source.query_own(conf, nodename, uid, deadline_ns)
+        mark_prologs(conf, found, uid)
+        asked_ns = time.monotonic_ns()
+        if RUNNING in _states(found):
+            break
+        if prologs or STARTING in _states(found):
+            seen_ns = asked_ns
+        elif asked_ns - seen_ns > AFTER_NS:
+            break
+    return found
+
+
+def _states(found: Found) -> set[str]:
+    return {step.state for step in found.steps()}

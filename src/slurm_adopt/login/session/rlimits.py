@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The job's resource limits for a session (`rlimits=job`).
+
+pam_limits gives a login the node's limits, not those that slurmstepd has given the job: memlock for InfiniBand,
+nofile, stack. LaunchParameters=ulimit_pam_adopt (Slurm 23.02) covers RLIMIT_RSS alone.
+
+The user has chosen the job's limits, and sshd, which is root's, gets them before the session inherits them. So a core
+dump is none of them (it would hold sshd's keys), and none is lower than what sshd needs to carry the login to its end.
+
+Rules of this file:
+1. The source is a process of the job that is not a login. Nobody but root can raise a hard limit, so the highest one
+   among them is never more than slurmstepd gave the job, whatever the user's programs have done since.
+2. Applied in the session phase, after pam_limits, to the processes of the login; only if they are still the same.
+3. If there is nothing to take them from (a job without steps), pam_limits' stay.
+"""
+
+from __future__ import annotations
+
+from ...system.kernel.procfs import is_same, read_limits_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ...system.kernel.procfs import AnyProcess, Process
+
+    Limit = tuple[int, int]
+
+#: Linux has sixteen, numbered from 0; source and target are on one machine, so the numbers need no names.
+COUNT = 16
+INFINITY = -1
+CORE = 4
+#: By the kernel's numbers: CPU in seconds, FSIZE, DATA, STACK in bytes, RSS means nothing, NPROC, NOFILE, MEMLOCK is
+#: free, AS in bytes.
+FLOORS = {0: 600, 1: 64 << 20, 2: 1 << 30, 3: 1 << 20, 6: 64, 7: 256, 9: 1 << 30}
+#: "Max realtime timeout      " and all others in /proc/PID/limits
+NAME_WIDTH = 26
+
+
+def read_limits(sources: Iterable[AnyProcess]) -> tuple[Limit, ...]:
+    """The highest (soft, hard) limits among the processes, by the kernel's number; empty if none can be read."""
+    highest: list[Limit] = []
+    for process in sources:
+        # not prlimit(2): to look at another user's process it wants CAP_SYS_RESOURCE, which root in a container lacks
+        limits = _decode(read_limits_text(process) or b"")
+        if limits:
+            highest = [_highest(*pair) for pair in zip(highest, limits)] if highest else limits
+    return tuple(highest)
+
+
+def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str:
+    """Give the limits to the login's processes; the return value says what failed, for the log.
+
+    Without CAP_SYS_RESOURCE (a node in a container) a hard limit of pam_limits cannot be raised: then it stays.
+    """
+    import resource
+
+    failed: list[str] = []
+    for process in processes:
+        if not is_same(process):
+            continue
+        for number, wanted in enumerate(limits):
+            if number == CORE:
+                continue
+            limit = (_larger(wanted[0], FLOORS.get(number, 0)), _larger(wanted[1], FLOORS.get(number, 0)))
+            try:
+                resource.prlimit(process.pid, number, limit)
+            except (OSError, ValueError) as error:
+                failed.append(f"rlimit {number} could not be raised: {error}")
+                _lower(process, number, limit)
+    return failed[0] if failed else ""
+
+
+def _lower(process: AnyProcess, number: int, limit: Limit) -> None:
+    """As much of the limit as the process's own hard limit allows."""
+    import resource
+
+    try:
+        hard = resource.prlimit(process.pid, number)[1]
+        resource.prlimit(process.pid, number, (_smaller(limit[0], hard), _smaller(limit[1], hard)))
+    except (OSError, ValueError):
+        return  # what pam_limits has set stays
+
+
+def _decode(text: bytes) -> list[Limit]:
+    """/proc/PID/limits: a heading, then a line for each limit in the order of the kernel's numbers."""
+    found: list[Limit] = []
+    for line in text.splitlines()[1 : COUNT + 1]:
+        words = line[NAME_WIDTH:].split()
+        if len(words) < 2 or not all(word == b"unlimited" or word.isdigit() for word in words[:2]):
+            return []
+        soft, hard = (INFINITY if word == b"unlimited" else int(word) for word in words[:2])
+        found.append((soft, hard))
+    return found
+
+
+def _highest(one: Limit, other: Limit) -> Limit:
+    return _larger(one[0], other[0]), _larger(one[1], other[1])
+
+
+def _larger(one: int, other: int) -> int:
+    return INFINITY if INFINITY in (one, other) else max(one, other)
+
+
+def _smaller(one: int, other: int) -> int:
+    return max(one, other) if INFINITY in (one, other) else min(one, other)

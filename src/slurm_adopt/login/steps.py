@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathering the facts of a login.
+
+Rules of this file:
+1. Steps are asked side by side: one that hangs costs a grace, not a turn.
+2. Only if nothing of the user's is found, a step that does not answer gets more time than that grace.
+3. Connections to other users' steps are closed at once; those of the user's own stay open for the adoption.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, SUSPENDED, StepFact
+from ..record import record
+from ..system.kernel.freezer import is_frozen
+from ..system.kernel.procfs import read_cgroups
+from ..system.slurm.conf import read_slurm_conf
+from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
+from ..system.slurm.spool_dir import spool_dirs
+from ..system.slurm.stepd import StepFault, connect_step
+from ..system.tasks.task import MS, DeadlineExceeded, all_of
+from .adopt import membership_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    from ..resident.turnstile import Turn
+    from ..system.kernel.procfs import AnyProcess
+    from ..system.rpc.memory import CallerMemory
+    from ..system.slurm.conf import SlurmConf
+    from ..system.slurm.stepd import Identity, StepConnection
+    from ..system.tasks.task import Task
+
+    class StepSource(Protocol):
+        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service.
+
+        `callers`: what is known of the machines that logins come from, if anything is remembered.
+        """
+
+        callers: CallerMemory | None
+
+        def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
+            """The node's slurm.conf as it is now; `ConfFault`."""
+
+        def query_own(
+            self,
+            conf: SlurmConf,
+            nodename: str,
+            uid: int,
+            deadline_ns: int,
+            meanwhile: Callable[[], object] | None = None,
+        ) -> Task[Found]:
+            """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
+
+            `nodename` is the module's option. `meanwhile` may be called if there seems to be one, while it is asked.
+            The caller closes what is found.
+            """
+
+
+#: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
+GRACE_NS = 300 * MS
+#: Helper and service keep well below RLIMIT_NOFILE (1024 soft, everywhere).
+WIDTH = 256
+
+
+@record
+class OwnStep:
+    """An extern step of the user, with an open connection to it."""
+
+    path: StepPath
+    connection: StepConnection
+    fact: StepFact
+
+
+class Found:
+    """What the spool directories hold for one user; `close()` when the login is decided."""
+
+    def __init__(self) -> None:
+        self.own: list[OwnStep] = []
+        self.unanswered: list[str] = []
+        #: the resident service lets a few logins of a user at its steps at a time
+        self.turn: Turn | None = None
+
+    def steps(self) -> tuple[StepFact, ...]:
+        return tuple([step.fact for step in self.own])
+
+    def of_job(self, job_id: int) -> OwnStep | None:
+        for step in self.own:
+            if step.path.job_id == job_id:
+                return step
+        return None
+
+    def close(self) -> None:
+        for step in self.own:
+            step.connection.close()
+        self.pause()
+
+    def pause(self) -> None:
+        """Let other logins of the user go first: this one waits for something else now."""
+        if self.turn is not None:
+            self.turn.leave()
+
+    def resume(self, deadline_ns: int) -> Task[None]:
+        """The end of `pause`. `DeadlineExceeded`."""
+        if self.turn is not None:
+            yield from self.turn.enter(deadline_ns)
+
+
+class Scan:
+    """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
+
+    callers: CallerMemory | None = None
+
+    def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
+        """Read slurm.conf."""
+        yield from ()
+        return read_slurm_conf()
+
+    def query_own(
+        self,
+        conf: SlurmConf,
+        nodename: str,
+        uid: int,
+        deadline_ns: int,
+        meanwhile: Callable[[], object] | None = None,  # noqa: ARG002  # whether there is one is not known before
+    ) -> Task[Found]:
+        """Look through the spool directories and ask all steps there."""
+        owners = conf.step_owners
+        directories = open_directories(spool_dirs(conf, nodename), owners)
+        try:
+            paths = list_steps(directories)
+            return (yield from query_own_steps(paths, uid, owners, deadline_ns))
+        finally:
+            for directory in directories:
+                os.close(directory.fd)
+
+
+def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
+    """Every extern step of the node; `SpoolFault` if a directory cannot be read."""
+    return [path for directory in directories for path in directory.extern_steps()]
+
+
+def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int, ...]) -> list[SpoolDirectory]:
+    """All spool directories that exist; `SpoolFault` if none does, or if one is not to be trusted."""
+    opened: list[SpoolDirectory] = []
+    missing: SpoolFault | None = None
+    try:
+        for name, node in names:
+            try:
+                opened.append(SpoolDirectory(name, owners, node))
+            except SpoolFault as fault:
+                if fault.reason != "spool-dir-missing":
+                    raise
+                missing = fault
+    except SpoolFault:
+        for directory in opened:
+            os.close(directory.fd)
+        raise
+    if not opened:
+        raise missing or SpoolFault("spool-dir-missing", "no spool directory is known")
+    return opened
+
+
+def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[Found]:
+    """Find the user's own steps among `paths`."""
+    found = Found()
+    for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns)):
+        if isinstance(outcome, OwnStep):
+            found.own.append(outcome)
+        elif isinstance(outcome, StepFault) and outcome.reason not in (STEP_GONE, STEP_ENDING):
+            found.unanswered.append(outcome.reason)
+    return found
+
+
+def ask_steps(
+    paths: list[StepPath],
+    uid: int,
+    owners: tuple[int, ...],
+    deadline_ns: int,
+    known: list[Identity | None] | None = None,
+    meanwhile: Callable[[], object] | None = None,
+) -> Task[list[OwnStep | StepFault | None]]:
+    """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
+
+    `known`: who answered at each of the paths before. `meanwhile`: what can be done until they answer.
+
+    Nobody waits longer than half of the time that is left, nor longer than a grace once a step is found that the user
+    can log in to: one that is ending must not hide a running one whose slurmstepd is slow.
+    """
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    known = known or [None] * len(paths)
+    tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins, meanwhile)
+    answers: list[OwnStep | StepFault | None] = []
+    for outcome in outcomes:
+        if isinstance(outcome, DeadlineExceeded):
+            answers.append(StepFault(STEP_SILENT, "slurmstepd does not answer"))
+        elif isinstance(outcome, Exception) and not isinstance(outcome, StepFault):
+            raise outcome
+        else:
+            answers.append(outcome)
+    return answers
+
+
+def _takes_logins(answer: OwnStep | None) -> bool:
+    return answer is not None and answer.fact.state == RUNNING
+
+
+def _ask(
+    path: StepPath, uid: int, owners: tuple[int, ...], deadline_ns: int, known: Identity | None
+) -> Task[OwnStep | None]:
+    connection = yield from connect_step(path.path, owners, deadline_ns, known)
+    identity = connection.identity
+    assert identity is not None
+    if identity.uid != uid:
+        connection.close()
+        return None
+    started = (identity.started, path.changed_ns, path.job_id)
+    # slurmstepd says of a suspended job that it runs, and takes in what then stops for good
+    state = SUSPENDED if identity.state == RUNNING and is_frozen(identity) else identity.state
+    return OwnStep(path, connection, StepFact(path.job_id, state, started, identity.version))
+
+
+def find_preferred(uid: int, found: Found) -> int:
+    """The job that the user has chosen, if its extern step is still the one of that time; else 0."""
+    from ..system.host.preferences import read_preference  # here, because few sites want it and every login would pay
+
+    preference = read_preference(uid)
+    step = found.of_job(preference.job_id) if preference is not None else None
+    if preference is None or step is None:
+        return 0
+    identity = step.connection.identity
+    same = identity is not None and (identity.pid, identity.started) == (preference.pid, preference.started)
+    return preference.job_id if same else 0
+
+
+def find_membership(processes: Iterable[AnyProcess], found: Found) -> int:
+    """The job in whose extern step all of these processes are, as the kernel says; 0 if there is none."""
+    texts = [read_cgroups(process) for process in processes]
+    if not texts or None in texts:
+        return 0
+    for step in found.own:
+        identity = step.connection.identity
+        reference = read_cgroups(identity) if identity is not None else None
+        if reference is not None and all(membership_of(reference, text or b"").inside for text in texts):
+            return step.path.job_id
+    return 0

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The resident service: one process, one loop, every login a task in it.
+
+Rules of this file:
+1. Under socket activation the listening socket is the service manager's: who was not accepted waits for the successor.
+   A socket of our own is emptied before it is closed; who comes too late is told by the kernel, and the module starts
+   the one-shot helper.
+2. A stop finishes what was accepted, each within its own deadline, and nothing else.
+3. Idle is: no login under way, no session open that is watched.
+4. The numbers and the open sessions outlive the process in /run/slurm-adopt; a crash costs some seconds of them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import gc
+import os
+import signal
+import time
+
+from ..observe.audit import Audit, login_event, move_event
+from ..observe.metrics import Metrics
+from ..observe.notes import decided_of, take_moves, take_notes
+from ..record import record
+from ..system.host.journal import LogSender
+from ..system.host.listener import Listener, prepare_folder
+from ..system.host.systemd import Supervisor
+from ..system.tasks import sockets as sock
+from ..system.tasks.child import reap_children
+from ..system.tasks.loop import Loop
+from ..system.tasks.task import MS, POLLIN
+from ..wire.logline import format_line
+from .admin import Admin
+from .clients import Clients
+from .node_cache import Memory
+from .session_ends import Endings
+from .sessions import Session, Sessions
+from .warn import Warner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..login.decide import Answer
+    from ..observe.notes import Decided
+
+LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
+ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
+SESSIONS_FILE = "/run/slurm-adopt/sessions"
+NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
+#: How old the written numbers may be.
+WRITE_NS = 5_000 * MS
+#: Under systemd the unit sets it.
+NICE = -10
+WARM_UP_NS = 10_000 * MS
+#: The loop's lag is looked at this often. Below the first bound it is a login's usual work, above the second one the
+#: log tells of it.
+LAG_LOOK_NS, LAG_NOTED_NS, LAG_LOGGED_NS = 1_000 * MS, 5 * MS, 250 * MS
+#: A login leaves no cycles behind, but one that fails may: its exception and the frames it went through. So many new
+#: objects that are not freed by themselves are some hundred such logins, and 2 MiB.
+GARBAGE = 20_000
+
+
+@record
+class Setup:
+    """What the command line says. `idle_exit_s` 0: never; `warn_before_s` empty: nobody is warned."""
+
+    listen: str = ""
+    idle_exit_s: float = 0
+    metrics_file: str = ""
+    audit_journal: bool = True
+    audit_file: str = ""
+    warn_before_s: tuple[int, ...] = ()
+
+
+class Service:
+    """The parts of the service, and its life."""
+
+    def __init__(self, setup: Setup, activated: list[sock.Socket]) -> None:
+        self.setup = setup
+        self.loop = Loop()
+        self.metrics = Metrics()
+        self.memory = Memory(self.loop)
+        self.clients = Clients(self.loop, self.memory, self.metrics)
+        self.clients.on_answer = self._on_answer
+        self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
+        self.endings = Endings(self.loop, self.memory, self.audit)
+        self.sessions = Sessions(self.loop, self.endings.ended, self._take_moves)
+        self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
+        self._watches = self.audit.enabled or self.warner is not None
+        self.supervisor = Supervisor()
+        self._own: list[Listener] = []
+        self._stopping = False
+        self._writing = False
+        self._log = LogSender("slurm-adopt")
+        for socket in activated:
+            self.clients.listen(socket)
+        if setup.listen:
+            listener = Listener(setup.listen, _socket.SOCK_SEQPACKET)
+            self._own.append(listener)
+            self.clients.listen(listener.socket)
+        prepare_folder(ADMIN_SOCKET)
+        self._load_numbers()
+        listener = Listener(ADMIN_SOCKET, _socket.SOCK_STREAM)
+        self._own.append(listener)
+        self.admin = Admin(self.loop, listener.socket, self.render)
+
+    def run(self) -> None:
+        """Serve until stopped or idle."""
+        self._take_signals()
+        # hundreds of sshds want the processor in a storm, each for longer than all its questions here take together
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        if self._watches:
+            self.sessions.restore(SESSIONS_FILE)
+        self._take_notes()
+        if self.warner is not None:
+            self.loop.spawn(self.warner.watch())
+        self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
+        self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
+        self.supervisor.tell("READY=1")
+        self._watchdog()
+        self._measure_lag()
+        self._check_idle()
+        # what is there now stays, and the collector's usual 700 objects are two logins
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
+        while not (self._stopping and not self.clients.open):
+            self.loop.turn()
+        self._end()
+
+    def stop(self) -> None:
+        """Accept nobody any more; `run` returns when the accepted ones have their answers."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.supervisor.tell("STOPPING=1")
+        self.clients.stop(take_all=bool(self.setup.listen))
+        for listener in self._own:
+            self.loop.unwatch(listener.socket.fileno())
+            listener.close()
+        self.loop.call_at(0, lambda: None)  # so that the loop's turn ends, even if nothing else happens
+
+    def _end(self) -> None:
+        self.endings.flush()
+        if self._watches:
+            _attempt(lambda: self.sessions.save(SESSIONS_FILE))
+        self._write_numbers()
+
+    def _take_signals(self) -> None:
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+        def woken(_events: int) -> None:
+            if set(os.read(read, 64)) - {signal.SIGCHLD}:
+                self.stop()
+            reap_children()
+
+        self.loop.watch(read, POLLIN, woken)
+
+    def _watchdog(self) -> None:
+        if self.supervisor.watchdog_ns:
+            self.supervisor.tell("WATCHDOG=1")
+            self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
+
+    def _measure_lag(self) -> None:
+        """How late the loop was: into the numbers, and into the log if somebody must have noticed."""
+        longest_ns, name = self.loop.take_longest()
+        if longest_ns > LAG_NOTED_NS:
+            self.metrics.observe("slurm_adopt_loop_seconds", longest_ns / 1e9)
+        if longest_ns > LAG_LOGGED_NS:
+            self._log.send(format_line([("event", "service-late"), ("ms", longest_ns // MS), ("task", name)]))
+        if not self._stopping:
+            self.loop.call_at(time.monotonic_ns() + LAG_LOOK_NS, self._measure_lag)
+
+    def _check_idle(self) -> None:
+        if not self.setup.idle_exit_s or self._stopping:
+            return
+        now_ns = time.monotonic_ns()
+        limit_ns = int(self.setup.idle_exit_s * 1e9)
+        busy = bool(self.clients.open or self.sessions or self.endings.waiting)
+        due_ns = now_ns + limit_ns if busy else self.clients.last_active_ns + limit_ns
+        if due_ns <= now_ns:
+            self.stop()
+        else:
+            self.loop.call_at(due_ns, self._check_idle)
+
+    # After an answer -------------------------------------------------------------------------------
+
+    def _on_answer(self, answer: Answer, seconds: float) -> None:
+        self._enter(decided_of(answer, seconds), "resident")
+        if answer.facts.phase == "close_session":
+            self.sessions.closed(answer.caller)
+        self._numbers_changed()
+
+    def _enter(self, decided: Decided, path: str) -> None:
+        """Into the books: numbers, audit stream, open sessions."""
+        if decided.caller != "not-asked":
+            path = "caller-id"
+            self.metrics.count("slurm_adopt_callers_total", status=decided.caller)
+        verdict, reason = decided.action, decided.reason
+        self.metrics.count("slurm_adopt_logins_total", phase=decided.phase, verdict=verdict, reason=reason, path=path)
+        if decided.phase == "close_session":
+            return
+        self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
+        # the session phase of a login that the account phase has put into its job says nothing new
+        if self.audit.enabled and decided.reason not in ("session-verified", "session-not-ours"):
+            self.audit.write(login_event(decided, path))
+        if self._watches and decided.action == "allow" and decided.job and decided.pid:
+            self.sessions.opened(_session(decided))
+
+    def _take_notes(self) -> None:
+        """The logins that one-shot helpers have decided meanwhile."""
+        with contextlib.suppress(OSError):
+            for decided in take_notes():
+                self._enter(decided, "one-shot")
+            self._take_moves()
+
+    def _take_moves(self) -> None:
+        """What users have moved meanwhile: before a session's end is written, so that it names the right job."""
+        with contextlib.suppress(OSError):
+            for move in take_moves():
+                self.metrics.count("slurm_adopt_moves_total", result=move.result, reason=move.reason)
+                session = self.sessions.moved(move, move.job) if move.result == "ok" else None
+                if self.audit.enabled:
+                    self.audit.write(move_event(move, session.user if session is not None else ""))
+
+    # Numbers ---------------------------------------------------------------------------------------
+
+    def render(self) -> str:
+        """The numbers as they are now."""
+        self._take_notes()
+        metrics, admission = self.metrics, self.clients.admission
+        metrics.put("slurm_adopt_logins_running", admission.running)
+        metrics.put("slurm_adopt_logins_waiting", admission.waiting)
+        metrics.put("slurm_adopt_sessions", len(self.sessions))
+        metrics.put("slurm_adopt_memory_bytes", _resident_bytes())
+        self.memory.report(metrics)
+        return metrics.render()
+
+    def _numbers_changed(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self.loop.call_at(time.monotonic_ns() + WRITE_NS, self._write_numbers)
+
+    def _write_numbers(self) -> None:
+        self._writing = False
+        text = self.render()
+        # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
+        _attempt(lambda: _write(NUMBERS_FILE, text, 0o600))
+        if self.setup.metrics_file:
+            _attempt(lambda: _write(self.setup.metrics_file, text, 0o644))
+
+    def _load_numbers(self) -> None:
+        try:
+            with open(NUMBERS_FILE, encoding="ascii", errors="replace") as file:
+                self.metrics.load(file.read(1 << 20))
+        except OSError:
+            return
+
+
+def _session(decided: Decided) -> Session:
+    who = (decided.pid, decided.started, decided.user, decided.uid)
+    return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
+
+
+def _attempt(act: Callable[[], None]) -> None:
+    """Something that the service would like to leave behind, but does without."""
+    with contextlib.suppress(OSError):
+        act()
+
+
+def _resident_bytes() -> int:
+    """statm's second field: resident pages."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _write(path: str, text: str, mode: int) -> None:
+    """Whole or not at all: node_exporter reads at any time. Its folder may belong to somebody else than root."""
+    draft = f"{path}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with open(fd, "w") as file:
+        os.fchmod(fd, mode)  # the unit's umask is 0077
+        file.write(text)
+    os.replace(draft, path)

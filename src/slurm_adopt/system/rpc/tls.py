@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Byte streams to a slurmd: plain TCP, and TLS where TLSType=tls/s2n (25.05 and later).
+
+Rules of this file:
+1. The server's certificate must chain to the cluster's CA. Host names are not checked: Slurm's certificates do not
+   carry them, and nobody else's do (documentation of TLSType). The credential inside says who it is.
+2. The CA file belongs to root or SlurmUser and nobody else may write it, as Slurm itself demands.
+3. TLS works on memory; all waiting is the task's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..kernel.ownership import only_writable_by_owner
+from ..slurm.accounts import uid_of_user
+from ..tasks.sockets import receive, send_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    import ssl
+    from typing import Union
+
+    from ..slurm.conf import SlurmConf
+    from ..tasks.task import Task
+
+    Stream = Union["PlainStream", "TlsStream"]
+
+MAX_CA_BYTES = 1 << 20
+CHUNK = 16 * 1024
+
+
+class TlsFault(Exception):
+    """TLS could not be set up; the text says why."""
+
+
+class PlainStream:
+    """A connected socket."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+
+    def send(self, data: bytes, deadline_ns: int) -> Task[None]:
+        """Send all of it."""
+        return send_all(self.sock, data, deadline_ns)
+
+    def receive(self, deadline_ns: int) -> Task[bytes]:
+        """Some bytes; `ConnectionResetError` at the end."""
+        return receive(self.sock, CHUNK, deadline_ns)
+
+
+class TlsStream:
+    """TLS over a connected socket."""
+
+    def __init__(self, sock: _socket.socket, context: ssl.SSLContext) -> None:
+        import ssl
+
+        self.sock = sock
+        self.errors = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        self.fault: type[Exception] = ssl.SSLError
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+
+    def handshake(self, deadline_ns: int) -> Task[None]:
+        """`TlsFault` if the server does not speak TLS, or its certificate is not the cluster's."""
+        while True:
+            try:
+                self.tls.do_handshake()
+                yield from self._flush(deadline_ns)
+                return
+            except self.errors:
+                yield from self._flush(deadline_ns)
+                yield from self._feed(deadline_ns)
+            except self.fault as error:
+                raise TlsFault(str(error)) from None
+
+    def send(self, data: bytes, deadline_ns: int) -> Task[None]:
+        """Send all of it."""
+        while data:
+            data = data[self.tls.write(data) :]
+        yield from self._flush(deadline_ns)
+
+    def receive(self, deadline_ns: int) -> Task[bytes]:
+        """Some bytes; `ConnectionResetError` at the end."""
+        while True:
+            try:
+                data = self.tls.read(CHUNK)
+                if not data:
+                    raise ConnectionResetError("the peer has ended TLS")
+                return data
+            except self.errors:
+                yield from self._flush(deadline_ns)
+                yield from self._feed(deadline_ns)
+            except self.fault as error:
+                raise TlsFault(str(error)) from None
+
+    def _flush(self, deadline_ns: int) -> Task[None]:
+        while self.outgoing.pending:
+            yield from send_all(self.sock, self.outgoing.read(), deadline_ns)
+
+    def _feed(self, deadline_ns: int) -> Task[None]:
+        self.incoming.write((yield from receive(self.sock, CHUNK, deadline_ns)))
+
+
+def _parameters(conf: SlurmConf) -> dict[str, str]:
+    pairs = [item.partition("=") for item in conf.tls_parameters.split(",")]
+    return {name.strip().lower(): value for name, _, value in pairs}
+
+
+def read_ca(conf: SlurmConf) -> str:
+    """The cluster's CA certificates; `TlsFault`."""
+    path = _parameters(conf).get("ca_cert_file") or f"{os.path.dirname(conf.path)}/ca_cert.pem"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise TlsFault(f"{path}: {error.strerror}") from None
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        trusted = info.st_uid in (0, uid_of_user(conf.slurm_user)) and only_writable_by_owner(info)
+        if not stat.S_ISREG(info.st_mode) or not trusted or info.st_size > MAX_CA_BYTES:
+            raise TlsFault(f"{path}: owned by uid {info.st_uid}, mode {info.st_mode & 0o7777:o}, {info.st_size} bytes")
+        return file.read(MAX_CA_BYTES).decode("ascii", "replace")
+
+
+def make_context(conf: SlurmConf) -> ssl.SSLContext:
+    """What TLS to this cluster's slurmds demands; `TlsFault`. Loading ssl takes some 20 ms."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # on by default from Python 3.13 on; Slurm's documentation makes CAs without the extensions that it wants
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    try:
+        context.load_verify_locations(cadata=read_ca(conf))
+    except (ssl.SSLError, ValueError) as error:
+        raise TlsFault(f"the CA file: {error}") from None
+    # not load_system_certificates: nobody checks names here, so that anybody with a certificate would be a slurmd
+    return context
+
+
+def open_stream(sock: _socket.socket, conf: SlurmConf, tls: bool, deadline_ns: int) -> Task[Stream]:
+    """The stream over a connected socket."""
+    if not tls:
+        return PlainStream(sock)
+    stream = TlsStream(sock, make_context(conf))
+    yield from stream.handshake(deadline_ns)
+    return stream

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a job will end, as far as this node knows it without asking the controller.
+
+Two sources, in this order:
+* the service's table: what slurmctld said when the service last asked for it (a limit may be changed meanwhile);
+* SLURM_JOB_END_TIME in the environment of the job's own processes, of whatever step. slurmd 24.11 and 26.05 set it,
+  20.11 and 22.05 do not (seen).
+
+Rules of this file:
+1. It reads local files, and a time that is not found is 0: nothing depends on it but words. A process's owner can
+   make reading its environment wait for ever (so does a hung Lustre): logins ask in a child (`query_job_end`).
+2. A process's environment is its owner's to change: what is found there is told to that owner only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from ...wire.cgroup_path import decode_cgroups, decode_v1, decode_v2
+from ...wire.errors import RemoteProtocolError
+from ..kernel.procfs import read_cgroups, read_environ, read_file, read_owned_process
+from ..tasks.child import ChildFault, call_in_child
+from ..tasks.task import MS, DeadlineExceeded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..kernel.procfs import AnyProcess
+    from ..tasks.task import Task
+
+TABLE = "/run/slurm-adopt/job-ends"
+#: 16384 jobs of a line each.
+TABLE_CAP = 1 << 20
+CGROUP_ROOT = "/sys/fs/cgroup"
+MARK = b"\0SLURM_JOB_END_TIME="
+#: Below the folder of a step: cgroup v1 (20.11; 22.05), v2.
+TASK_FOLDERS = ("", "/task_0", "/user/task_0", "/user/task_special")
+#: The job has at least one process of its user in its first steps, or we do not know.
+STEP_CAP, PROCESS_CAP = 4, 6
+SHARE_NS = 200 * MS
+#: slurmctld writes a year ahead for a job without a limit; a time long past is nobody's end either.
+AHEAD_S, PAST_S = 300 * 86400, 3600
+
+
+def query_job_end(job_id: int, stepd: AnyProcess, uid: int, deadline_ns: int) -> Task[int]:
+    """As `find_job_end`, within a small share of the time, whatever the job's processes are up to."""
+
+    def work() -> bytes:
+        return b"%d" % find_job_end(job_id, stepd, uid)
+
+    try:
+        return int((yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS), uid)))
+    except (ChildFault, DeadlineExceeded, OSError):
+        return 0  # a courtesy: without a child it is not known
+
+
+def find_job_end(job_id: int, stepd: AnyProcess, uid: int) -> int:
+    """When the job ends, in seconds since 1970; 0 if that is not known."""
+    known = read_table().get((job_id, stepd.pid, stepd.started), 0)
+    return known or plausible(_from_processes(stepd, uid))
+
+
+def plausible(end_s: int) -> int:
+    """`end_s`, or 0 if it is not a time at which a running job may end."""
+    return end_s if -PAST_S < end_s - time.time() < AHEAD_S else 0
+
+
+def read_table(path: str = TABLE) -> dict[tuple[int, int, int], int]:
+    """End times by (job id, slurmstepd's pid, its start)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return {}
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+            return {}
+        text = os.read(fd, TABLE_CAP)
+    except OSError:
+        return {}
+    finally:
+        os.close(fd)
+    table: dict[tuple[int, int, int], int] = {}
+    for line in text.split(b"\n"):
+        words = line.split()
+        if len(words) == 4 and all(word.isdigit() for word in words):
+            job_id, pid, started, end_s = map(int, words)
+            table[job_id, pid, started] = end_s
+    return table
+
+
+def write_table(table: dict[tuple[int, int, int], int], path: str = TABLE) -> None:
+    """Replace the table; `OSError`."""
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        lines = [f"{job_id} {pid} {started} {end_s}\n" for (job_id, pid, started), end_s in table.items()]
+        os.write(fd, "".join(lines).encode("ascii"))
+        os.rename(temporary, path)
+    finally:
+        os.close(fd)
+
+
+def _from_processes(stepd: AnyProcess, uid: int) -> int:
+    for number in _job_processes(stepd):
+        process = read_owned_process(number)
+        if process is None or process.real_uid != uid:
+            continue
+        environment = b"\0" + read_environ(process)
+        _, mark, rest = environment.partition(MARK)
+        value = rest.partition(b"\0")[0]
+        if mark and value.isdigit() and len(value) < 12:
+            return int(value)
+    return 0
+
+
+def _job_processes(stepd: AnyProcess) -> Iterator[int]:
+    """Processes of the job's steps other than the extern step, the batch step's first."""
+    for folder in _job_folders(read_cgroups(stepd) or b""):
+        try:
+            steps = [name for name in os.listdir(folder) if name.startswith("step_") and name != "step_extern"]
+        except OSError:
+            continue
+        for step in sorted(steps, key=lambda name: (name != "step_batch", name))[:STEP_CAP]:
+            yield from _members(f"{folder}/{step}{task}" for task in TASK_FOLDERS)
+        return
+
+
+def _job_folders(text: bytes) -> Iterator[str]:
+    """Where the job's cgroup is mounted, for each hierarchy in which slurmstepd is in the job."""
+    try:
+        lines = decode_cgroups(text)
+    except RemoteProtocolError:
+        return
+    for line in lines:
+        where = decode_v2(line.path) if line.hierarchy == 0 else decode_v1(line.path)
+        if where is None or line.deleted:
+            continue
+        job = where.top.rpartition("/")[0] if where.step else where.top
+        if line.hierarchy:
+            yield f"{CGROUP_ROOT}/{','.join(line.controllers).replace('name=', '')}{job}"
+        else:
+            yield CGROUP_ROOT + job
+
+
+def _members(folders: Iterable[str]) -> Iterator[int]:
+    for folder in folders:
+        text = read_file(f"{folder}/cgroup.procs") or b""
+        for word in text.split()[:PROCESS_CAP]:
+            yield int(word)
