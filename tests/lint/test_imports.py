@@ -14,13 +14,21 @@ SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
 #: What a layer may import, itself included. `record` and `places` belong to `model`.
 LAYERS = {
     "bundle": set(),
+    "places": set(),
     "model": {"model"},
     "options": {"model", "options"},
     "policy": {"model", "options", "policy"},
     "wire": {"model", "wire"},
-    "system": {"model", "wire", "system"},
-    "service": {"model", "options", "policy", "wire", "system", "service"},
-    "cli": {"model", "options", "policy", "wire", "system", "service", "cli"},
+    "system.tasks": {"model", "wire", "system.tasks"},
+    "system.kernel": {"model", "wire", "system.tasks", "system.kernel"},
+    "system.slurm": {"model", "places", "wire", "system.tasks", "system.kernel", "system.slurm"},
+    "system.rpc": {"model", "wire", "system.tasks", "system.kernel", "system.slurm", "system.rpc"},
+    "system.host": {"model", "wire", "system.tasks", "system.kernel", "system.host"},
+    "observe": {"model", "wire", "system", "observe"},
+    "login": {"model", "options", "policy", "wire", "system", "observe", "login"},
+    "resident": {"model", "wire", "system", "observe", "login", "resident"},
+    "users": {"model", "options", "policy", "wire", "system", "observe", "login", "users"},
+    "cli": {"model", "options", "policy", "wire", "system", "observe", "login", "resident", "users", "cli"},
 }
 #: Modules that a one-shot login may not load: each costs more than a millisecond of python's 7.
 TOO_DEAR = {
@@ -49,9 +57,23 @@ PURE = {"struct", "__future__"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
-def layer_of(path: Path) -> str:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return "model" if parts[0] in ("record", "places", "model", "__init__") else parts[0]
+def layer_of(module: tuple[str, ...]) -> str:
+    """The room of a module below slurm_adopt, given by its parts."""
+    if not module or module[0] in ("record", "places", "__init__", "__version__"):
+        return "model"
+    if module[0] == "system" and len(module) > 1 and module[1] != "__init__":
+        return f"system.{module[1]}"
+    return module[0]
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    return path.relative_to(SOURCE).with_suffix("").parts
+
+
+def target_of(path: Path, level: int, module: str) -> tuple[str, ...]:
+    """What a relative import of a file means."""
+    package = parts_of(path)[:-1]
+    return (*package[: len(package) - level + 1], *filter(None, module.split(".")))
 
 
 def imports_of(path: Path) -> list[tuple[int, str, bool]]:
@@ -79,20 +101,28 @@ def imports_of(path: Path) -> list[tuple[int, str, bool]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports__one_way(path: Path) -> None:
-    allowed = LAYERS[layer_of(path)]
-    depth = len(path.relative_to(SOURCE).parts)
+    layer = layer_of(parts_of(path))
+    if layer == "system":
+        return  # the package's own __init__
+    allowed = LAYERS[layer]
     for level, module, _ in imports_of(path):
         if level == 0:
             assert not module.startswith("slurm_adopt"), f"absolute import of {module}"
             continue
-        target = layer_of(path) if level < depth else module.split(".")[0]
-        target = "model" if target in ("record", "places", "model", "__init__", "__version__") else target
-        assert target in allowed, f"{path.name} imports {module} of layer {target}"
+        target = layer_of(target_of(path, level, module))
+        known = target in allowed or ("system" in allowed and target.startswith("system."))
+        assert known, f"{path.relative_to(SOURCE)} imports {module} of {target}"
+
+
+@pytest.mark.parametrize("room", sorted({path.parent for path in MODULES} - {SOURCE}), ids=lambda room: room.name)
+def test_imports__each_room_says_who_lives_there(room: Path) -> None:
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    assert text, f"{room}/__init__.py says nothing"
 
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in MODULES if layer_of(p) in ("wire", "policy", "options")],
+    [p for p in MODULES if layer_of(parts_of(p)) in ("wire", "policy", "options")],
     ids=lambda path: str(path.relative_to(SOURCE)),
 )
 def test_imports__pure_layers_do_no_io(path: Path) -> None:

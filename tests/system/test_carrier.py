@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 from tests.process import process_of
 
-from slurm_adopt.login.decide import Login
-from slurm_adopt.login.steps import Scan
+from slurm_adopt.login.state import Login
+from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.wire.login_exchange import Connection, LoginRequest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sshd is root's")
@@ -52,7 +52,7 @@ def adopted_of(pid: int, connections: tuple[Connection, ...], rhost: str) -> lis
     request = LoginRequest(
         "account", time.monotonic_ns() + 10**9, "sshd", "alice", 1501, rhost, connections=connections
     )
-    return [process.pid for process in Login(request, process_of(pid), Scan()).find_processes()]
+    return [process.pid for process in Login(request, process_of(pid), FreshLookup()).find_processes()]
 
 
 def test_carrier__parent_with_the_same_ssh_connection() -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from fake_step import FakeStep
 
-from slurm_adopt.login.steps import Found
+from slurm_adopt.login.steps import OwnSteps
 from slurm_adopt.model import STEP_SILENT
 from slurm_adopt.resident import step_index
-from slurm_adopt.resident.node_cache import Memory
+from slurm_adopt.resident.node_cache import NodeCache
 from slurm_adopt.system.kernel.inotify import IN_Q_OVERFLOW, Inotify
 from slurm_adopt.system.slurm.spool import SpoolFault
 from slurm_adopt.system.tasks.loop import Loop
@@ -42,7 +42,7 @@ class Rig:
     def __init__(self, spool: Path) -> None:
         self.spool = spool
         self.loop = Loop()
-        self.memory = Memory(self.loop)
+        self.memory = NodeCache(self.loop)
         self.conf: Any = Conf(spool)
         self.steps: list[FakeStep] = []
 
@@ -50,7 +50,7 @@ class Rig:
         self.steps.append(FakeStep(self.spool, job_id, uid, **how))
         return self.steps[-1]
 
-    def query(self, uid: int, seconds: float = 20) -> Found:
+    def query(self, uid: int, seconds: float = 20) -> OwnSteps:
         """What a login of this user finds; raises what it raises."""
         outcome: list[Any] = []
         deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
@@ -61,7 +61,7 @@ class Rig:
         if isinstance(outcome[0], Exception):
             raise outcome[0]
         outcome[0].close()
-        found: Found = outcome[0]
+        found: OwnSteps = outcome[0]
         return found
 
     def jobs(self, uid: int) -> list[int]:

@@ -90,29 +90,29 @@ def test_suspended__another_job_takes_the_login(node: Node) -> None:
 IN_THE_MIDDLE = """
 import glob, os, subprocess, sys, time
 sys.path.insert(0, "/usr/lib/slurm-adopt")
-from slurm_adopt.login import adopt
-from slurm_adopt.login.steps import Scan
+from slurm_adopt.login import adoption
+from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.system.kernel.procfs import read_process
 from slurm_adopt.system.slurm.stepd import StepFault
 from slurm_adopt.system.tasks.task import run
 job = sys.argv[1]
 deadline_ns = time.monotonic_ns() + 5 * 10**9
-source = Scan()
+source = FreshLookup()
 found = run(source.query_own(run(source.read_conf(deadline_ns)), "", 1501, deadline_ns))
 child = subprocess.Popen(["sleep", "100"])
 process = read_process(child.pid)
 state = glob.glob(f"/sys/fs/cgroup/freezer/slurm*/uid_*/job_{job}/step_extern/freezer.state")[0]
 cgroups = lambda: open(f"/proc/{child.pid}/cgroup").read()
 before = cgroups()
-request = adopt.request_adoption
+request = adoption.request_adoption
 
 def request_and_freeze(*arguments):
     open(state, "w").write("FROZEN")
     return request(*arguments)
 
-adopt.request_adoption = request_and_freeze
+adoption.request_adoption = request_and_freeze
 try:
-    run(adopt.act_adopt(found.own[0].connection, 1501, lambda: (process,), False, False))
+    run(adoption.adopt_into(found.own[0].connection, 1501, lambda: (process,), False, False))
     print("adopted")
 except StepFault as fault:
     print(fault.reason)

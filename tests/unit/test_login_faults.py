@@ -10,9 +10,10 @@ import time
 import pytest
 from tests.process import me, replaced
 
-from slurm_adopt.login.adopt import act_adopt, confirm
-from slurm_adopt.login.decide import Login, decide_login
-from slurm_adopt.login.steps import Scan
+from slurm_adopt.login.adoption import adopt_into, confirm
+from slurm_adopt.login.decide import decide_login
+from slurm_adopt.login.state import Login
+from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.model import STEP_ENDING
 from slurm_adopt.system.kernel import procfs
 from slurm_adopt.system.kernel.procfs import Process
@@ -63,7 +64,7 @@ def connection(pid: int, started: int, uid: int = 1501) -> StepConnection:
 
 def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
     with pytest.raises(StepFault) as fault:
-        run(act_adopt(connection(1, 1, uid=1502), 1501, lambda: (me(),), x11=True, namespaces=True))
+        run(adopt_into(connection(1, 1, uid=1502), 1501, lambda: (me(),), x11=True, namespaces=True))
     assert fault.value.reason == "step-foreign"
 
 
@@ -71,14 +72,14 @@ def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
     """The processes are looked at once more just before slurmstepd is asked: nothing is sent here, so nothing fails."""
     mine = me()
     request = LoginRequest("account", time.monotonic_ns() + TIME_S * 10**9, "sshd", "alice", 1501)
-    attempted = Login(request, mine, Scan())
+    attempted = Login(request, mine, FreshLookup())
     assert attempted.find_processes() == (mine,)
     attempted.found_ns = 0
     attempted.processes = (mine, replaced(mine))
     unconnected = connection(mine.pid, mine.started)
     unconnected.asked_ns = time.monotonic_ns()
     with pytest.raises(StepFault) as fault:
-        run(act_adopt(unconnected, 1501, attempted.find_processes, x11=False, namespaces=False))
+        run(adopt_into(unconnected, 1501, attempted.find_processes, x11=False, namespaces=False))
     assert fault.value.reason == "process-changed"
 
 

@@ -11,7 +11,7 @@ import argparse
 import os
 import time
 
-from ..login.steps import Scan
+from ..login.steps import FreshLookup
 from ..model import ENDING
 from ..system.host.user_manager import ManagerFault, confine_manager, is_confined, lift_bounds, refuse_manager
 from ..system.kernel.procfs import Process
@@ -71,7 +71,7 @@ def _follow(uid: int, nodename: str, deadline_ns: int) -> Task[None]:
 
 
 def _query_stepds(uid: int, nodename: str, deadline_ns: int) -> Task[list[Process]]:
-    source = Scan()
+    source = FreshLookup()
     conf = yield from source.read_conf(deadline_ns)
     found = yield from source.query_own(conf, nodename, uid, deadline_ns)
     try:

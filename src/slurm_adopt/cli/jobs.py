@@ -9,7 +9,7 @@ import os
 import time
 
 from ..login.session.greeting import duration
-from ..login.steps import Scan
+from ..login.steps import FreshLookup
 from ..system.kernel.procfs import read_process
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
@@ -67,8 +67,8 @@ def look() -> UserReply:
 
 def _look() -> Task[UserReply]:
     deadline_ns = deadline_after(LOOK_S)
-    conf = yield from Scan().read_conf(deadline_ns)
-    found = yield from Scan().query_own(conf, site_options().nodename, os.geteuid(), deadline_ns)
+    conf = yield from FreshLookup().read_conf(deadline_ns)
+    found = yield from FreshLookup().query_own(conf, site_options().nodename, os.geteuid(), deadline_ns)
     try:
         me = read_process(os.getpid())
         assert me is not None, "we are here"

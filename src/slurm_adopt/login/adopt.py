@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adopting a login's processes into one extern step, and making sure of it.
+"""The act `Adopt`: the login's processes are put into a job, and what the session gets from it is collected.
 
 Rules of this file:
-1. The step must belong to the uid that logs in, now, by its own slurmstepd's word; else nothing is sent.
-2. After slurmstepd said yes, /proc/PID/cgroup is read back for every process; only that counts.
-3. What is received on the way (descriptors) is closed when anything fails.
-4. What does not depend on slurmstepd's answer is done while it works.
+1. A failure is one more fact with its reason code; what was collected is given up.
+2. Where a session line of ours follows, the session phase joins the job's namespaces, in the process that lives on.
 """
 
 from __future__ import annotations
@@ -13,170 +11,134 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import ENDING, STEP_ENDING, STEP_SUSPENDED
-from ..system.kernel.freezer import is_frozen
-from ..system.kernel.procfs import open_cgroups, read_cgroups, read_namespace, read_open_cgroups
-from ..system.slurm.stepd import (
-    Namespace,
-    StepFault,
-    is_in_books,
-    query_state,
-    read_adoption,
-    request_adoption,
-)
-from ..system.tasks.child import ChildFault, call_in_child
-from ..system.tasks.sockets import close_all
-from ..system.tasks.task import MS, DeadlineExceeded
-from ..wire.cgroup_path import same_step
+from ..model import REASONS, Attempt
+from ..options.parse import parse_options
+from ..record import replace
+from ..system.kernel.procfs import read_cgroups
+from ..system.slurm.stepd import StepFault
+from .adoption import adopt_into, environment_of, missing_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from ..system.kernel.procfs import AnyProcess, Process
-    from ..system.slurm.stepd import Extras, StepConnection
+    from ..model import Adopt, Facts
+    from ..options.parse import Options
+    from ..system.kernel.procfs import Process
+    from ..system.slurm.stepd import Extras
     from ..system.tasks.task import Task
-    from ..wire.cgroup_path import Membership
-    from ..wire.stepd import X11Display
+    from .state import Login
+    from .steps import OwnStep
 
-#: A state that was asked so long ago is asked again: caller ID may have taken a second meanwhile.
-FRESH_NS = 100 * MS
-#: What it takes to put a process back, should the login's time be up: a move waits 15 ms for the kernel.
-TAKE_OUT_NS = 200 * MS
-#: The file below /proc/PID/ns that shows whether a process has joined a namespace of this kind.
-NAMESPACE_FILES = {
-    "user": "user",
-    "pid": "pid_for_children",
-    "mount": "mnt",
-    "ipc": "ipc",
-    "uts": "uts",
-    "net": "net",
-    "cgroup": "cgroup",
-}
+#: More failed adoptions than this are not bad luck any more.
+ATTEMPT_CAP = 4
+#: logind's own sign that it runs (sd_booted(3) tells of systemd only).
+LOGIND = "/run/systemd/seats"
 
 
-#: Answers of `same_step`, which is pure: all sessions of a step look alike, and all steps of a node have this many.
-KNOWN_MEMBERSHIPS: dict[tuple[bytes, bytes], Membership] = {}
-KNOWN_MEMBERSHIPS_CAP = 1024
+def act_adopt(login: Login, decision: Adopt) -> Task[None]:
+    """Try to adopt the login into this job; the attempt becomes a fact."""
+    attempt = yield from _attempt(login, decision)
+    login.facts = replace(login.facts, attempts=(*login.facts.attempts, attempt))
+    if len(login.facts.attempts) >= ATTEMPT_CAP and attempt.failure:
+        login.facts = _give_up(login.facts)
 
 
-def act_adopt(
-    connection: StepConnection,
-    uid: int,
-    find: Callable[[], tuple[Process, ...]],
-    x11: bool,
-    namespaces: bool,
-    meanwhile: Callable[[], object] | None = None,
-) -> Task[Extras]:
-    """Put the processes into the step; `StepFault` unless the kernel confirms every one of them.
-
-    `find` tells which; it is called last, as slurmstepd moves numbers: a login that ended while an earlier attempt hung
-    must not draw another process in. `meanwhile` is called while slurmstepd moves them, which takes it a millisecond.
-    Returns what the session gets from the job; the caller owns the descriptors.
-    """
-    identity = connection.identity
-    if identity is None or identity.uid != uid:
-        raise StepFault("step-foreign", "the step belongs to another user")
-    if time.monotonic_ns() - connection.asked_ns > FRESH_NS and (yield from query_state(connection)) == ENDING:
-        raise StepFault(STEP_ENDING, "the step is ending")
-    processes = find()
-    before = [read_cgroups(process) for process in processes]
-    yield from request_adoption(connection, processes, x11, namespaces)
-    reference = read_cgroups(identity)
-    texts: list[int] = []
+def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
+    step = login.found.of_job(decision.job_id)
+    assert step is not None, "the decision names one of the user's own steps"
+    connection = step.connection
+    yield from login.found.resume(login.deadline_ns)
+    connection.deadline_ns = _attempt_deadline(login)
     try:
-        for process in processes:
-            texts.append(open_cgroups(process))
-        if meanwhile is not None:
-            meanwhile()
-        try:
-            extras = yield from read_adoption(connection, len(processes), x11, namespaces)
-        except StepFault:
-            if is_frozen(identity):
-                yield from _take_out(processes, before, connection.deadline_ns)
-            raise
-        try:
-            if is_frozen(identity):
-                yield from _take_out(processes, before, connection.deadline_ns)
-                raise StepFault(STEP_SUSPENDED, "the step was suspended while it adopted")
-            for process, text in zip(processes, texts):
-                yield from confirm(connection, reference, process, text)
-        except BaseException:
-            close_all([namespace.fd for namespace in extras.namespaces])
-            raise
-        return extras
-    finally:
-        close_all([text for text in texts if text >= 0])
+        _expect_to_stay(login)
+        before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
+        extras = yield from adopt_into(connection, login.request.uid, login.find_processes, *wanted_extras(login))
+        if before is not None and b".scope" in before:
+            from .session.left_behind import adopt_left_behind
+
+            yield from adopt_left_behind(connection, before)
+        yield from collect(login, decision.job_id, login.processes, extras)
+    except StepFault as fault:
+        login.release()
+        return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
+    return Attempt(decision.job_id, decision.chosen)
 
 
-def _take_out(processes: Iterable[Process], before: list[bytes | None], deadline_ns: int) -> Task[None]:
-    """Put the processes back where they were: in a frozen step they could not even carry out a refusal."""
-    from ..system.kernel.cgroup_move import put_back
-
-    until_ns = max(deadline_ns, time.monotonic_ns() + TAKE_OUT_NS)
-    for process, text in zip(processes, before):
-
-        def work(process: Process = process, text: bytes | None = text) -> bytes:
-            return b"%d" % put_back(process, text or b"")
-
-        try:
-            yield from call_in_child(work, until_ns)
-        except (ChildFault, DeadlineExceeded, OSError):
-            continue  # the next one may be the one that carries the login
-
-
-def confirm(connection: StepConnection, reference: bytes | None, process: Process, text: int) -> Task[None]:
-    """Raise `StepFault` unless the kernel shows the process inside the step.
-
-    `reference` is the text of slurmstepd's own /proc/PID/cgroup, `text` what `open_cgroups` gave for the process.
-    """
-    target = read_open_cgroups(text)
-    if target is None:
-        raise StepFault("process-changed", f"process {process.pid} ended while it was adopted")
-    if reference is None:
-        raise StepFault(STEP_ENDING, "slurmstepd ended while it adopted")
-    membership = membership_of(reference, target)
-    if membership.inside:
+def _expect_to_stay(login: Login) -> None:
+    """Raise `StepFault` if pam_systemd will take the session out of any job again."""
+    # without logind nobody does: most compute nodes need not read their PAM files for each login
+    if login.request.phase != "account" or not os.path.isdir(LOGIND):
         return
-    if not membership.step_known and (yield from is_in_books(connection, process)):
-        # ProctrackType=proctrack/linuxproc and the like: Slurm itself keeps no cgroup there is to look at
-        return
-    raise StepFault("adopt-unconfirmed", f"process {process.pid}: {membership.reason}")
+    from ..system.host.pam_stack import moves_sessions
+
+    service = login.request.service
+    if moves_sessions(service) and not _is_guarded(service, login.options):
+        raise StepFault("session-escapes", REASONS["session-escapes"].meaning)
 
 
-def membership_of(reference: bytes, target: bytes) -> Membership:
-    """`same_step`, which takes 0.1 ms, once for all logins that look the same."""
-    known = KNOWN_MEMBERSHIPS.get((reference, target))
-    if known is None:
-        if len(KNOWN_MEMBERSHIPS) >= KNOWN_MEMBERSHIPS_CAP:
-            KNOWN_MEMBERSHIPS.clear()
-        known = KNOWN_MEMBERSHIPS[reference, target] = same_step(reference, target)
-    return known
+def _is_guarded(service: str, options: Options) -> bool:
+    """Whether a session line of ours comes last, works for this service, and is as strict as this one."""
+    from ..system.host.pam_stack import find_guard
+
+    line = find_guard(service)
+    if line is None:
+        return False
+    later = parse_options(line.args)
+    strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+    return later.service in ("*", service) and strict_enough
 
 
-def environment_of(job_id: int, x11: X11Display | None = None) -> tuple[tuple[str, str], ...]:
-    """The variables of a session in this job."""
-    env = [("SLURM_JOB_ID", str(job_id))]
-    if x11 is not None and x11.display:
-        env.append(("DISPLAY", f"localhost:{x11.display}.0"))
-        if x11.xauthority:
-            env.append(("XAUTHORITY", x11.xauthority))
-    return tuple(env)
+def _attempt_deadline(login: Login) -> int:
+    """Half of what is left, if another job could be tried afterwards; else all of it."""
+    untried = len(login.found.own) - len(login.facts.attempts)
+    now_ns = time.monotonic_ns()
+    return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
 
 
-def missing_namespaces(namespaces: list[Namespace], process: AnyProcess) -> list[Namespace]:
-    """Those of the job's namespaces that the process is not in yet, in the order to join them; the rest is closed."""
-    missing = []
-    for namespace in namespaces:
-        if _is_in(process, namespace):
-            os.close(namespace.fd)
-        else:
-            missing.append(namespace)
-    # joining a user namespace gives the rights for the others, joining mount changes the view of /proc: last
-    missing.sort(key=lambda namespace: (namespace.kind != "user", namespace.kind == "mount"))
-    return missing
+def wanted_extras(login: Login) -> tuple[bool, bool]:
+    """Whether to ask the step for its X11 tunnel, and for its namespaces."""
+    return not login.options.disable_x11, login.options.join_container
 
 
-def _is_in(process: AnyProcess, namespace: Namespace) -> bool:
-    wanted = os.fstat(namespace.fd)
-    return (wanted.st_dev, wanted.st_ino) == read_namespace(process, NAMESPACE_FILES[namespace.kind])
+def collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
+    """What the session gets from the job it is in: variables and namespaces."""
+    if extras.namespaces:
+        login.namespaces = missing_namespaces(extras.namespaces, login.caller)
+    login.env = environment_of(job_id, extras.x11)
+    if login.options.takes_over:
+        step = login.found.of_job(job_id)
+        assert step is not None
+        yield from _take_over(login, step, processes)
+    if login.namespaces and login.request.phase == "account":
+        if _is_guarded(login.request.service, login.options):
+            # the session phase joins them, in the process that lives on: from within the job's pid namespace that phase
+            # could see neither slurmstepd nor itself
+            login.release_namespaces()
+        elif processes[0].pid != login.caller.pid:
+            login.release_namespaces()  # this process ends after the account stack
+            raise StepFault("namespace-deferred", REASONS["namespace-deferred"].meaning)
+
+
+def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> Task[None]:
+    """The job's limits and variables."""
+    from .session.inherit import take_over
+
+    conf, identity, options = login.conf, step.connection.identity, login.options
+    assert conf is not None, "a step was found, so the configuration was read"
+    assert identity is not None
+    who = (step.path.job_id, login.request.uid, identity, processes)
+    extra, remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
+    login.remark = "; ".join([text for text in (login.remark, remark) if text])
+    named = {name for name, _ in login.env}
+    login.env += tuple((name, value) for name, value in extra if name not in named)
+
+
+def _give_up(facts: Facts) -> Facts:
+    """Count every job as tried: the decision then ends with what the attempts have shown."""
+    last = facts.attempts[-1]
+    tried = {attempt.job_id for attempt in facts.attempts}
+    rest = tuple(
+        Attempt(step.job_id, last.chosen, last.failure, "not tried any more")
+        for step in facts.steps
+        if step.job_id not in tried
+    )
+    return replace(facts, attempts=facts.attempts + rest)

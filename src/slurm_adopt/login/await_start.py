@@ -17,14 +17,17 @@ import time
 from ..model import RUNNING, STARTING
 from ..record import replace
 from ..system.slurm.prolog import find_prologs, runs_prolog
+from ..system.slurm.spool import SpoolFault
 from ..system.slurm.spool_dir import pid_files
 from ..system.tasks.task import MS, sleep_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..model import AwaitStart
     from ..system.slurm.conf import SlurmConf
     from ..system.tasks.task import Task
-    from .steps import Found, StepSource
+    from .state import Login
+    from .steps import OwnSteps, StepSource
 
 #: What is kept of the deadline for the adoption that follows.
 ADOPT_NS = 500 * MS
@@ -54,7 +57,7 @@ def find_starting(conf: SlurmConf, nodename: str, uid: int) -> tuple[int, ...]:
     return jobs
 
 
-def mark_prologs(conf: SlurmConf, found: Found, uid: int) -> None:
+def mark_prologs(conf: SlurmConf, found: OwnSteps, uid: int) -> None:
     """Call those steps starting whose prolog still runs: with PrologFlags=RunInJob they take logins before it ends."""
     if not conf.prolog or "runinjob" not in conf.prolog_flags:
         return
@@ -65,8 +68,8 @@ def mark_prologs(conf: SlurmConf, found: Found, uid: int) -> None:
 
 
 def await_start(
-    source: StepSource, conf: SlurmConf, nodename: str, uid: int, found: Found, wait_ns: int, deadline_ns: int
-) -> Task[Found]:
+    source: StepSource, conf: SlurmConf, nodename: str, uid: int, found: OwnSteps, wait_ns: int, deadline_ns: int
+) -> Task[OwnSteps]:
     """The user's steps once one of them runs, or when waiting has no sense any more. `found` is closed."""
     until_ns = min(time.monotonic_ns() + wait_ns, deadline_ns - ADOPT_NS)
     prologs = find_starting(conf, nodename, uid)
@@ -92,5 +95,27 @@ def await_start(
     return found
 
 
-def _states(found: Found) -> set[str]:
+def _states(found: OwnSteps) -> set[str]:
     return {step.state for step in found.steps()}
+
+
+def act_await_start(login: Login, _: AwaitStart) -> Task[None]:
+    """Wait for the user's job to start; what is found then takes the place of what was found before."""
+    conf, options, uid = login.conf, login.options, login.request.uid
+    assert conf is not None, "steps or prologs were found"
+    begun_ns = time.monotonic_ns()
+    wait_ns = int(options.prolog_wait_s * 1000) * MS
+    try:
+        login.found = yield from await_start(
+            login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
+        )
+    except SpoolFault as fault:
+        login.facts = replace(login.facts, fault=fault.reason)
+        return
+    login.facts = replace(
+        login.facts,
+        steps=login.found.steps(),
+        unanswered=tuple(login.found.unanswered),
+        prologs=find_starting(conf, options.nodename, uid),
+        waited_ms=(time.monotonic_ns() - begun_ns) // MS,
+    )

@@ -13,14 +13,13 @@ from __future__ import annotations
 import os
 import time
 
-from ..observe.notes import decided_of, write_note
-from ..record import replace
+from ..observe.notes import write_note
 from ..system.kernel.procfs import read_process
 from ..system.tasks import sockets as sock
 from ..system.tasks.task import run
-from ..wire.errors import ProtocolError
-from ..wire.login_exchange import PACKET_CAP, decode_request, encode_reply
-from .decide import Answer, decide_login
+from ..wire.login_exchange import PACKET_CAP, decode_request
+from .decide import decide_login
+from .decided import decided_of
 
 #: How long a request may take to arrive after we were started: the module has sent it before.
 REQUEST_WAIT_NS = 2_000_000_000
@@ -43,15 +42,5 @@ def main() -> None:
     answer = run(decide_login(request, caller))
     # before the answer: after it the module ends us
     write_note(decided_of(answer, (time.monotonic_ns() - began_ns) / 1e9))
-    sock.send_with_fds(socket, encode_answer(answer), answer.fds)
+    sock.send_with_fds(socket, answer.packet(), answer.fds)
     os._exit(0)  # nothing is left to tidy up that the kernel does not: saves a millisecond
-
-
-def encode_answer(answer: Answer) -> bytes:
-    """The reply as a packet; one that does not fit (an endless XAUTHORITY) keeps only SLURM_JOB_ID of its variables."""
-    if answer.packet:
-        return answer.packet
-    try:
-        return encode_reply(answer.reply)
-    except ProtocolError:
-        return encode_reply(replace(answer.reply, env=answer.reply.env[:1]))

@@ -21,22 +21,30 @@ from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.slurm.spool_dir import spool_dirs
 from ..system.slurm.stepd import StepFault, connect_step
 from ..system.tasks.task import MS, DeadlineExceeded, all_of
-from .adopt import membership_of
+from .adoption import membership_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Protocol
 
-    from ..resident.turnstile import Turn
     from ..system.kernel.procfs import AnyProcess
     from ..system.rpc.memory import CallerMemory
     from ..system.slurm.conf import SlurmConf
     from ..system.slurm.stepd import Identity, StepConnection
     from ..system.tasks.task import Task
 
+    class Turn(Protocol):
+        """A login's turn at its user's steps, which it may give up and take again."""
+
+        def enter(self, deadline_ns: int) -> Task[None]:
+            """Wait for it. `DeadlineExceeded`."""
+
+        def leave(self) -> None:
+            """Let the next login have it."""
+
     class StepSource(Protocol):
-        """Where a login's facts about the node come from: looked up anew (`Scan`), or remembered by the service.
+        """Where a login's facts about the node come from: looked up anew (`FreshLookup`), or remembered by the service.
 
         `callers`: what is known of the machines that logins come from, if anything is remembered.
         """
@@ -46,18 +54,10 @@ if TYPE_CHECKING:
         def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`."""
 
-        def query_own(
-            self,
-            conf: SlurmConf,
-            nodename: str,
-            uid: int,
-            deadline_ns: int,
-            meanwhile: Callable[[], object] | None = None,
-        ) -> Task[Found]:
+        def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
 
-            `nodename` is the module's option. `meanwhile` may be called if there seems to be one, while it is asked.
-            The caller closes what is found.
+            `nodename` is the module's option. The caller closes what is found.
             """
 
 
@@ -76,7 +76,7 @@ class OwnStep:
     fact: StepFact
 
 
-class Found:
+class OwnSteps:
     """What the spool directories hold for one user; `close()` when the login is decided."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Found:
             yield from self.turn.enter(deadline_ns)
 
 
-class Scan:
+class FreshLookup:
     """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
 
     callers: CallerMemory | None = None
@@ -120,14 +120,7 @@ class Scan:
         yield from ()
         return read_slurm_conf()
 
-    def query_own(
-        self,
-        conf: SlurmConf,
-        nodename: str,
-        uid: int,
-        deadline_ns: int,
-        meanwhile: Callable[[], object] | None = None,  # noqa: ARG002  # whether there is one is not known before
-    ) -> Task[Found]:
+    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
         """Look through the spool directories and ask all steps there."""
         owners = conf.step_owners
         directories = open_directories(spool_dirs(conf, nodename), owners)
@@ -165,9 +158,9 @@ def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int,
     return opened
 
 
-def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[Found]:
+def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnSteps]:
     """Find the user's own steps among `paths`."""
-    found = Found()
+    found = OwnSteps()
     for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns)):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)
@@ -182,11 +175,10 @@ def ask_steps(
     owners: tuple[int, ...],
     deadline_ns: int,
     known: list[Identity | None] | None = None,
-    meanwhile: Callable[[], object] | None = None,
 ) -> Task[list[OwnStep | StepFault | None]]:
     """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
 
-    `known`: who answered at each of the paths before. `meanwhile`: what can be done until they answer.
+    `known`: who answered at each of the paths before.
 
     Nobody waits longer than half of the time that is left, nor longer than a grace once a step is found that the user
     can log in to: one that is ending must not hide a running one whose slurmstepd is slow.
@@ -195,7 +187,7 @@ def ask_steps(
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     known = known or [None] * len(paths)
     tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
-    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins, meanwhile)
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
         if isinstance(outcome, DeadlineExceeded):
@@ -226,7 +218,7 @@ def _ask(
     return OwnStep(path, connection, StepFact(path.job_id, state, started, identity.version))
 
 
-def find_preferred(uid: int, found: Found) -> int:
+def find_preferred(uid: int, found: OwnSteps) -> int:
     """The job that the user has chosen, if its extern step is still the one of that time; else 0."""
     from ..system.host.preferences import read_preference  # here, because few sites want it and every login would pay
 
@@ -239,7 +231,7 @@ def find_preferred(uid: int, found: Found) -> int:
     return preference.job_id if same else 0
 
 
-def find_membership(processes: Iterable[AnyProcess], found: Found) -> int:
+def find_membership(processes: Iterable[AnyProcess], found: OwnSteps) -> int:
     """The job in whose extern step all of these processes are, as the kernel says; 0 if there is none."""
     texts = [read_cgroups(process) for process in processes]
     if not texts or None in texts:

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 
-from ..login.reply import security_event
 from ..record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..login.decide import Answer
 
 NOTES = "/run/slurm-adopt/oneshot"
 #: The service for users may write in this folder, and not the file above.
@@ -57,32 +54,6 @@ class Decided:
     started: int
     failed: tuple[str, ...]
     auth: str
-
-
-def decided_of(answer: Answer, seconds: float) -> Decided:
-    """What the books need of an answer that took `seconds`."""
-    facts, verdict = answer.facts, answer.verdict
-    carrier = answer.processes[0] if answer.processes else None
-    return Decided(
-        time.time(),
-        seconds,
-        answer.nodename,
-        facts.phase,
-        facts.user,
-        facts.uid,
-        facts.source,
-        facts.service,
-        facts.caller.status,
-        security_event(facts),
-        verdict.action,
-        verdict.reason,
-        verdict.job_id,
-        verdict.chosen,
-        carrier.pid if carrier else 0,
-        carrier.started if carrier else 0,
-        tuple(f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure),
-        answer.auth,
-    )
 
 
 def write_note(decided: Decided, path: str = NOTES) -> None:

@@ -14,8 +14,8 @@ import _socket
 import contextlib
 import time
 
-from ..login.decide import Answer, decide_login
-from ..login.helper import encode_answer
+from ..login.answer import Answer
+from ..login.decide import decide_login
 from ..system.kernel.procfs import read_process
 from ..system.tasks import sockets as sock
 from ..system.tasks.task import MS, POLLIN
@@ -231,7 +231,7 @@ class Clients:
             self._send_away(client)
             return
         try:
-            sock.send_with_fds(client.socket, encode_answer(outcome), outcome.fds)
+            sock.send_with_fds(client.socket, outcome.packet(), outcome.fds)
         except (OSError, ProtocolError):
             self._metrics.count("slurm_adopt_dropped_total", reason="unsent")
         finally:

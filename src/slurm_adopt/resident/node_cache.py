@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..login.steps import GRACE_NS, Found, OwnStep, ask_steps
+from ..login.steps import GRACE_NS, OwnStep, OwnSteps, ask_steps
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
 from ..system.rpc.memory import CallerMemory
 from ..system.rpc.munge import MungeWorkers
@@ -27,8 +27,6 @@ from .turnstile import Turn, Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..observe.metrics import Metrics
     from ..system.slurm.conf import SlurmConf
     from ..system.slurm.spool_dir import SpoolDir
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 INDEX_CAP = 16
 
 
-class Memory:
+class NodeCache:
     """The `StepSource` of the resident service."""
 
     def __init__(self, loop: Loop) -> None:
@@ -64,18 +62,17 @@ class Memory:
         nodename: str,
         uid: int,
         deadline_ns: int,
-        meanwhile: Callable[[], object] | None = None,
-    ) -> Task[Found]:
+    ) -> Task[OwnSteps]:
         """The user's own steps, as the index has them, each asked now."""
         indexes = self._current(conf, nodename)
-        found = Found()
+        found = OwnSteps()
         if not any(index.unsettled or uid in index.settled for index in indexes):
             return found  # most refusals end here
         try:
             for index in indexes:
                 if index.unsettled:
                     yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
-            yield from self._ask_own(indexes, uid, deadline_ns, found, meanwhile)
+            yield from self._ask_own(indexes, uid, deadline_ns, found)
             if not found.own:
                 yield from self._wait_for_hung(indexes, uid, deadline_ns, found)
             for index in indexes:
@@ -94,8 +91,7 @@ class Memory:
         indexes: list[StepIndex],
         uid: int,
         deadline_ns: int,
-        found: Found,
-        meanwhile: Callable[[], object] | None = None,
+        found: OwnSteps,
     ) -> Task[None]:
         """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
         if not any(uid in index.settled for index in indexes):
@@ -104,14 +100,14 @@ class Memory:
         yield from turn.enter(deadline_ns)
         try:
             for index in indexes:
-                yield from _ask(index, uid, deadline_ns, found, meanwhile)
+                yield from _ask(index, uid, deadline_ns, found)
         finally:
             if found.own:
                 found.turn = turn
             else:
                 turn.leave()
 
-    def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: Found) -> Task[None]:
+    def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
         now_ns = time.monotonic_ns()
         until_ns = now_ns + (deadline_ns - now_ns) // 2
@@ -214,14 +210,12 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
         yield from wait_flag(index.news, min(until_ns, max(ends)))
 
 
-def _ask(
-    index: StepIndex, uid: int, deadline_ns: int, found: Found, meanwhile: Callable[[], object] | None
-) -> Task[None]:
+def _ask(index: StepIndex, uid: int, deadline_ns: int, found: OwnSteps) -> Task[None]:
     entries = index.own(uid)
     if not entries:
         return
     paths, known = [entry.path for entry in entries], [entry.identity for entry in entries]
-    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known, meanwhile)
+    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known)
     for entry, outcome in zip(entries, outcomes):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)

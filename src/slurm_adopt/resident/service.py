@@ -19,9 +19,10 @@ import os
 import signal
 import time
 
+from ..login.decided import decided_of
 from ..observe.audit import Audit, login_event, move_event
 from ..observe.metrics import Metrics
-from ..observe.notes import decided_of, take_moves, take_notes
+from ..observe.notes import take_moves, take_notes
 from ..record import record
 from ..system.host.journal import LogSender
 from ..system.host.listener import Listener, prepare_folder
@@ -33,7 +34,7 @@ from ..system.tasks.task import MS, POLLIN
 from ..wire.logline import format_line
 from .admin import Admin
 from .clients import Clients
-from .node_cache import Memory
+from .node_cache import NodeCache
 from .session_ends import Endings
 from .sessions import Session, Sessions
 from .warn import Warner
@@ -42,7 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..login.decide import Answer
+    from ..login.answer import Answer
     from ..observe.notes import Decided
 
 LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
@@ -81,7 +82,7 @@ class Service:
         self.setup = setup
         self.loop = Loop()
         self.metrics = Metrics()
-        self.memory = Memory(self.loop)
+        self.memory = NodeCache(self.loop)
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)

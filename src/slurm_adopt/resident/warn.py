@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..login.steps import Found, StepSource
+    from ..login.steps import OwnSteps, StepSource
     from ..system.kernel.procfs import AnyProcess
     from ..system.slurm.conf import SlurmConf
     from ..system.tasks.task import Task
@@ -152,7 +152,7 @@ class Warner:
         finally:
             found.close()
 
-    def _take_in(self, uid: int, found: Found) -> Task[None]:
+    def _take_in(self, uid: int, found: OwnSteps) -> Task[None]:
         for step in found.own:
             identity = step.connection.identity
             if identity is None:

@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 
-from ..login.adopt import missing_namespaces
+from ..login.adoption import missing_namespaces
 from ..model import RUNNING
 from ..record import record, replace
 from ..system.kernel.baggage import find_baggage
@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from ..login.steps import Found, OwnStep
+    from ..login.steps import OwnStep, OwnSteps
     from ..system.kernel.procfs import AnyProcess, Row
     from ..system.slurm.stepd import Identity, StepConnection
     from ..system.tasks.task import Task
@@ -67,7 +67,7 @@ class Moved:
     login: Process | None = None
 
 
-def move_login(process: AnyProcess, job_id: int, found: Found, deadline_ns: int) -> Task[Moved]:
+def move_login(process: AnyProcess, job_id: int, found: OwnSteps, deadline_ns: int) -> Task[Moved]:
     """Move the login that the process is part of into `job_id`, one of the user's jobs in `found`."""
     target = found.of_job(job_id)
     if target is None:
@@ -106,7 +106,7 @@ def move_login(process: AnyProcess, job_id: int, found: Found, deadline_ns: int)
     return replace(moved, source=source.path.job_id, staying=staying, login=Process(top.pid, top.started))
 
 
-def _count_in(step: OwnStep, found: Found, identity: Identity | None) -> int:
+def _count_in(step: OwnStep, found: OwnSteps, identity: Identity | None) -> int:
     """The user's processes in a step."""
     own = [row for row in read_rows().values() if identity is not None and read_owner(row.pid) == identity.uid]
     return sum(1 for row in own if _step_of(row, found) is step)
@@ -138,7 +138,7 @@ def _held(pins: Pins, asking: Task[T], deadline_ns: int, is_over: list[bool]) ->
     return outcome  # type: ignore[return-value]
 
 
-def _move(top: Row, target: OwnStep, found: Found, deadline_ns: int, pins: Pins) -> Task[Moved]:
+def _move(top: Row, target: OwnStep, found: OwnSteps, deadline_ns: int, pins: Pins) -> Task[Moved]:
     tries: dict[tuple[int, int], int] = {}
     moved: set[tuple[int, int]] = set()
     outside: list[str] = []
@@ -182,7 +182,7 @@ def _has_ended(row: AnyProcess) -> bool:
     return read_row_of(row) is None
 
 
-def _move_one(row: Row, target: OwnStep, found: Found, pins: Pins, deadline_ns: int) -> Task[bool]:
+def _move_one(row: Row, target: OwnStep, found: OwnSteps, pins: Pins, deadline_ns: int) -> Task[bool]:
     """Whether the process is in the target now; False also if it has ended. `StepFault` if the target is lost."""
     if _has_ended(row) or _step_of(row, found) is None:
         return False
@@ -206,7 +206,7 @@ def _in_steps_books(process: AnyProcess, target: OwnStep) -> Task[bool]:
     return (yield from is_in_books(target.connection, process))
 
 
-def _step_of(process: AnyProcess, found: Found) -> OwnStep | None:
+def _step_of(process: AnyProcess, found: OwnSteps) -> OwnStep | None:
     """The user's extern step that the process is in, as the kernel says."""
     text = read_cgroups(process)
     if text is None:

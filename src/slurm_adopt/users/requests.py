@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..login.steps import Scan, find_membership, find_preferred
+from ..login.steps import FreshLookup, find_membership, find_preferred
 from ..model import ENDING, REASONS
 from ..observe.notes import MoveNote, write_move
 from ..options.parse import parse_options
@@ -31,7 +31,7 @@ from .move import Moved, move_login
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..login.steps import Found, OwnStep
+    from ..login.steps import OwnStep, OwnSteps
     from ..options.parse import Options
     from ..system.kernel.procfs import Process
     from ..system.tasks.sockets import Peer
@@ -47,9 +47,9 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
     if request.command == "move" and not options.user_move:
         return _reply("refused", "user-move-off")
     try:
-        conf = yield from Scan().read_conf(deadline_ns)
+        conf = yield from FreshLookup().read_conf(deadline_ns)
         check_not_own(conf, peer.uid)
-        found = yield from Scan().query_own(conf, options.nodename, peer.uid, deadline_ns)
+        found = yield from FreshLookup().query_own(conf, options.nodename, peer.uid, deadline_ns)
     except (ConfFault, SpoolFault) as fault:
         return _reply("failed", fault.reason, text=f"{REASONS[fault.reason].meaning} ({fault})")
     try:
@@ -74,7 +74,7 @@ def site_options() -> Options:
     return parse_options(lines[-1].args if lines else ())
 
 
-def list_jobs(asker: Process, uid: int, found: Found) -> UserReply:
+def list_jobs(asker: Process, uid: int, found: OwnSteps) -> UserReply:
     """The user's jobs on this node, the newest first."""
     here = find_membership((asker,), found)
     preferred = find_preferred(uid, found)
@@ -90,7 +90,7 @@ def list_jobs(asker: Process, uid: int, found: Found) -> UserReply:
     return _reply("ok", "user-jobs", text=text, jobs=tuple(jobs))
 
 
-def newest_first_id(found: Found) -> int:
+def newest_first_id(found: OwnSteps) -> int:
     """The job that a login goes into if nothing else says so; 0 without one."""
     from ..model import Facts
 
@@ -110,7 +110,7 @@ def _end_s(step: OwnStep, uid: int) -> int:
     return find_job_end(step.path.job_id, identity, uid) if identity is not None else 0
 
 
-def _use(job_id: int, uid: int, found: Found, options: Options) -> UserReply:
+def _use(job_id: int, uid: int, found: OwnSteps, options: Options) -> UserReply:
     step = found.of_job(job_id)
     identity = step.connection.identity if step is not None else None
     if step is None or identity is None:

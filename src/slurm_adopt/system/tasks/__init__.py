@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Waiting without blocking anybody else: tasks and their loop, sockets, and children for what cannot be waited for."""

@@ -97,19 +97,56 @@ def run(task: Task[T]) -> T:
         task.close()
 
 
+class Begun:
+    """A task that has run up to its first wait; `result()` goes on with it. A context manager that closes it."""
+
+    def __init__(self, task: Task[T]) -> None:
+        self._task = task
+        self._wait: Wait | None = None
+        self._value: Any = None
+        try:
+            self._wait = next(task)
+        except StopIteration as end:
+            self._value = end.value
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there was nothing to wait for."""
+        return self._wait is None
+
+    def result(self) -> Task[Any]:
+        """What the task results in."""
+        while self._wait is not None:
+            ready = yield self._wait
+            try:
+                self._wait = self._task.send(ready)
+            except StopIteration as end:
+                self._wait, self._value = None, end.value
+        return self._value
+
+    def __enter__(self) -> Begun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._task.close()
+
+
+def begin(task: Task[Any]) -> Begun:
+    """Let a task ask its first questions now; what can be done until they are answered is done before `result()`."""
+    return Begun(task)
+
+
 def all_of(
     tasks: Sequence[Task[T]],
     until_ns: int,
     enough_ns: int = 0,
     width: int = 256,
     is_enough: Callable[[T], bool] = bool,
-    meanwhile: Callable[[], object] | None = None,
 ) -> Task[list[Outcome[T]]]:
     """Run tasks side by side; their results, or the exceptions they ended with, in their order.
 
     A task that is not done at `until_ns` is closed, its outcome is `DeadlineExceeded`. With `enough_ns`, one result
-    that `is_enough` is enough from then on. At most `width` tasks are under way at once. `meanwhile` is called once,
-    when the first ones have asked their questions and before anything is waited for.
+    that `is_enough` is enough from then on. At most `width` tasks are under way at once.
     """
     outcomes: list[Any] = [DeadlineExceeded()] * len(tasks)
     waiting: dict[int, Wait] = {}
@@ -134,18 +171,12 @@ def all_of(
             while started < len(tasks) and len(waiting) < width:
                 step(started, None)
                 started += 1
-            if meanwhile is not None:
-                meanwhile()
             stop_ns = min(until_ns, enough_ns) if found and enough_ns else until_ns
             if not waiting or time.monotonic_ns() >= stop_ns:
                 return outcomes
             owner = {fd: index for index, wait in waiting.items() for fd, _ in wait.fds}
             fds = [fd for wait in waiting.values() for fd in wait.fds]
-            # what was done meanwhile took its time: the answers may be there
-            ready = poll_once(Wait(fds, 0)) if meanwhile is not None else ()
-            meanwhile = None
-            if not ready:
-                ready = yield Wait(fds, min(stop_ns, *[wait.deadline_ns for wait in waiting.values()]))
+            ready = yield Wait(fds, min(stop_ns, *[wait.deadline_ns for wait in waiting.values()]))
             events: dict[int, list[tuple[int, int]]] = {}
             for fd, event in ready:
                 events.setdefault(owner[fd], []).append((fd, event))

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first facts of a login: slurm.conf, the user's steps, the preference, the membership of a session.
+
+Rules of this file:
+1. What cannot be found out becomes a fact with a reason code (`Facts.fault`), never an exception.
+2. While slurmstepd answers, the login's processes are looked for.
+"""
+
+from __future__ import annotations
+
+from ..policy import newest_first
+from ..record import replace
+from ..system.slurm.conf import ConfFault, check_not_own
+from ..system.slurm.spool import SpoolFault
+from ..system.tasks.task import begin
+from .steps import find_membership, find_preferred
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..system.tasks.task import Task
+    from .state import Login
+
+
+def gather(login: Login) -> Task[str]:
+    """Fill in the login's facts; the result is a detail for the log."""
+    uid, options = login.request.uid, login.options
+    try:
+        conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
+        check_not_own(conf, uid)
+        asking = begin(login.source.query_own(conf, options.nodename, uid, login.deadline_ns))
+        with asking:
+            if not asking.is_over:
+                login.find_processes()
+            found = yield from asking.result()
+    except (ConfFault, SpoolFault) as fault:
+        login.facts = replace(login.facts, fault=fault.reason)
+        return str(fault)
+    login.found = found
+    if found.own and "runinjob" in conf.prolog_flags and login.request.phase == "account":
+        from .await_start import mark_prologs
+
+        mark_prologs(conf, found, uid)
+    if found.own or found.unanswered:
+        login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
+    if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
+        from .await_start import find_starting  # most logins find their job and do not pay for loading this
+
+        prologs = find_starting(conf, options.nodename, uid)
+        login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
+    if options.action_unknown == "preferred" and len(found.own) > 1:
+        login.facts = replace(login.facts, preferred=find_preferred(uid, found))
+    if login.facts.phase == "open_session" and found.own:
+        login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), found))
+    return ""
