@@ -204,6 +204,9 @@ ELSEWHERE = (
     Other("user-manager-failed", "`user_manager=refuse`, and systemd does not end the user's manager, or does not answer", "allow, in the job, the log says it", "deny", "vm/test_managers_of_users.py::test_user_manager__a_manager_that_cannot_be_ended"),
     Other("session-escapes", "pam_systemd in the session stack, cgroup v2, no session line of ours after it", "allow, outside (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "vm/test_systemd_session.py::test_systemd_session__account_line_alone_never_leaves_a_session_outside"),
     Other("namespace-deferred", "Job with namespaces, keyboard-interactive, no session line", "allow, in the job but not its namespaces (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "system/test_namespace_deferred.py::test_namespace_deferred__keyboard_interactive"),
+    Other("job-suspended", "The user's job is suspended (`scontrol suspend`, gang scheduling)", "deny", "deny", "system/test_suspended.py::test_suspended__refused_at_once_and_nobody_else_is_kept_out"),
+    Other("step-suspended", "The job is suspended just while slurmstepd adopts", "deny (`job-suspended`), the login is taken out again", "deny (`job-suspended`), the login is taken out again", "system/test_suspended.py::test_suspended__in_the_middle_of_a_login"),
+    Other("step-elsewhere", "Whoever asks is in another pid namespace than slurmstepd", "as if the step did not answer", "as if the step did not answer", "system/test_known_step.py::test_known_step__in_another_pid_namespace"),
     Other("join-failed", "The kernel refuses a namespace", "allow; deny if half joined", "deny", "module/test_carry_out.py::test_carry_out__join"),
 )  # fmt: skip
 

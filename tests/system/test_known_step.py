@@ -17,6 +17,7 @@ from tests.process import me
 
 from slurm_adopt.model import STEP_ENDING, STEP_UNTRUSTED
 from slurm_adopt.system.slurm.stepd import Identity, StepConnection, StepFault, add_process, connect_step
+from slurm_adopt.system.tasks import sockets
 from slurm_adopt.system.tasks.task import run
 from slurm_adopt.wire import stepd as wire
 
@@ -98,6 +99,14 @@ def test_known_step__a_listener_of_nobody_we_trust(listener: Listener) -> None:
         run(connect_step(listener.path, (os.geteuid() + 1,), time.monotonic_ns() + 10**10, known))
     assert fault.value.reason == STEP_UNTRUSTED
     assert listener.asked == []
+
+
+def test_known_step__in_another_pid_namespace(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel names no number for a peer that is not in ours: no impostor, and nothing to believe."""
+    monkeypatch.setattr(sockets, "peer_of", lambda _: sockets.Peer(0, 0, 0))
+    with pytest.raises(StepFault) as fault:
+        connect(listener)
+    assert fault.value.reason == "step-elsewhere"
 
 
 @pytest.mark.parametrize(

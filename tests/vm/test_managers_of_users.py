@@ -40,6 +40,12 @@ def mode(vm: VmTarget, request: pytest.FixtureRequest) -> Iterator[str]:
         vm.run("systemctl start slurm-adopt.socket")
     yield request.param
     vm.run("systemctl stop slurm-adopt.socket slurm-adopt.service; rm -r /home/alice/.config")
+    forget_refusals(vm)
+
+
+def forget_refusals(vm: VmTarget) -> None:
+    """As the epilog hook does it after a user's last job."""
+    vm.run("rm -rf /run/slurm-adopt/refused")
 
 
 def use_lines(vm: VmTarget, mode: str, user_manager: str, timeout_s: int = 60, profile: str = "strict") -> None:
@@ -87,6 +93,7 @@ def test_user_manager__refuse_for_several_logins_at_once(vm: VmTarget, mode: str
 def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, systemctl: str) -> None:
     """Decided, not accidental: with deny the session is refused, else the log says so."""
     vm.submit("alice")
+    forget_refusals(vm)
     vm.write("/run/lab-systemctl", f"#!/bin/sh\n{systemctl}\n", 0o755)
     vm.run("mount --bind /run/lab-systemctl /usr/bin/systemctl")
     try:
@@ -96,6 +103,7 @@ def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, s
         assert (done.returncode != 0, "in" in done.stdout.splitlines()) == (True, False)
         assert any("verdict=deny reason=user-manager-failed" in line for line in vm.log_since(mark)), vm.log_since(mark)
         use_lines(vm, mode, "refuse", 20, "compatible")
+        forget_refusals(vm)
         mark = vm.log_mark()
         assert vm.ssh_login("alice", "echo in", check=True).stdout == "in\n"
         assert any("user_manager=user-manager-failed" in line for line in vm.log_since(mark))

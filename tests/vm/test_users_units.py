@@ -12,7 +12,7 @@ from lab.machine import LabError, wait_for
 from lab.matrix import PORTS
 from lab.matrix_targets import VmTarget
 
-LINE = "required pam_slurm_adopt.so profile=strict action_unknown=preferred greeting=on timeout=60"
+LINE = "required pam_slurm_adopt.so profile=strict action_unknown=preferred greeting=on timeout=60 user_move=yes"
 STEP = "/step_extern/user/task_0"
 MOVE = """
 sleep 1003 & setsid -f sleep 1004

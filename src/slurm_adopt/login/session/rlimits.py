@@ -4,8 +4,9 @@
 pam_limits gives a login the node's limits, not those that slurmstepd has given the job: memlock for InfiniBand,
 nofile, stack. LaunchParameters=ulimit_pam_adopt (Slurm 23.02) covers RLIMIT_RSS alone.
 
-The user has chosen the job's limits, and sshd, which is root's, gets them before the session inherits them. So a core
-dump is none of them (it would hold sshd's keys), and none is lower than what sshd needs to carry the login to its end.
+The user has chosen the job's limits, and sshd, which is root's, gets them before the session inherits them. So the soft
+limit of core dumps stays (one of sshd's would hold its keys), and no limit is lower than what sshd needs to carry the
+login to its end.
 
 Rules of this file:
 1. The source is a process of the job that is not a login. Nobody but root can raise a hard limit, so the highest one
@@ -60,10 +61,10 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
         if not is_same(process):
             continue
         for number, wanted in enumerate(limits):
-            if number == CORE:
-                continue
             limit = (_larger(wanted[0], FLOORS.get(number, 0)), _larger(wanted[1], FLOORS.get(number, 0)))
             try:
+                if number == CORE:  # the session may raise it for itself
+                    limit = (_smaller(resource.prlimit(process.pid, CORE)[0], limit[1]), limit[1])
                 resource.prlimit(process.pid, number, limit)
             except (OSError, ValueError) as error:
                 failed.append(f"rlimit {number} could not be raised: {error}")

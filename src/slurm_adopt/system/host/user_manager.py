@@ -104,6 +104,13 @@ def _mark_refused(uid: int) -> None:
         raise ManagerFault(f"{REFUSED}/{uid} cannot be written: {error.strerror}") from None
 
 
+def _forget_refusal(uid: int) -> None:
+    try:
+        os.unlink(f"{REFUSED}/{uid}")
+    except OSError:
+        return
+
+
 def _somebody_lingers() -> bool:
     try:
         return bool(os.listdir(LINGER))
@@ -118,6 +125,7 @@ def confine_manager(uid: int, stepds: Iterable[AnyProcess], deadline_ns: int) ->
     """
     if not os.path.isdir(_slice_folder(uid)) and not any(os.path.isdir(folder) for folder in _manager_folders(uid)):
         return
+    _forget_refusal(uid)  # of a time when the site refused it
     wanted = sum_of([_bounds_of_job(stepd) for stepd in stepds])
     # a job that has all of the node is told to systemd, too: the epilog goes by that when a job ends
     if is_confined(uid) and read_bounds(_slice_folder(uid)) == wanted:
