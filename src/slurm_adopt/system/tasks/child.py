@@ -47,8 +47,10 @@ MAX_ANSWER = 64 * 1024
 CHILD_CAP, USER_CAP = 96, 8
 #: Children that were not reaped yet: for which user each works (0: for nobody in particular).
 _ours: dict[int, int] = {}
-#: Those of them that were told to end.
-_ending: set[int] = set()
+#: Those of them that were told to end, and when.
+_ending: dict[int, int] = {}
+#: A killed child is gone in less than that, unless the kernel holds it: then it counts for its user.
+DYING_NS = 500_000_000
 
 
 class ChildFault(Exception):
@@ -61,7 +63,9 @@ def start_child(work: Callable[[], None], keep: tuple[int, ...], uid: int = 0, u
     `OSError` with EAGAIN if there are too many.
     """
     reap_children()
-    if len(_ours) >= CHILD_CAP or (uid and sum(1 for user in _ours.values() if user == uid) >= user_cap):
+    held_ns = time.monotonic_ns() - DYING_NS
+    mine = [pid for pid, user in _ours.items() if user == uid and _ending.get(pid, 0) < held_ns]
+    if len(_ours) >= CHILD_CAP or (uid and len(mine) >= user_cap):
         raise OSError(errno.EAGAIN, "too many children")
     pid = os.fork()
     if pid == 0:
@@ -74,7 +78,7 @@ def end_child(pid: int) -> None:
     """Kill a child, whatever it is doing. It is reaped as soon as it is dead; nobody waits for that."""
     if pid not in _ours:
         return
-    _ending.add(pid)
+    _ending[pid] = time.monotonic_ns()
     reap_children()
     if pid in _ours:  # it is alive, or a zombie: where somebody ignores SIGCHLD, the kernel has reaped it
         os.kill(pid, SIGKILL)
@@ -85,7 +89,7 @@ def reap_children() -> bool:
     """Take leave of the children that have died; whether any is left that was told to."""
     for pid in list(_ending):
         if _reaped(pid):
-            _ending.discard(pid)
+            del _ending[pid]
             _ours.pop(pid, None)
     return bool(_ending)
 
