@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import REASONS, Attempt
+from ..model import REASONS, STEP_SILENT, Attempt
 from ..options.parse import parse_options
 from ..record import replace
 from ..system.kernel.procfs import read_cgroups
@@ -59,6 +59,8 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         yield from collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()
+        if fault.reason == STEP_SILENT and connection.is_waited_for:
+            login.source.watch_late(connection.take_over(), login.processes)
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
     return Attempt(decision.job_id, decision.chosen)
 

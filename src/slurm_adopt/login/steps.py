@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
-    from ..system.kernel.procfs import AnyProcess
+    from ..system.kernel.procfs import AnyProcess, Process
     from ..system.rpc.memory import CallerMemory
     from ..system.slurm.conf import SlurmConf
     from ..system.slurm.stepd import Identity, StepConnection
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         """
 
         callers: CallerMemory | None
+
+        def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
+            """slurmstepd has not answered an adoption: the connection is taken over, or closed."""
 
         def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`."""
@@ -114,6 +117,10 @@ class FreshLookup:
     """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
 
     callers: CallerMemory | None = None
+
+    def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:  # noqa: ARG002
+        """The module holds the numbers; a helper does not live on to look."""
+        connection.close()
 
     def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
         """Read slurm.conf."""

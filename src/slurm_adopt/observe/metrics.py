@@ -21,6 +21,10 @@ FAMILIES = {
     "slurm_adopt_login_seconds": ("histogram", "Time from accepting a request to its reply."),
     "slurm_adopt_callers_total": ("counter", "Logins whose source was asked for, by what came of it."),
     "slurm_adopt_strangers_total": ("counter", "Connections of processes that are not root's, closed unread."),
+    "slurm_adopt_strangers_in_steps_total": (
+        "counter",
+        "Processes of others, moved into a job by their number.",
+    ),
     "slurm_adopt_bad_requests_total": ("counter", "Requests that were malformed."),
     "slurm_adopt_sent_away_total": ("counter", "Requests sent to the one-shot helper because there was no room."),
     "slurm_adopt_dropped_total": ("counter", "Connections given up without a reply, by reason."),

@@ -28,10 +28,13 @@ from .turnstile import Turn, Turnstile
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..observe.metrics import Metrics
+    from ..system.kernel.procfs import Process
     from ..system.slurm.conf import SlurmConf
     from ..system.slurm.spool_dir import SpoolDir
+    from ..system.slurm.stepd import StepConnection
     from ..system.tasks.loop import Loop
     from ..system.tasks.task import Task
+    from .late_answers import LateAnswers
 
 #: `nodename=` differs between PAM files at most; more directories than this are not one node's.
 INDEX_CAP = 16
@@ -44,6 +47,7 @@ class NodeCache:
         self.conf_cache = ConfCache(loop)
         self.callers: CallerMemory | None = CallerMemory()
         self.callers.workers = MungeWorkers(loop.call_at)
+        self.late: LateAnswers | None = None
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None
@@ -51,6 +55,13 @@ class NodeCache:
         self._directories: dict[tuple[str, str], list[SpoolDir]] = {}
         self._questions = 0
         self._rebuilds: dict[str, int] = {}
+
+    def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
+        """Look at the processes' numbers when slurmstepd has answered at last."""
+        if self.late is None:
+            connection.close()
+        else:
+            self.late.watch(connection, processes)
 
     def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
         """The remembered slurm.conf, if its files are unchanged."""

@@ -20,7 +20,7 @@ import signal
 import time
 
 from ..login.decided import decided_of
-from ..observe.audit import Audit, login_event, move_event
+from ..observe.audit import Audit, login_event, move_event, stamp
 from ..observe.metrics import Metrics
 from ..observe.notes import take_moves, take_notes
 from ..record import record
@@ -34,6 +34,7 @@ from ..system.tasks.task import MS, POLLIN
 from ..wire.logline import format_line
 from .admin import Admin
 from .clients import Clients
+from .late_answers import LateAnswers, Stranger
 from .node_cache import NodeCache
 from .session_ends import Endings
 from .sessions import Session, Sessions
@@ -83,6 +84,7 @@ class Service:
         self.loop = Loop()
         self.metrics = Metrics()
         self.memory = NodeCache(self.loop)
+        self.memory.late = LateAnswers(self.loop, self._on_stranger)
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
@@ -167,6 +169,21 @@ class Service:
         if self.supervisor.watchdog_ns:
             self.supervisor.tell("WATCHDOG=1")
             self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
+
+    def _on_stranger(self, stranger: Stranger) -> None:
+        """Somebody else's process was moved into a job by its number."""
+        self.metrics.count("slurm_adopt_strangers_in_steps_total", undone=str(stranger.is_back).lower())
+        event: list[tuple[str, str | int]] = [
+            ("event", "stranger-in-step"),
+            ("security", "stranger-in-step"),
+            ("pid", stranger.pid),
+            ("owner", stranger.owner),
+            ("job_owner", stranger.uid),
+            ("undone", str(stranger.is_back).lower()),
+        ]
+        self._log.send(format_line(event))
+        if self.audit.enabled:
+            self.audit.write({"time": stamp(time.time()), **dict(event)})
 
     def _measure_lag(self) -> None:
         """How late the loop was: into the numbers, and into the log if somebody must have noticed."""

@@ -80,6 +80,7 @@ class StepConnection:
 
     def __init__(self, socket: sock.Socket, deadline_ns: int) -> None:
         self.socket = socket
+        self._is_taken = False
         self.deadline_ns = deadline_ns
         self.buffer = b""
         #: a question is on its way: its answer cannot be there yet
@@ -92,9 +93,17 @@ class StepConnection:
         #: when `identity.state` was asked
         self.asked_ns = time.monotonic_ns()
 
+    def take_over(self) -> StepConnection:
+        """The same connection for somebody else, who closes it: this one is closed, and its socket lives on."""
+        taken = StepConnection(self.socket, self.deadline_ns)
+        taken.buffer, taken.descriptors, taken.identity = self.buffer, self.descriptors, self.identity
+        self._is_taken, self.descriptors = True, []
+        return taken
+
     def close(self) -> None:
         """Give the connection up."""
-        self.socket.close()
+        if not self._is_taken:
+            self.socket.close()
         sock.close_all(self.descriptors)
         self.descriptors = []
 
