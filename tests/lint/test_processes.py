@@ -84,3 +84,37 @@ def test_processes__the_rules_find_what_they_forbid() -> None:
     assert not PROC.search("/proc/self/fd/3")
     for path, name in DOORS:
         assert name == "*" or name in dict(functions_of(path)), f"{path} has no {name} any more"
+
+
+#: What procfs reads of a process without waiting for anything that its user can hold.
+HARMLESS = {"stat", "status", "cgroup", "limits", "sessionid", "comm", "exe", "ns", "task", "fd", "net"}
+#: What waits for the process's memory map or for its file systems, and the functions that read it.
+MAY_HANG = {"environ", "cmdline", "maps"}
+HANGING = {"read_environ", "read_title", "read_mapped_names", "read_descriptor_stats"}
+#: Who may call these functions, and why nobody waits for them.
+CALLERS = {
+    "system/kernel/baggage.py": "the child for one request of a user",
+    "system/slurm/job_end.py": "`query_job_end` calls it in a child; `jobs` is the child for one request",
+    "system/slurm/prolog.py": "processes of root's, which slurmd or slurmstepd has started",
+    "login/session/environment.py": "`query_variables` calls it in a child",
+    "cli/status_view.py": "the administrator's own process",
+}
+
+
+def test_processes__what_may_hang_is_read_by_few() -> None:
+    text = (SOURCE / "system/kernel/procfs.py").read_text()
+    below = set(re.findall(r'"?/proc/\{(?:process\.)?pid\}/(\w+)', text)) | set(
+        re.findall(r'_record\(\S+, "(\w+)"\)', text)
+    )
+    assert below == HARMLESS | MAY_HANG
+    for path in MODULES:
+        if path == "system/kernel/procfs.py":
+            continue
+        tree = ast.parse((SOURCE / path).read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        used = names & HANGING
+        assert not used or path in CALLERS, f"{path} uses {used}: that can hang, and belongs into a child"
+    for path in CALLERS:
+        assert HANGING & {
+            node.id for node in ast.walk(ast.parse((SOURCE / path).read_text())) if isinstance(node, ast.Name)
+        }

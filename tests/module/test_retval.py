@@ -249,3 +249,16 @@ def test_retval__required(room: Room) -> None:
     """With `required`, as sites have it, a refusal refuses and an admission admits."""
     assert room.call("mode=oneshot", scenario="denied", control="required").code == PERM_DENIED
     assert room.call("mode=oneshot", scenario="good", control="sufficient").code == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("options", "marked"), [(("action_generic_failure=deny",), "1"), (("profile=strict",), "1"), ((), None)]
+)
+def test_retval__the_session_phase_knows_that_the_account_line_is_strict(
+    room: Room, options: tuple[str, ...], marked: str | None
+) -> None:
+    """In the PAM handle, where only modules write: a session line with other options is not weaker then."""
+    room.call("mode=oneshot", *options, function="login", control="required")
+    seen = room.seen()["fields"]
+    assert seen["PHASE"] == "open_session"
+    assert seen.get("STRICT") == marked

@@ -160,3 +160,48 @@ def test_hooks__a_full_directory_is_the_users_own_problem(node: Node) -> None:
     line = next(line for line in mounts.splitlines() if f" {DIRECTORY} " in line)
     assert "nosuid,nodev" in line
     assert "size=" in line
+
+
+FUSE = """
+import ctypes, os, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+if not os.path.exists("/dev/fuse"): os.mknod("/dev/fuse", 0o020666, os.makedev(10, 229))
+fd = os.open("/dev/fuse", os.O_RDWR)
+# as fusermount does it for the user
+options = f"fd={fd},rootmode=40000,user_id=1501,group_id=1501" + (",allow_other" if "others" in sys.argv else "")
+if libc.mount(b"fuse", b"/run/slurm-adopt/user/1501", b"fuse", 2 | 4, options.encode()):
+    raise OSError(ctypes.get_errno(), "no FUSE here")
+request = os.read(fd, 1 << 17)
+_, _, unique = struct.unpack_from("=IIQ", request)
+answer = struct.pack("=IIIIHHI", 7, 31, 65536, 0, 12, 10, 4096).ljust(64, b"\\0")
+os.write(fd, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
+open("/run/lab/mounted", "w").close()
+while True:
+    os.read(fd, 1 << 17)  # requests are read, and none is answered
+"""
+
+
+@pytest.mark.parametrize("whom", ["others", "its user alone"])
+def test_hooks__a_file_system_over_the_directory_that_answers_nobody(node: Node, whom: str) -> None:
+    """It keeps root out, or lets it wait for ever: neither the login nor the epilog touches it."""
+    node.write("/etc/lab/fuse.py", FUSE)
+    job = node.submit("alice")
+    node.run(f"echo kept > {DIRECTORY}/ballast")
+    server = node.popen(["python3", "/etc/lab/fuse.py", whom.split()[0]])
+    try:
+        wait_for(lambda: node.path("/run/lab/mounted").exists(), "the FUSE file system")
+        assert runtime_dir_of_login_unseen(node) == ""
+        node.cancel(job)
+        wait_for(lambda: left_of_hooks(node) == [], "the epilog to have taken everything away")
+    finally:
+        server.kill()
+        server.wait()
+        node.run(["rm", "-f", "/run/lab/mounted"])
+    # the next job makes it anew
+    job = node.submit("alice")
+    assert runtime_dir_of_login(node) == DIRECTORY
+
+
+def runtime_dir_of_login_unseen(node: Node) -> str:
+    """What the login is told, without looking at it."""
+    return node.ssh("alice", "echo $XDG_RUNTIME_DIR").stdout.strip()

@@ -15,6 +15,7 @@ from tests.process import process_of
 
 from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
 from slurm_adopt.login.decide import decide_login
+from slurm_adopt.login.session.environment import query_variables
 from slurm_adopt.observe.metrics import Metrics
 from slurm_adopt.resident import sessions
 from slurm_adopt.resident.clients import Clients
@@ -24,8 +25,10 @@ from slurm_adopt.system.host.preferences import read_preference
 from slurm_adopt.system.kernel.carrier import find_login_processes
 from slurm_adopt.system.kernel.procfs import Process, has_ended, open_cgroups, read_socket_inodes
 from slurm_adopt.system.rpc.peers import names_in_hosts
+from slurm_adopt.system.slurm.job_end import query_job_end
 from slurm_adopt.system.slurm.spool import SpoolDirectory
 from slurm_adopt.system.slurm.stepd import connect_step
+from slurm_adopt.system.tasks.child import call_in_child
 from slurm_adopt.system.tasks.loop import Loop
 from slurm_adopt.system.tasks.sockets import descriptor_share
 from slurm_adopt.system.tasks.task import run
@@ -135,3 +138,22 @@ def test_descriptors__service_takes_what_the_hard_limit_gives() -> None:
         assert resource.getrlimit(NOFILE) == (min(DESCRIPTORS, before[1]), before[1])
     finally:
         resource.setrlimit(NOFILE, before)
+
+
+def test_descriptors__without_a_process_the_service_leaves_it_to_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fork(2) says EAGAIN where the unit has its TasksMax= or a user's children all hang: no fault of the login's."""
+
+    class NoChild:
+        def read_conf(self, deadline_ns: int) -> object:
+            yield from call_in_child(lambda: b"never", deadline_ns)
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    request = LoginRequest("account", time.monotonic_ns() + 10**9, "sshd", "bob", 1502, args=("profile=strict",))
+    with pytest.raises(BlockingIOError):
+        run(decide_login(request, Process(os.getpid(), 1), NoChild()))  # type: ignore[arg-type]
+    # what a login gets from its job besides is left out
+    assert run(query_variables(("SLURM_JOB_*",), 1, (), time.monotonic_ns() + 10**9)) == ()
+    assert run(query_job_end(1, Process(1, 1), 1502, time.monotonic_ns() + 10**9)) == 0

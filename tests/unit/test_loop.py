@@ -148,3 +148,20 @@ def test_all_of__one_result_is_enough_after_a_while() -> None:
     outcomes = run(all_of([never(), at_once("found")], soon(600_000), enough_ns=soon(20)))
     assert outcomes[1] == "found"
     assert isinstance(outcomes[0], DeadlineExceeded)
+
+
+def test_loop__says_how_late_it_was_and_who_held_it_up() -> None:
+    loop = Loop()
+
+    def busy() -> Task[None]:
+        until = time.monotonic_ns() + 20_000_000
+        while time.monotonic_ns() < until:
+            pass
+        yield from ()
+
+    loop.spawn(busy())
+    loop.turn()
+    longest_ns, name = loop.take_longest()
+    assert longest_ns >= 20_000_000
+    assert name.endswith("busy")
+    assert loop.take_longest() == (0, "")
