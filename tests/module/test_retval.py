@@ -258,7 +258,7 @@ def test_retval__the_session_phase_knows_that_the_account_line_is_strict(
     room: Room, options: tuple[str, ...], marked: str | None
 ) -> None:
     """In the PAM handle, where only modules write: a session line with other options is not weaker then."""
-    room.call("mode=oneshot", *options, function="login", control="required")
+    room.call("mode=oneshot", *options, function="login")
     seen = room.seen()["fields"]
     assert seen["PHASE"] == "open_session"
     assert seen.get("STRICT") == marked
