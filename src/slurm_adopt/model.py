@@ -11,26 +11,119 @@ from __future__ import annotations
 
 from .record import record
 
-STARTING, RUNNING, SUSPENDED, ENDING = "starting", "running", "suspended", "ending"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Action = Literal["allow", "deny", "ignore"]
+    Phase = Literal["account", "open_session", "close_session"]
+    #: Of an extern step.
+    State = Literal["starting", "running", "suspended", "ending"]
+    #: How a job was picked (`Adopt.chosen`, `Verdict.chosen`).
+    Chosen = Literal["", "only", "caller", "preferred", "newest", "account"]
+    #: All of `REASONS` (a test holds both to each other), and none.
+    ReasonCode = Literal[
+        "",
+        "adopted",
+        "session-verified",
+        "session-readopted",
+        "session-not-ours",
+        "session-closed",
+        "root",
+        "no-job",
+        "job-ending",
+        "job-starting",
+        "job-suspended",
+        "spool-dir-missing",
+        "steps-unresponsive",
+        "unknown-denied",
+        "unknown-allowed",
+        "adopt-failed",
+        "adopt-failed-allowed",
+        "user-manager-failed",
+        "slurm-conf-missing",
+        "slurm-conf-unreadable",
+        "slurm-conf-untrusted",
+        "slurm-conf-malformed",
+        "spool-dir-untrusted",
+        "spool-dir-unreadable",
+        "internal-error",
+        "deadline",
+        "step-gone",
+        "step-ending",
+        "step-suspended",
+        "step-silent",
+        "step-closed",
+        "step-malformed",
+        "step-untrusted",
+        "step-elsewhere",
+        "step-foreign",
+        "adopt-refused",
+        "adopt-unconfirmed",
+        "process-changed",
+        "namespace-failed",
+        "namespace-deferred",
+        "service-busy",
+        "session-escapes",
+        "helper-unreachable",
+        "helper-untrusted",
+        "helper-bad-reply",
+        "helper-timeout",
+        "user-unknown",
+        "request-too-large",
+        "join-failed",
+        "user-jobs",
+        "user-no-such-job",
+        "user-job-not-running",
+        "user-preference-set",
+        "user-preference-cleared",
+        "user-preference-failed",
+        "user-moved",
+        "user-not-a-login",
+        "user-move-off",
+        "user-move-in-the-way",
+        "user-move-namespaces",
+        "user-move-incomplete",
+        "user-move-failed",
+        "user-busy",
+        "user-bad-request",
+        "user-timeout",
+        "caller-foreign",
+        "caller-not-a-node",
+        "caller-unreachable",
+        "caller-silent",
+        "caller-skipped",
+        "caller-refused",
+        "caller-malformed",
+        "caller-untrusted",
+        "caller-no-credential",
+    ]
+    CallerStatus = Literal["not-asked", "found", "unknown"] | ReasonCode
+
+STARTING: State = "starting"
+RUNNING: State = "running"
+SUSPENDED: State = "suspended"
+ENDING: State = "ending"
 
 #: Why a slurmstepd's answer could not be used.
-STEP_GONE, STEP_SILENT, STEP_CLOSED, STEP_MALFORMED, STEP_UNTRUSTED, STEP_ENDING, STEP_SUSPENDED = (
-    "step-gone",
-    "step-silent",
-    "step-closed",
-    "step-malformed",
-    "step-untrusted",
-    "step-ending",
-    "step-suspended",
-)
+STEP_GONE: ReasonCode = "step-gone"
+STEP_SILENT: ReasonCode = "step-silent"
+STEP_CLOSED: ReasonCode = "step-closed"
+STEP_MALFORMED: ReasonCode = "step-malformed"
+STEP_UNTRUSTED: ReasonCode = "step-untrusted"
+STEP_ENDING: ReasonCode = "step-ending"
+STEP_SUSPENDED: ReasonCode = "step-suspended"
 
-
-#: How a job was picked (`Adopt.chosen`, `Verdict.chosen`). Words for ever, as reason codes are.
-ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT = "only", "caller", "preferred", "newest", "account"
+#: Words for ever, as reason codes are.
+ONLY: Chosen = "only"
+CALLER: Chosen = "caller"
+PREFERRED: Chosen = "preferred"
+NEWEST: Chosen = "newest"
+ACCOUNT: Chosen = "account"
 CHOICES = (ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT)
 
 #: `Facts.user_manager`: the user's systemd manager is as `user_manager=` wants it.
-HELD = "held"
+HELD: Literal["held"] = "held"
 
 
 @record
@@ -42,7 +135,7 @@ class StepFact:
     """
 
     job_id: int
-    state: str
+    state: State
     started: tuple[int, int, int]
     version: int = 0
 
@@ -54,7 +147,7 @@ class CallerFact:
     `detail` says why, in words for the log.
     """
 
-    status: str = "not-asked"
+    status: CallerStatus = "not-asked"
     job_id: int = 0
     source: str = ""
     detail: str = ""
@@ -65,8 +158,8 @@ class Attempt:
     """One adoption that was tried: `failure` is empty if the kernel confirms it, else a reason code."""
 
     job_id: int
-    chosen: str
-    failure: str = ""
+    chosen: Chosen
+    failure: ReasonCode = ""
     detail: str = ""
 
 
@@ -84,23 +177,23 @@ class Facts:
     `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
 
-    phase: str
+    phase: Phase
     service: str
     user: str
     uid: int
     source: str = ""
-    fault: str = ""
+    fault: ReasonCode = ""
     steps: tuple[StepFact, ...] = ()
-    unanswered: tuple[str, ...] = ()
+    unanswered: tuple[ReasonCode, ...] = ()
     caller: CallerFact = CallerFact()
     attempts: tuple[Attempt, ...] = ()
     account_job: int = 0
     member_of: int = 0
-    account_chosen: str = ""
+    account_chosen: Chosen = ""
     preferred: int = 0
     prologs: tuple[int, ...] = ()
     waited_ms: int = -1
-    user_manager: str = ""
+    user_manager: ReasonCode | Literal["held"] = ""
 
 
 @record
@@ -123,17 +216,17 @@ class Adopt:
     """The next step: adopt into this job. `chosen` is one of `CHOICES`: how it was picked."""
 
     job_id: int
-    chosen: str
+    chosen: Chosen
 
 
 @record
 class Verdict:
     """The end of a decision: `action` is `allow`, `deny` or `ignore`; `job_id` is 0 if the login is in no job."""
 
-    action: str
-    reason: str
+    action: Action
+    reason: ReasonCode
     job_id: int = 0
-    chosen: str = ""
+    chosen: Chosen = ""
 
 
 @record
@@ -143,7 +236,7 @@ class Reason:
     `security`: somebody may have tried to get what is not his; the log and the audit stream mark it as such.
     """
 
-    code: str
+    code: ReasonCode
     meaning: str
     user_text: str = ""
     level: str = "info"

@@ -39,6 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Union
 
+    from .model import ReasonCode
     from .options.parse import Options
 
     Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
@@ -100,8 +101,10 @@ def _decide_with_caller(
 
 def _decide_session(facts: Facts, options: Options) -> Decision:
     decision = _decide_membership(facts, options)
-    held = options.user_manager == "keep" or facts.uid == 0 or facts.user_manager == HELD
-    if held or not isinstance(decision, Verdict) or decision.action != "allow" or not decision.job_id:
+    free = options.user_manager == "keep" or facts.uid == 0
+    if free or not isinstance(decision, Verdict) or decision.action != "allow" or not decision.job_id:
+        return decision
+    if facts.user_manager == HELD:
         return decision
     if not facts.user_manager:
         return HoldManager()
@@ -132,7 +135,9 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
     states = [step.state for step in facts.steps if step.job_id == facts.account_job]
     if states and states[0] not in (ENDING, SUSPENDED):
         return Adopt(facts.account_job, ACCOUNT)
-    reason = "steps-unresponsive" if facts.unanswered else "job-suspended" if SUSPENDED in states else "job-ending"
+    reason: ReasonCode = "job-suspended" if SUSPENDED in states else "job-ending"
+    if facts.unanswered:
+        reason = "steps-unresponsive"
     # action_no_jobs=ignore is for users without a job; SLURM_JOB_ID may also come from ~/.pam_environment
     return Verdict("deny" if newest_first(facts) else options.action_no_jobs, reason)
 
@@ -153,7 +158,7 @@ def _no_adoption(facts: Facts, options: Options) -> Verdict:
     return Verdict("deny", "adopt-failed")
 
 
-def _why_no_job(facts: Facts) -> str:
+def _why_no_job(facts: Facts) -> ReasonCode:
     states = {step.state for step in facts.steps}
     if facts.unanswered:
         return "steps-unresponsive"

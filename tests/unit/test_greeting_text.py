@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from slurm_adopt.login.session.greeting import duration, greeting
 from slurm_adopt.model import CHOICES, Facts, StepFact, Verdict
 from slurm_adopt.wire.fields import TEXT_CAP
 
+if TYPE_CHECKING:
+    from slurm_adopt.model import Chosen
+
+
 SESSION = Facts("open_session", "sshd", "alice", 1501)
 
 
-def facts(*jobs: int, chosen: str = "") -> Facts:
+def facts(*jobs: int, chosen: Chosen = "") -> Facts:
     steps = tuple(StepFact(job, "running", (job, 0, job)) for job in jobs)
     return Facts("open_session", "sshd", "alice", 1501, steps=steps, account_chosen=chosen)
 
@@ -68,7 +74,7 @@ def test_greeting__fits_a_line_whatever_the_number_of_jobs() -> None:
 
 
 @pytest.mark.parametrize("chosen", [choice for choice in CHOICES if choice not in ("only", "account")])
-def test_greeting__every_choice_has_words(chosen: str) -> None:
+def test_greeting__every_choice_has_words(chosen: Chosen) -> None:
     assert "one of your" not in greeting(facts(7, 8, chosen=chosen), VERIFIED, None)
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +13,15 @@ from slurm_adopt.model import CallerFact, Facts, StepFact
 from slurm_adopt.options.parse import parse_options
 from slurm_adopt.policy import decide, newest_first
 
+if TYPE_CHECKING:
+    from slurm_adopt.model import State
+
+
 HOUR_NS = 3600 * 10**9
 NOW_NS = 1_795_388_000 * 10**9
 
 
-def step(job_id: int, ticks: int, changed_ns: int = NOW_NS, state: str = "running") -> StepFact:
+def step(job_id: int, ticks: int, changed_ns: int = NOW_NS, state: State = "running") -> StepFact:
     return StepFact(job_id, state, (ticks, changed_ns, job_id))
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import pytest
 from hypothesis import given
@@ -25,14 +25,18 @@ from slurm_adopt.options.parse import Options, parse_options
 from slurm_adopt.policy import decide
 from slurm_adopt.record import replace
 
+if TYPE_CHECKING:
+    from slurm_adopt.model import Phase, ReasonCode, State
+
+
 Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
 
 
-def step(job_id: int, started: int = 0, state: str = "running") -> StepFact:
+def step(job_id: int, started: int = 0, state: State = "running") -> StepFact:
     return StepFact(job_id, state, (started or job_id, 0, job_id))
 
 
-def facts(*steps: StepFact, phase: str = "account", uid: int = 1501, **more: object) -> Facts:
+def facts(*steps: StepFact, phase: Phase = "account", uid: int = 1501, **more: object) -> Facts:
     return replace(Facts(phase, "sshd", "alice", uid), steps=steps, **more)
 
 
@@ -42,7 +46,7 @@ ONE, TWO = step(7), (step(7), step(9))
 VERIFIED = facts(ONE, phase="open_session", account_job=7, member_of=7)
 VERIFIED_VERDICT = Verdict("allow", "session-verified", 7, "account")
 ADOPTED, NOT_OURS = Verdict("allow", "adopted", 7, "only"), Verdict("ignore", "session-not-ours")
-FAILED = "user-manager-failed"
+FAILED: ReasonCode = "user-manager-failed"
 
 CASES: list[tuple[str, str, Facts, Decision]] = [
     ("no job: refused", "", facts(), Verdict("deny", "no-job")),

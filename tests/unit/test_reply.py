@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from slurm_adopt.login.reply import compose, security_event
 from slurm_adopt.model import Attempt, CallerFact, Facts, Verdict
 from slurm_adopt.options.parse import parse_options
 
+if TYPE_CHECKING:
+    from slurm_adopt.model import CallerStatus
+
+
 ADOPTED = Verdict("allow", "adopted", 7, "newest")
 
 
-def facts(status: str, detail: str = "") -> Facts:
+def facts(status: CallerStatus, detail: str = "") -> Facts:
     caller = CallerFact(status, 0, "10.0.0.1", detail)
     return Facts("account", "sshd", "alice", 1001, source="10.0.0.1", caller=caller)
 
@@ -27,7 +33,7 @@ def facts(status: str, detail: str = "") -> Facts:
         ("caller-untrusted", "warning", "caller-untrusted"),
     ],
 )
-def test_reply__the_log_is_as_loud_as_its_loudest_reason(status: str, level: str, security: str) -> None:
+def test_reply__the_log_is_as_loud_as_its_loudest_reason(status: CallerStatus, level: str, security: str) -> None:
     reply = compose(facts(status), parse_options([]), ADOPTED)
     assert reply.level == level
     assert f"caller={status}" in reply.log

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..model import ReasonCode
     from ..system.kernel.procfs import Process
     from ..system.tasks.task import Task
     from ..wire.login_exchange import LoginRequest
@@ -90,7 +91,7 @@ def _decide_or_fail(login: Login, resident: bool) -> Task[Answer]:
         return _failure(login, "internal-error", f"{type(error).__name__}: {error}")
 
 
-def _failure(login: Login, reason: str, detail: str) -> Answer:
+def _failure(login: Login, reason: ReasonCode, detail: str) -> Answer:
     login.release()
     login.facts = replace(login.facts, fault=reason)
     verdict = decide(login.facts, login.options)

@@ -12,7 +12,9 @@ from ..system.tasks.task import DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model import HoldManager
+    from typing import Literal
+
+    from ..model import HoldManager, ReasonCode
     from ..system.tasks.task import Task
     from .state import Login
 
@@ -22,7 +24,7 @@ def act_hold_manager(login: Login, _: HoldManager) -> Task[None]:
     now_ns = time.monotonic_ns()
     until_ns = now_ns + (login.deadline_ns - now_ns) * 3 // 4
     own = [step.connection.identity for step in login.found.own if step.fact.state != ENDING]
-    outcome = HELD
+    outcome: ReasonCode | Literal["held"] = HELD
     try:
         if login.options.user_manager == "refuse":
             login.remark = yield from refuse_manager(login.request.uid, until_ns)

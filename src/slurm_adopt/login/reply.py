@@ -14,6 +14,7 @@ from ..wire.logline import format_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..model import Action, Phase, ReasonCode
     from ..options.parse import Options
 
 #: The same words as the original's, which sites document and users know.
@@ -23,7 +24,7 @@ DETAIL_CAP = 200
 WANTED_FROM = {"err": 1, "warning": 2, "notice": 3, "info": 3, "debug": 5}
 
 
-def result_of(action: str, phase: str) -> str:
+def result_of(action: Action, phase: Phase) -> str:
     """The PAM return code of an action. sshd shows a refused account as such, a refused session as a session error."""
     if action == "allow":
         return "success"
@@ -32,7 +33,7 @@ def result_of(action: str, phase: str) -> str:
     return "perm_denied" if phase == "account" else "session_err"
 
 
-def refusal(reason: str) -> str:
+def refusal(reason: ReasonCode) -> str:
     """What a refused user reads."""
     return f"{DENIED}{REASONS[reason].user_text or REASONS['internal-error'].user_text}"
 

@@ -15,15 +15,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..model import Action
+
 
 @record
 class Options:
     """The settings of one PAM line, with `problems` (one sentence each) for the log."""
 
-    action_no_jobs: str
+    action_no_jobs: Action
     action_unknown: str
-    action_adopt_failure: str
-    action_generic_failure: str
+    action_adopt_failure: Action
+    action_generic_failure: Action
     disable_x11: bool
     join_container: bool
     log_level: int
@@ -76,10 +78,10 @@ def parse_options(args: Iterable[str]) -> Options:
             if spec.strict:
                 values[spec.name] = spec.strict
     return Options(
-        action_no_jobs=values["action_no_jobs"],
+        action_no_jobs=values["action_no_jobs"],  # type: ignore[arg-type]  # one of the words in the table
         action_unknown=values["action_unknown"],
-        action_adopt_failure=values["action_adopt_failure"],
-        action_generic_failure=values["action_generic_failure"],
+        action_adopt_failure=values["action_adopt_failure"],  # type: ignore[arg-type]
+        action_generic_failure=values["action_generic_failure"],  # type: ignore[arg-type]
         disable_x11=values["disable_x11"] == "1",
         join_container=values["join_container"] == "true",
         log_level=_level(values["log_level"]),

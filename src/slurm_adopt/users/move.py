@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ..login.steps import OwnStep, OwnSteps
+    from ..model import ReasonCode
     from ..system.kernel.procfs import AnyProcess, Row
     from ..system.slurm.stepd import Identity, StepConnection
     from ..system.tasks.task import Task
@@ -58,7 +59,7 @@ class Moved:
     """How it went. `reason` is a reason code; `left` names processes that are not in the target, `staying` counts the
     user's processes in `source`, the job of before, that do not hang together with the login, whose sshd is `login`."""
 
-    reason: str
+    reason: ReasonCode
     count: int = 0
     left: tuple[str, ...] = ()
     detail: str = ""

@@ -32,6 +32,7 @@ from .move import Moved, move_login
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..login.steps import OwnStep, OwnSteps
+    from ..model import ReasonCode
     from ..options.parse import Options
     from ..system.kernel.procfs import Process
     from ..system.tasks.sockets import Peer
@@ -151,7 +152,7 @@ def _moved(moved: Moved, job_id: int) -> UserReply:
     return replace(_reply(result, moved.reason, text=text), moved=moved.count, left=moved.left)
 
 
-def _reply(result: str, reason: str, text: str = "", jobs: tuple[UserJob, ...] = ()) -> UserReply:
+def _reply(result: str, reason: ReasonCode, text: str = "", jobs: tuple[UserJob, ...] = ()) -> UserReply:
     return UserReply(result, reason, text or REASONS[reason].user_text, jobs)
 
 

@@ -24,6 +24,10 @@ from .fields import (
 )
 from .fields import PACKET_CAP as PACKET_CAP
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model import Phase
+
 ARG_CAP = 32
 CONNECTION_CAP = 8
 USER_CAP = 256
@@ -62,7 +66,7 @@ class LoginRequest:
     """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` and `chosen` are SLURM_JOB_ID and
     SLURM_ADOPT_CHOSEN of the PAM environment; `strict`: the account line refuses what fails."""
 
-    phase: str
+    phase: Phase
     deadline_ns: int
     service: str
     user: str
@@ -150,7 +154,8 @@ def decode_request(packet: bytes) -> LoginRequest:
     connections = tuple(map(_connection, take_family(fields, "CONN", CONNECTION_CAP)))
     check_rest(fields, "ARG", "CONN")
     names = (service, user, number_of(uid), rhost, tty, job)
-    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth, bool(strict))
+    # __post_init__ refuses another phase
+    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth, bool(strict))  # type: ignore[arg-type]
 
 
 def encode_reply(reply: LoginReply) -> bytes:

@@ -18,6 +18,7 @@ from .errors import LocalProtocolError, RemoteProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..model import State
     from .cursor import Cursor
 
 #: What we say in the handshake. slurmstepd has a lower limit only (seen: 22.05 takes 26.05's number).
@@ -172,7 +173,7 @@ def namespace_kind(number: int) -> str:
     return NAMESPACE_KINDS[number]
 
 
-def state_name(state: int) -> str:
+def state_name(state: int) -> State:
     """`starting`, `running` or `ending`.
 
     Up to 23.02, 3 is ending; from 23.11, 3 is cancelled and 4 ending; 0 is not running (yet).

@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from ...model import ACCOUNT, CALLER, NEWEST, PREFERRED, RUNNING, Facts, Verdict
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...model import Chosen
+
+
 #: Other jobs that are named one by one.
 NAMED_CAP = 8
 
@@ -30,11 +35,11 @@ def greeting(facts: Facts, verdict: Verdict, left_s: float | None) -> str:
     return f"slurm-adopt: you are in job {verdict.job_id}, {which}.{_end(left_s)}"
 
 
-def _chosen(facts: Facts, verdict: Verdict) -> str:
+def _chosen(facts: Facts, verdict: Verdict) -> Chosen:
     return facts.account_chosen if verdict.chosen == ACCOUNT else verdict.chosen
 
 
-def _why(chosen: str, count: int) -> str:
+def _why(chosen: Chosen, count: int) -> str:
     return {
         NEWEST: f"the newest of your {count} jobs on this node",
         CALLER: "the job you come from",

@@ -37,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...model import CallerStatus
     from ...wire.login_exchange import Connection
     from ...wire.slurm_nodes import NodeRecord
     from ..kernel.procfs import AnyProcess
@@ -57,7 +58,7 @@ FIRST_TLS = 43 << 8
 class CallerFault(Exception):
     """The question has no believable answer; `status` is the reason code."""
 
-    def __init__(self, status: str, detail: str) -> None:
+    def __init__(self, status: CallerStatus, detail: str) -> None:
         super().__init__(detail)
         self.status = status
 
@@ -231,7 +232,7 @@ def _ask_versions(
         except _LowerVersion as reason:
             detail = str(reason)
         except AuthFault as fault:
-            status = "caller-no-credential" if fault.ours else "caller-untrusted"
+            status: CallerStatus = "caller-no-credential" if fault.ours else "caller-untrusted"
             raise CallerFault(status, str(fault)) from None
         except TlsFault as fault:
             raise CallerFault("caller-untrusted", str(fault)) from None

@@ -27,6 +27,7 @@ from .accounts import uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...model import ReasonCode
     from ...wire.slurm_conf import Statement
 
 SEARCH_PATHS = (
@@ -49,7 +50,7 @@ DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 class ConfFault(Exception):
     """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: ReasonCode, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
@@ -145,7 +146,7 @@ class _Reader:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            reason = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
+            reason: ReasonCode = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
             raise ConfFault(reason, f"{path}: {error.strerror}") from None
         try:
             self.remember(path, os.fstat(fd))

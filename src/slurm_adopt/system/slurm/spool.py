@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ...model import ReasonCode
+
 #: More extern steps than any node runs (a step per job); a directory with more is not slurmd's.
 STEP_CAP = 16384
 EXTERN_SUFFIX = f".{EXTERN_STEP}"
@@ -30,7 +32,7 @@ EXTERN_SUFFIX = f".{EXTERN_STEP}"
 class SpoolFault(Exception):
     """The directory cannot be used; `reason` is the reason code."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: ReasonCode, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 

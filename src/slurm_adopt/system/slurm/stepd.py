@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
+    from ...model import ReasonCode, State
     from ..kernel.procfs import AnyProcess
     from ..tasks.task import Task
 
@@ -43,7 +44,7 @@ READ_SIZE = 8192
 class StepFault(Exception):
     """This step can't be used; `reason` is the reason code."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
         super().__init__(detail or reason)
         self.reason = reason
 
@@ -56,7 +57,7 @@ class Identity:
     pid: int
     started: int
     uid: int
-    state: str
+    state: State
 
 
 @record
