@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 
-from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product
 
@@ -43,8 +42,7 @@ def test_late_answers__a_stranger_is_put_back(node: Node) -> None:
     node.write("/etc/lab/late.py", SCRIPT)
     parent = node.popen(["sh", "-c", "sleep 4444 & wait"], "bob")
     try:
-        wait_for(lambda: any(one.command == "sleep 4444" for one in node.processes("bob")), "bob's process")
-        number = next(one.pid for one in node.processes("bob") if one.command == "sleep 4444")
+        number = node.process("sleep 4444", "bob").pid
         said = json.loads(node.run(["python3", "-I", "/etc/lab/late.py", str(number)], timeout=60).stdout)
     finally:
         node.run("pkill -KILL -u bob", check=False)

@@ -338,6 +338,16 @@ class Machine:
                 found.append(Process(int(entry.name), uid, command, self.cgroups_of(int(entry.name))))
         return sorted(found, key=lambda process: process.pid)
 
+    def process(self, command: str, user: str | int | None = None, timeout: float = 60.0) -> Process:
+        """The process that runs just this command line, as soon as there is one: a job's first may start after its
+        extern step. LabError after `timeout` seconds."""
+
+        def found() -> list[Process]:
+            return [process for process in self.processes(user) if process.command == command]
+
+        first: Process = wait_for(found, f"a process {command!r}", timeout)[0]
+        return first
+
 
 def _output() -> IO[str]:
     return tempfile.TemporaryFile("w+", errors="replace")
