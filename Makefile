@@ -93,4 +93,4 @@ bench: setup-bench
 
 ## make test-bench: that the benchmark works, not how fast anything is
 test-bench: setup-bench
-	@$(PYTEST) tests/system/test_bench.py -m ""
+	@$(PYTEST) tests/node/cli/test_bench.py -m ""

@@ -170,7 +170,7 @@ def test_service__logins_go_through_it(service: Service, node: Node) -> None:
 
 
 def test_service__with_no_more_rights_than_its_unit_gives(node: Node) -> None:
-    unit = (Path(__file__).parents[2] / "data/systemd/slurm-adopt.service.in").read_text()
+    unit = (Path(__file__).parents[3] / "data/systemd/slurm-adopt.service.in").read_text()
     line = next(line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
     rights = "-all," + ",".join(f"+{word[4:].lower()}" for word in line.partition("=")[2].split())
     node.pam("sshd", account=[f"{STRICT} mode=service rlimits=job"], session=[f"{STRICT} mode=service rlimits=job"])

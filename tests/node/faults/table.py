@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of faults: what happens, and what a login then gets, by default and with profile=strict.
 
-docs/security/failure-table.md is this table (`python -m tests.system.faults` writes it); test_faults.py proves each
+docs/security/failure-table.md is this table (`python -m tests.node.faults.table` writes it); test_faults.py proves each
 row in an isolated node. alice has no job but what the fault makes, bob has a real one, carol has another.
 """
 
@@ -13,15 +13,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("", "src", "tools")]
+sys.path[:0] = [str(Path(__file__).parents[3] / name) for name in ("", "src", "tools")]
 
 from tests.conformance.situations import Rig  # noqa: E402
-from tests.system import breakages  # noqa: E402
-from tests.system.breakages import fake, helper, spool_entry  # noqa: E402
+from tests.node.faults import breakages  # noqa: E402
+from tests.node.faults.breakages import fake, helper, spool_entry  # noqa: E402
 
 from slurm_adopt.model import REASONS  # noqa: E402
 
-TABLE = Path(__file__).parents[2] / "docs" / "security" / "failure-table.md"
+TABLE = Path(__file__).parents[3] / "docs" / "security" / "failure-table.md"
 DENY, ALLOW, IGNORE = "perm_denied", "success", "ignore"
 #: What the module itself tells a refused user, when there is no answer to carry out.
 MODULE_TEXTS = {
@@ -187,26 +187,26 @@ CALLER_LOST = "as if it named no job: `action_unknown=`"
 ELSEWHERE = (
     Other("unknown-denied", "Several jobs, none named, action_unknown=deny", "deny", "deny", "conformance/test_conformance.py::test_conformance__case"),
     Other("unknown-allowed", "Several jobs, none named, action_unknown=allow", "allow, in no job", "allow, in no job", "conformance/test_conformance.py::test_conformance__case"),
-    Other("caller-foreign", "Caller ID names a job that is not the user's", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_job_of_somebody_else_is_never_joined"),
-    Other("caller-not-a-node", "The login comes from an address of no node (a login node, a laptop)", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_listener_on_the_login_node_is_not_asked"),
-    Other("caller-silent", "slurmd of the source node accepts and says nothing", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_silent_slurmd_costs_its_budget_and_no_more"),
-    Other("caller-skipped", "The same a moment later, or behind a firewall that drops packets (resident service)", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__dropped_packets_cost_the_resident_services_users_one_wait"),
-    Other("caller-unreachable", "slurmd of the source node is down", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__a_slurmd_that_is_down"),
-    Other("caller-refused", "slurmd of the source node refuses the question", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__gives_up_after_four_versions"),
-    Other("caller-malformed", "slurmd's answer is malformed", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__not_an_answer"),
-    Other("caller-untrusted", "slurmd's answer is not authentic", CALLER_LOST, CALLER_LOST, "system/test_callerid_hostile.py::test_callerid__not_authentic"),
-    Other("caller-no-credential", "munged is down on this node", CALLER_LOST, CALLER_LOST, "system/test_callerid.py::test_callerid__without_munge_here"),
+    Other("caller-foreign", "Caller ID names a job that is not the user's", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_job_of_somebody_else_is_never_joined"),
+    Other("caller-not-a-node", "The login comes from an address of no node (a login node, a laptop)", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_listener_on_the_login_node_is_not_asked"),
+    Other("caller-silent", "slurmd of the source node accepts and says nothing", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_silent_slurmd_costs_its_budget_and_no_more"),
+    Other("caller-skipped", "The same a moment later, or behind a firewall that drops packets (resident service)", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__dropped_packets_cost_the_resident_services_users_one_wait"),
+    Other("caller-unreachable", "slurmd of the source node is down", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_slurmd_that_is_down"),
+    Other("caller-refused", "slurmd of the source node refuses the question", CALLER_LOST, CALLER_LOST, "node/system/test_callerid_hostile.py::test_callerid__gives_up_after_four_versions"),
+    Other("caller-malformed", "slurmd's answer is malformed", CALLER_LOST, CALLER_LOST, "node/system/test_callerid_hostile.py::test_callerid__not_an_answer"),
+    Other("caller-untrusted", "slurmd's answer is not authentic", CALLER_LOST, CALLER_LOST, "node/system/test_callerid_hostile.py::test_callerid__not_authentic"),
+    Other("caller-no-credential", "munged is down on this node", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__without_munge_here"),
     Other("user-unknown", "NSS does not know the user", "deny (session error)", "deny (session error)", "conformance/test_conformance.py::test_conformance__case"),
-    Other("deadline", "The login's time was up somewhere else", "ignore", "deny", "unit/test_login_faults.py::test_login_faults__have_a_reason_and_the_generic_action"),
-    Other("step-gone", "A socket is gone before it is asked", "as if it was not there", "as if it was not there", "system/test_faults.py::test_faults__row"),
-    Other("step-foreign", "A step turns out to be another user's just before the adoption", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/test_login_faults.py::test_login_faults__step_of_another_user_is_not_even_asked"),
-    Other("process-changed", "The process to adopt ended meanwhile", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/test_login_faults.py::test_login_faults__process_that_is_gone"),
+    Other("deadline", "The login's time was up somewhere else", "ignore", "deny", "unit/login/test_login_faults.py::test_login_faults__have_a_reason_and_the_generic_action"),
+    Other("step-gone", "A socket is gone before it is asked", "as if it was not there", "as if it was not there", "node/faults/test_faults.py::test_faults__row"),
+    Other("step-foreign", "A step turns out to be another user's just before the adoption", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/login/test_login_faults.py::test_login_faults__step_of_another_user_is_not_even_asked"),
+    Other("process-changed", "The process to adopt ended meanwhile", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/login/test_login_faults.py::test_login_faults__process_that_is_gone"),
     Other("user-manager-failed", "`user_manager=refuse`, and systemd does not end the user's manager, or does not answer", "allow, in the job, the log says it", "deny", "vm/test_managers_of_users.py::test_user_manager__a_manager_that_cannot_be_ended"),
     Other("session-escapes", "pam_systemd in the session stack, cgroup v2, no session line of ours after it", "allow, outside (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "vm/test_systemd_session.py::test_systemd_session__account_line_alone_never_leaves_a_session_outside"),
-    Other("namespace-deferred", "Job with namespaces, keyboard-interactive, no session line", "allow, in the job but not its namespaces (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "system/test_namespace_deferred.py::test_namespace_deferred__keyboard_interactive"),
-    Other("job-suspended", "The user's job is suspended (`scontrol suspend`, gang scheduling)", "deny", "deny", "system/test_suspended.py::test_suspended__refused_at_once_and_nobody_else_is_kept_out"),
-    Other("step-suspended", "The job is suspended just while slurmstepd adopts", "deny (`job-suspended`), the login is taken out again", "deny (`job-suspended`), the login is taken out again", "system/test_suspended.py::test_suspended__in_the_middle_of_a_login"),
-    Other("step-elsewhere", "Whoever asks is in another pid namespace than slurmstepd", "as if the step did not answer", "as if the step did not answer", "system/test_known_step.py::test_known_step__in_another_pid_namespace"),
+    Other("namespace-deferred", "Job with namespaces, keyboard-interactive, no session line", "allow, in the job but not its namespaces (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "node/login/test_namespace_deferred.py::test_namespace_deferred__keyboard_interactive"),
+    Other("job-suspended", "The user's job is suspended (`scontrol suspend`, gang scheduling)", "deny", "deny", "node/login/test_suspended.py::test_suspended__refused_at_once_and_nobody_else_is_kept_out"),
+    Other("step-suspended", "The job is suspended just while slurmstepd adopts", "deny (`job-suspended`), the login is taken out again", "deny (`job-suspended`), the login is taken out again", "node/login/test_suspended.py::test_suspended__in_the_middle_of_a_login"),
+    Other("step-elsewhere", "Whoever asks is in another pid namespace than slurmstepd", "as if the step did not answer", "as if the step did not answer", "node/resident/test_known_step.py::test_known_step__in_another_pid_namespace"),
     Other("join-failed", "The kernel refuses a namespace", "allow; deny if half joined", "deny", "module/test_carry_out.py::test_carry_out__join"),
 )  # fmt: skip
 
@@ -218,7 +218,7 @@ def render() -> str:
         "",
         "One row per fault. Each is set up in an isolated node with real Slurm by the test named last, which checks all columns,",
         "that the login takes no longer than `timeout=` and a second, and that root gets in. This file is made from the table in",
-        "`tests/system/faults.py` by `python -m tests.system.faults`; `src/slurm_adopt/model.py` says what each code means.",
+        "`tests/node/faults/table.py` by `python -m tests.node.faults.table`; `src/slurm_adopt/model.py` says what each code means.",
         "",
         "*Default* is a PAM line without options, *strict* one with `profile=strict`; `ignore` leaves the login to the other",
         "modules of the stack, which usually admit it. With `action_*` options of its own a site chooses otherwise.",

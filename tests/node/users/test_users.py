@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from requeued import requeue, run_again
+from tests.node.requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node

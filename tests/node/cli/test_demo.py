@@ -17,7 +17,7 @@ from lab.leaks import settled, snapshot
 from lab.machine import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="an isolated node needs root")
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 DEMO = [sys.executable, str(CHECKOUT / "tools/demo.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tools"), "PACE": "0"}
 

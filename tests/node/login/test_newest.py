@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from requeued import requeue, run_again
+from tests.node.requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_step import FakeStep
+from tests.node.resident.fake_step import FakeStep
 
 from slurm_adopt.login.steps import OwnSteps
 from slurm_adopt.model import STEP_SILENT

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.conformance.outcome import Outcome, outcome_of
 from tests.conformance.situations import OURS, Call, Rig
-from tests.system import breakages
-from tests.system.faults import DENY, ELSEWHERE, FAULTS, MODULE_TEXTS, NO_FAILURE, TABLE, Fault, render
+from tests.node.faults import breakages
+from tests.node.faults.table import DENY, ELSEWHERE, FAULTS, MODULE_TEXTS, NO_FAILURE, TABLE, Fault, render
 
 from lab.node import Node
 from slurm_adopt.model import REASONS
@@ -70,7 +70,7 @@ def check_message(outcome: Outcome, messages: list[str], fault: Fault, story: st
 
 
 def test_faults__table_is_this_table() -> None:
-    assert TABLE.read_text() == render(), "run: python -m tests.system.faults"
+    assert TABLE.read_text() == render(), "run: python -m tests.node.faults.table"
 
 
 def test_faults__every_reason_code_is_proved() -> None:
@@ -81,7 +81,7 @@ def test_faults__every_reason_code_is_proved() -> None:
     assert missing == set(), "a reason code without a fault in the table"
     for other in ELSEWHERE:
         file, _, function = other.test.partition("::")
-        assert f"def {function}" in (Path(__file__).parents[1] / file).read_text(), other
+        assert f"def {function}" in (Path(__file__).parents[2] / file).read_text(), other
 
 
 def test_faults__names_are_unique_and_plain() -> None:

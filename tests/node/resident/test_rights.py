@@ -17,7 +17,7 @@ from slurm_adopt.system.rpc.munge import may_become_others
 from slurm_adopt.system.tasks.task import HelperNeeded, run
 from slurm_adopt.wire.login_exchange import LoginRequest
 
-SOURCE = Path(__file__).parents[2] / "src"
+SOURCE = Path(__file__).parents[3] / "src"
 #: As the unit's CapabilityBoundingSet= does.
 WITHOUT = ["setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-setuid,-setgid"]
 MAY = "from slurm_adopt.system.rpc.munge import may_become_others; print(may_become_others())"
