@@ -5,7 +5,7 @@
  * Rules of this file:
  * 1. Every way out that the module chooses itself goes through sa_log_verdict(), which logs the code that is
  *    returned.
- * 2. Root is never refused: sa_log_code_for() is the last word on every code.
+ * 2. Root is never refused, nor anybody where enforce= says so: sa_log_code_for() is the last word on every code.
  * 3. Text from outside reaches syslog through "%s" only, and escaped. No openlog(): syslog's identity is sshd's.
  */
 #ifndef SA_LOG_H
@@ -51,12 +51,21 @@ static inline unsigned long long sa_log_elapsed_ms(const struct sa_login *login)
     return (sa_client_now_ns() - login->started_ns) / (SA_NS_PER_S / 1000);
 }
 
-/* The code that may really be returned. close_session has nothing to refuse any more. */
-static inline int sa_log_code_for(const struct sa_login *login, int code)
+/* The code that would be returned with enforce=yes. close_session has nothing to refuse any more. */
+static inline int sa_log_verdict_for(const struct sa_login *login, int code)
 {
     if (login->phase == SA_PHASE_CLOSE_SESSION)
         return PAM_SUCCESS;
     return login->uid == 0 && code != PAM_SUCCESS ? PAM_IGNORE : code;
+}
+
+/* The code that may really be returned: enforce=adopt refuses nobody, enforce=no is as if the line were not there. */
+static inline int sa_log_code_for(const struct sa_login *login, int code)
+{
+    code = sa_log_verdict_for(login, code);
+    if (login->phase == SA_PHASE_CLOSE_SESSION || login->options.enforce == SA_ENFORCE_YES)
+        return code;
+    return login->options.enforce == SA_ENFORCE_ADOPT && code == PAM_SUCCESS ? PAM_SUCCESS : PAM_IGNORE;
 }
 
 static inline int sa_log_denial_of(const struct sa_login *login)
@@ -67,6 +76,8 @@ static inline int sa_log_denial_of(const struct sa_login *login)
 /* head is the line's beginning: verdict=.. or event=.. */
 static inline void sa_log_line(const struct sa_login *login, int priority, const char *head, const char *reason)
 {
+    static const char *const enforce[] = {
+        [SA_ENFORCE_YES] = "", [SA_ENFORCE_ADOPT] = " enforce=adopt", [SA_ENFORCE_NO] = " enforce=no"};
     char user[128], service[64], from[128], uid[24] = "-";
 
     sa_log_escape(login->user ? login->user : "", user, sizeof(user));
@@ -74,22 +85,23 @@ static inline void sa_log_line(const struct sa_login *login, int priority, const
     sa_log_escape(login->rhost && *login->rhost ? login->rhost : "-", from, sizeof(from));
     if (login->uid != (uid_t)-1)
         (void)snprintf(uid, sizeof(uid), "%lu", (unsigned long)login->uid);
-    pam_syslog(login->pamh, priority, "%s reason=%s user=\"%s\" uid=%s service=%s from=%s phase=%s ms=%llu", head,
-               reason, user, uid, service, from, sa_request_phase_name(login->phase), sa_log_elapsed_ms(login));
+    pam_syslog(login->pamh, priority, "%s reason=%s%s user=\"%s\" uid=%s service=%s from=%s phase=%s ms=%llu", head,
+               reason, enforce[login->options.enforce], user, uid, service, from, sa_request_phase_name(login->phase),
+               sa_log_elapsed_ms(login));
 }
 
-/* Logs the verdict that code is (for this login) and returns it. */
+/* Logs the verdict that code is (for this login; enforce= is named beside it), and returns what enforce= leaves of it. */
 static inline int sa_log_verdict(const struct sa_login *login, int code, const char *reason)
 {
-    int returned = sa_log_code_for(login, code);
+    int verdict = sa_log_verdict_for(login, code);
     const char *head = "verdict=deny";
 
-    if (returned == PAM_SUCCESS)
+    if (verdict == PAM_SUCCESS)
         head = "verdict=allow";
-    else if (returned == PAM_IGNORE)
+    else if (verdict == PAM_IGNORE)
         head = "verdict=ignore";
     sa_log_line(login, LOG_ERR, head, reason);
-    return returned;
+    return sa_log_code_for(login, code);
 }
 
 /* A failure of ours: what action_generic_failure= says. The user is told why if that is a refusal. */

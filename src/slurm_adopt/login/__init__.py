@@ -8,6 +8,7 @@ facts, steps    the first facts; where the user's extern steps are found
 adopt, ask_caller, await_start, hold_manager, finish_session   the acts, loaded when they are needed
 adoption        processes into a step, and the proof
 reply, decided  words for the user and the log; a login for the books
+recorded        the facts as plain values, and back
 session/        what a session gets from its job
 
 May import: observe, system, wire, options, policy, model. The helper loads decide, state, answer, facts, steps, adopt,

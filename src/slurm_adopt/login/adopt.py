@@ -86,6 +86,8 @@ def _is_guarded(service: str, options: Options) -> bool:
         return False
     later = parse_options(line.args)
     strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+    if later.enforce != "yes" and (later.enforce == "no" or options.enforce == "yes"):
+        return False  # it looks on, or lets in what this one would refuse
     return later.service in ("*", service) and strict_enough
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: name: (type, help). A histogram's unit is seconds.
 FAMILIES = {
     "slurm_adopt_logins_total": ("counter", "Requests decided, by phase, verdict, reason code and path."),
+    "slurm_adopt_would_deny_total": ("counter", "Logins that enforce= has let in, by the reason for a refusal."),
     "slurm_adopt_login_seconds": ("histogram", "Time from accepting a request to its reply."),
     "slurm_adopt_callers_total": ("counter", "Logins whose source was asked for, by what came of it."),
     "slurm_adopt_strangers_total": ("counter", "Connections of processes that are not root's, closed unread."),

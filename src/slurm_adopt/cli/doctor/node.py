@@ -186,7 +186,7 @@ class Node:
         return OUR_MARK in (self.read(path) or b"")
 
     def our_lines(self, kind: str, service: str | None = None) -> list[OurLine]:
-        """The lines of ours in all services (or one), by what the file is, and by name where there is no file."""
+        """The lines of ours in all services (or one), by their name; those with a path by what the file is."""
         found = []
         for name in self.services() if service is None else [service]:
             stack = self.stack(name, kind)
@@ -194,7 +194,8 @@ class Node:
                 if not line.module.rpartition("/")[2].startswith(OUR_NAME):
                     continue
                 path = self.module_path(line.module)
-                if not path or self.is_ours(path):
+                # a bare name is meant for ours, whatever file PAM finds for it: that is the module's own finding
+                if "/" not in line.module or not path or self.is_ours(path):
                     found.append(OurLine(name, line, index, stack, parse_options(line.args), path))
         return found
 

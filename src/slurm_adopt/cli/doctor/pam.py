@@ -47,24 +47,35 @@ STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 
 
 def check_pam(node: Node) -> Iterator[Finding]:
-    """All services that matter."""
+    """All services that matter; what is seen in a file that several services include is said once."""
     lines = {kind: node.our_lines(kind) for kind in ("account", "session")}
     services = {line.service for kind in lines.values() for line in kind}
-    for service in sorted({*services, SSHD} & set(node.services())):
-        broken = list(check_files(node, service))
-        yield from broken
-        if any(finding.severity == ERROR for finding in broken):
-            continue  # what else is said about a stack that libpam does not load would be a guess
-        account = [line for line in lines["account"] if line.service == service]
-        session = [line for line in lines["session"] if line.service == service]
-        yield from check_account(node, service, account)
-        yield from check_session(node, service, account, session)
-        yield from check_others(node, service)
-        for line in (*account, *session):
-            yield from check_options(line)
-        for one in (account, session):
-            yield from check_twice(one)
-            yield from check_generated(node, one)
+    said = set()
+    parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
+    for service in sorted({*services, SSHD} & {name for name in node.services() if not name.startswith(parts)}):
+        account, session = (
+            [line for line in lines[kind] if line.service == service] for kind in ("account", "session")
+        )
+        for finding in check_stacks(node, service, account, session):
+            if (finding.code, finding.seen) not in said:
+                said.add((finding.code, finding.seen))
+                yield finding
+
+
+def check_stacks(node: Node, service: str, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
+    """One service."""
+    broken = list(check_files(node, service))
+    yield from broken
+    if any(finding.severity == ERROR for finding in broken):
+        return  # what else is said about a stack that libpam does not load would be a guess
+    yield from check_account(node, service, account)
+    yield from check_session(node, service, account, session)
+    yield from check_others(node, service)
+    for line in (*account, *session):
+        yield from check_options(line)
+    for one in (account, session):
+        yield from check_twice(one)
+        yield from check_generated(node, one)
 
 
 def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Finding]:
@@ -82,6 +93,8 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     working = [line for line in lines if line.works]
     if not working:
         line = lines[0]
+        if line.line.origin.rpartition(":")[0].rpartition("/")[2] != service:
+            return  # it stands in a file that many services include, and works for those that it names
         yield Finding(
             "pam-line-idle",
             WARNING,

@@ -8,7 +8,7 @@ import socket
 import stat
 import struct
 
-from ...resident.service import ADMIN_SOCKET, LOGIN_SOCKET
+from ...resident.run_files import ADMIN_SOCKET, LOGIN_SOCKET
 from .finding import ERROR, WARNING, Finding
 from .node import is_roots_alone, shown_mode
 

@@ -96,10 +96,12 @@ def check_slurm(node: Node) -> Iterator[Finding]:
 
 def check_names(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     """nodename= of the PAM lines."""
+    known: set[str] = {""}
     for kind in ("account", "session"):
         for line in node.our_lines(kind):
             name = line.options.nodename
-            if name and conf.has_nodes() and node_of_name(conf.statements, name) is None:
+            if name not in known and conf.has_nodes() and node_of_name(conf.statements, name) is None:
+                known.add(name)
                 yield Finding(
                     "slurm-nodename",
                     ERROR,

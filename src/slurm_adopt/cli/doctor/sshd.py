@@ -72,6 +72,9 @@ def check_sshd(node: Node) -> Iterator[Finding]:
 def check_server(node: Node, server: Server) -> Iterator[Finding]:
     """One sshd."""
     outcomes = run(all_of([_ask(node, server, spec) for spec in ("", *_match_specs(server.config))], node.deadline_ns))
+    late = next((outcome for outcome in outcomes if isinstance(outcome, DeadlineExceeded)), None)
+    if late is not None:
+        raise late
     answers = [outcome if isinstance(outcome, str) else "" for outcome in outcomes]
     settings = _settings(answers[0])
     if "usepam" not in settings:
@@ -207,7 +210,7 @@ def _ask(node: Node, server: Server, spec: str) -> Task[str]:
         program = resolve_program((server.program,))
         more = ("-C", spec) if spec else ()
         said = yield from run_program((program, "-T", *server.options, *more), ENVIRONMENT, node.deadline_ns)
-    except (UntrustedProgram, ChildFault, DeadlineExceeded, OSError) as fault:
+    except (UntrustedProgram, ChildFault, OSError) as fault:
         return str(fault)
     return said.decode("utf-8", "replace")
 
