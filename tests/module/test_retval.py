@@ -257,7 +257,6 @@ def test_retval__required(room: Room) -> None:
         (("action_generic_failure=deny",), "1"),
         (("profile=strict",), "1"),
         ((), None),
-        (("profile=strict", "enforce=no"), None),
         (("profile=strict", "enforce=adopt"), None),
     ],
 )

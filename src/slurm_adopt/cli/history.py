@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what fits the filters, oldest first."""
     since = parse_since(args.since, time.time()) if args.since else 0.0
-    lines = _file_lines(args.file) if args.file else _journal_lines(since)
+    lines = read_lines(args.file, since)
     events = [event for event in decode_lines(lines) if fits(event, args.user, args.job, since)]
     if args.would_deny:
         events = [event for event in events if would_deny(event)]
@@ -53,6 +53,11 @@ def run(args: argparse.Namespace) -> int:
     for row in table(events):
         print(row)
     return 0
+
+
+def read_lines(path: str | None, since: float = 0.0) -> list[str]:
+    """The lines of an audit file, or of the journal."""
+    return _file_lines(path) if path else _journal_lines(since)
 
 
 def decode_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve-users": ("serve_users", "answer what users ask for, on a socket of its own", "service"),
     "status": ("status", "the ssh logins on this node, the job each is in, and what is in none", "node"),
     "doctor": ("doctor.command", "what is wrong with this node, why it matters, and how to mend it", "node"),
+    "explain": ("explain", "what a user's login would get now, and why; or a recorded one, decided again", "node"),
     "confine": ("confine", "bring a user's limits of user_manager=confine up to date (epilog hook)", "node"),
     "serve": ("serve", "answer the PAM modules of this node as a resident service", "service"),
     "metrics": ("metrics", "the service's numbers, in Prometheus' text format", "service"),

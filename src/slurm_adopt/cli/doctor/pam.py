@@ -106,9 +106,7 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     line = working[-1]
     if line.options.problems:
         return  # its own finding; with a wrong option it is not known what was meant
-    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before, line.stack)), None)
-    if ending is None:
-        ending = _jump_over(line.stack, line.index)
+    ending = find_ending(node, line)
     if ending is not None:
         yield Finding(
             "pam-ends-before",
@@ -169,7 +167,7 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
-    exempt = _exemption(node, account)
+    exempt = find_exemption(node, account)
     if exempt is not None and not any(_base(before) == _base(exempt) for before in line.stack[: line.index]):
         yield Finding(
             "pam-exemption-not-shared",
@@ -347,14 +345,20 @@ def _ends(line: PamLine) -> bool:
     return actions.get("success", actions.get("default", "")) in ("done", "die")
 
 
-def _ends_for_all(node: Node, line: PamLine, stack: tuple[PamLine, ...]) -> bool:
+def _ends_for_all(node: Node, line: PamLine) -> bool:
     """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
     if line.optional and not node.module_path(line.module):
         return False
-    return _ends(line) and not line.scope and _base(line) not in FILTERS and not _is_ours(line) and bool(stack)
+    return _ends(line) and not line.scope and _base(line) not in FILTERS and not _is_ours(line)
 
 
-def _exemption(node: Node, account: list[OurLine]) -> PamLine | None:
+def find_ending(node: Node, line: OurLine) -> PamLine | None:
+    """A line ahead of ours after which, for nearly everybody, ours is not asked any more."""
+    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before)), None)
+    return ending if ending is not None else _jump_over(line.stack, line.index)
+
+
+def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
     """A line ahead of ours that lets some people in without us."""
     line = next((line for line in reversed(account) if line.works), None)
     for before in line.stack[: line.index] if line is not None else ():
