@@ -82,8 +82,8 @@ def test_explain__agrees_with_logins(node: Node) -> None:
     lines(node, "")
     node.run(["scontrol", "suspend", f"{job},{second}"])
     try:
-        for one in (job, second):
-            wait_for(lambda one=one: node.job_state(one) == "SUSPENDED", f"job {one} to be suspended")
+        # slurmd freezes the steps some time after slurmctld calls the job suspended
+        wait_for(lambda: explain(node, "alice")["reason"] == "job-suspended", "the steps to be frozen")
         assert agrees(node, "alice")["reason"] == "job-suspended"
     finally:
         node.run(["scontrol", "resume", f"{job},{second}"])
