@@ -4,7 +4,9 @@
 Rules of this file:
 1. A command is a module of this package with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`; it
    stands in `COMMANDS`, and is imported only when it is called: `slurm-adopt serve` pays for nothing else.
-2. Errors for people are `die(what, hint)`: what is wrong, and how to mend it; exit status 1. Usage errors exit with 2.
+2. Errors for people are `die(what, hint)`: what is wrong, and how to mend it; exit status 1. Usage errors exit with 2,
+   and are two lines as well.
+3. Without a command the node is shown (`overview`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ import sys
 from typing import NoReturn
 
 from .. import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: name: (module, one line of help, heading)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -46,11 +52,34 @@ def die(what: str, hint: str = "") -> NoReturn:
     raise CommandError(what, hint)
 
 
+class Parser(argparse.ArgumentParser):
+    """One line what is wrong, one line how to mend it; the option that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with 2."""
+        hint = f"{self.prog} --help"
+        wrong = message.rpartition("unrecognized arguments: ")[2].split()
+        if wrong != message.split() and wrong:
+            meant = closest(wrong[0].partition("=")[0], list(self._option_string_actions))
+            hint = f"did you mean {meant}? {hint} lists all" if meant else f"{hint} lists what there is"
+        self.exit(2, f"{self.prog}: {message}\n  {hint}\n")
+
+
+def closest(word: str, known: list[str]) -> str:
+    """The known word that was probably meant; empty if none is near."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, known, 1)), "")
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser; `only`: with the arguments of this command alone, None: of all (for help pages)."""
-    parser = argparse.ArgumentParser(prog="slurm-adopt", description="ssh logins on Slurm compute nodes, put into jobs")
+    parser = Parser(
+        prog="slurm-adopt",
+        description="ssh logins on Slurm compute nodes, put into jobs. Without a command: the node in a few lines.",
+    )
     parser.add_argument("--version", action="version", version=f"slurm-adopt {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, (module, help_line, _heading) in COMMANDS.items():
         sub = commands.add_parser(name, help=help_line, description=help_line)
         if only is None or only == name:
@@ -62,10 +91,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; the process's exit status."""
     words = sys.argv[1:] if argv is None else argv
     named = next((word for word in words if not word.startswith("-")), "")
-    args = build_parser(named).parse_args(words)
+    if named and named not in COMMANDS and words[0] == named:
+        meant = closest(named, list(COMMANDS))
+        hint = f"did you mean {meant}? " if meant else ""
+        print(f"slurm-adopt: there is no command {_shown(named)}", file=sys.stderr)
+        print(f"  {hint}slurm-adopt --help lists all", file=sys.stderr)
+        return 2
+    parser = build_parser(named)
+    # of the command's own parser the options are known, so that the right one can be named
+    args, rest = parser.parse_known_args(words)
+    if rest:
+        (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        commands.choices.get(args.command, parser).error(f"unrecognized arguments: {' '.join(map(_shown, rest))}")
+    if args.command is None:
+        return _guarded(importlib.import_module(f"{__package__}.overview").show)
     command = importlib.import_module(f"{__package__}.{COMMANDS[args.command][0]}")
+    return _guarded(lambda: int(command.run(args)))
+
+
+def _guarded(act: Callable[[], int]) -> int:
     try:
-        return int(command.run(args))
+        return act()
     except CommandError as error:
         print(f"slurm-adopt: {error}", file=sys.stderr)
         if error.hint:
@@ -74,3 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+def _shown(word: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in word[:80])

@@ -36,7 +36,8 @@ from .admin import Admin
 from .clients import Clients
 from .late_answers import LateAnswers, Stranger
 from .node_cache import NodeCache
-from .run_files import ADMIN_SOCKET, NUMBERS_FILE, SESSIONS_FILE
+from .recent import WOULD_DENY, Recent
+from .run_files import ADMIN_SOCKET, NUMBERS_FILE, RECENT_FILE, SESSIONS_FILE
 from .session_ends import Endings
 from .sessions import Session, Sessions
 from .warn import Warner
@@ -80,6 +81,7 @@ class Service:
         self.setup = setup
         self.loop = Loop()
         self.metrics = Metrics()
+        self.recent = Recent()
         self.memory = NodeCache(self.loop)
         self.memory.late = LateAnswers(self.loop, self._on_stranger)
         self.clients = Clients(self.loop, self.memory, self.metrics)
@@ -104,7 +106,8 @@ class Service:
         self._load_numbers()
         listener = Listener(ADMIN_SOCKET, _socket.SOCK_STREAM)
         self._own.append(listener)
-        self.admin = Admin(self.loop, listener.socket, self.render)
+        answers = {b"metrics": self.render, b"recent": self._render_recent}
+        self.admin = Admin(self.loop, listener.socket, answers)
 
     def run(self) -> None:
         """Serve until stopped or idle."""
@@ -224,8 +227,11 @@ class Service:
         self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
         if decided.enforce != "yes" and verdict == "deny":
             self.metrics.count("slurm_adopt_would_deny_total", reason=reason, enforce=decided.enforce)
-        if self.audit.enabled and not _says_nothing_new(decided):
-            self.audit.write(login_event(decided, path))
+        if not _says_nothing_new(decided):
+            shown = WOULD_DENY if decided.enforce != "yes" and verdict == "deny" else verdict
+            self.recent.count(decided.when, shown, reason)
+            if self.audit.enabled:
+                self.audit.write(login_event(decided, path))
         is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no"
         if self._watches and is_in_job and decided.pid:
             self.sessions.opened(_session(decided))
@@ -269,15 +275,19 @@ class Service:
         text = self.render()
         # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
         _attempt(lambda: _write(NUMBERS_FILE, text, 0o600))
+        _attempt(lambda: _write(RECENT_FILE, self.recent.render(time.time()), 0o600))
         if self.setup.metrics_file:
             _attempt(lambda: _write(self.setup.metrics_file, text, 0o644))
 
+    def _render_recent(self) -> str:
+        """The last hour."""
+        self._take_notes()
+        return self.recent.render(time.time())
+
     def _load_numbers(self) -> None:
-        try:
-            with open(NUMBERS_FILE, encoding="ascii", errors="replace") as file:
-                self.metrics.load(file.read(1 << 20))
-        except OSError:
-            return
+        for path, load in ((NUMBERS_FILE, self.metrics.load), (RECENT_FILE, self.recent.load)):
+            with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+                load(file.read(1 << 20))
 
 
 def _session(decided: Decided) -> Session:
