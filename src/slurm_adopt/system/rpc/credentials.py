@@ -5,7 +5,7 @@ Rules of this file:
 1. A credential of ours is for SlurmdUser's eyes only: a server that is not slurmd cannot decode it. It could pass it
    on to one, though: so root's is bound to its message, and where it cannot be, it is the user's (`speaker`).
 2. Only what root or SlurmdUser has made is believed.
-3. The key belongs to root or SlurmUser, and others may not read it: a key that others know proves nothing.
+3. Nobody but root and SlurmUser may write the key, and others may not read it: a key that others know proves nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import stat
 import time
 
 from ...record import record
@@ -22,6 +21,7 @@ from ...wire.callerid import AUTH_MUNGE, AUTH_SLURM
 from ...wire.errors import Incomplete, ProtocolError
 from ...wire.rpc_hash import FIRST_HASHED
 from ..slurm.accounts import uid_of_user
+from ..tasks.files import read_trusted
 from ..tasks.sockets import connect_unix, peer_of, receive, send_all
 from .munge import DEFAULT_SOCKET, MungeFault, decode_credential, encode_credential
 
@@ -182,19 +182,11 @@ def read_keys(conf: SlurmConf) -> tuple[slurm_token.Key, ...]:
 
 def _read_secret(path: str, owners: tuple[int | None, ...]) -> bytes | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        return read_trusted(path, owners, slurm_token.MAX_KEY_FILE, follow=True, secret=True)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise AuthFault(f"{path}: {error.strerror}", True) from None
-    with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid not in owners or info.st_mode & 0o007:
-            raise AuthFault(f"{path}: owned by uid {info.st_uid}, mode {info.st_mode & 0o7777:o}", True)
-        text = file.read(slurm_token.MAX_KEY_FILE + 1)
-    if len(text) > slurm_token.MAX_KEY_FILE:
-        raise AuthFault(f"{path} is too large", True)
-    return text
 
 
 def _ask_sack(conf: SlurmConf, request: bytes, deadline_ns: int) -> Task[bytes]:
