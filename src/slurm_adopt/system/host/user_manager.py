@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import time
 
+from ...model import Fault
 from ...record import record
 from ...wire.cgroup_path import job_folder
 from ..kernel.procfs import has_ended, read_cgroups, read_file
@@ -54,8 +55,11 @@ SAID_CAP = 160
 NO_LIMIT = "max"
 
 
-class ManagerFault(Exception):
+class ManagerFault(Fault):
     """The manager could not be ended, or not be confined."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("user-manager-failed", detail)
 
 
 @record

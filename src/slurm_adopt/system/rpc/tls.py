@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from ...model import Fault
 from ..slurm.accounts import uid_of_user
 from ..tasks.files import read_trusted
 from ..tasks.sockets import receive, send_all
@@ -31,8 +32,11 @@ MAX_CA_BYTES = 1 << 20
 CHUNK = 16 * 1024
 
 
-class TlsFault(Exception):
+class TlsFault(Fault):
     """TLS could not be set up; the text says why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("caller-untrusted", detail)
 
 
 class PlainStream:

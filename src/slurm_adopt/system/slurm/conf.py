@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 
+from ...model import Fault
 from ...places import SLURM_CONF
 from ...record import record
 from ...wire.errors import RemoteProtocolError
@@ -48,12 +49,8 @@ DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
-class ConfFault(Exception):
-    """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
-
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class ConfFault(Fault):
+    """No usable slurm.conf: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
 
 
 @record

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
+from ...model import Fault
 from ...record import record
 from ...wire.stepd import EXTERN_STEP, parse_socket_name
 from ..tasks.files import other_writers
@@ -22,19 +23,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ...model import ReasonCode
-
 #: More extern steps than any node runs (a step per job); a directory with more is not slurmd's.
 STEP_CAP = 16384
 EXTERN_SUFFIX = f".{EXTERN_STEP}"
 
 
-class SpoolFault(Exception):
-    """The directory cannot be used; `reason` is the reason code."""
-
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class SpoolFault(Fault):
+    """The directory cannot be used."""
 
 
 @record
