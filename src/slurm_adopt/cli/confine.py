@@ -32,11 +32,11 @@ ROUNDS = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("uid", type=int, help="the user's number")
+    parser.add_argument("uid", type=int, help="the user's uid")
     parser.add_argument(
         "--nodename",
         default=os.environ.get("SLURMD_NODENAME", ""),
-        help="this node's NodeName, where it is not `hostname -s`",
+        help="this node's NodeName, if it is not `hostname -s`",
     )
 
 
