@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class CommandError(Exception):
-    """What went wrong, and a hint how to mend it."""
+    """An error for people: what went wrong, and a hint how to mend it."""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
