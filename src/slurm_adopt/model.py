@@ -186,7 +186,7 @@ class Facts:
     `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
     already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
     (0: none, or the site does not ask for it).
-    `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
+    `prologs` are the user's jobs whose prolog runs on this node, looked for only if the user has no running step here;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
@@ -247,7 +247,7 @@ class Verdict:
 class Reason:
     """One reason code: what it means, what the user is told on refusal, and how loud the log is.
 
-    `security`: somebody may have tried to get what is not his; the log and the audit stream mark it as such.
+    `security`: a user may have tried to get what belongs to another; the log and the audit stream mark it as such.
     """
 
     code: ReasonCode

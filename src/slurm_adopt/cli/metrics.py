@@ -15,7 +15,7 @@ TIMEOUT_S = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--file", metavar="PATH", help="read this file instead of asking the service")
+    parser.add_argument("--file", metavar="PATH", help="read the metrics from this file instead of asking the service")
 
 
 def run(args: argparse.Namespace) -> int:

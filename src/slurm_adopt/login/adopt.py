@@ -102,7 +102,7 @@ def wanted_extras(login: Login) -> tuple[bool, bool]:
 
 
 def collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
-    """What the session gets from the job it is in: variables and namespaces."""
+    """Collect the variables and namespaces that the session gets from its job."""
     if extras.namespaces:
         login.namespaces = missing_namespaces(extras.namespaces, login.caller)
     login.env = environment_of(job_id, extras.x11)

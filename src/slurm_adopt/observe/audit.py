@@ -7,7 +7,7 @@
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
      "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
 
-sshd tells how the user proved who he is in the session phase, so `auth` is in the line of the end; in that of the
+sshd tells in the session phase how the user authenticated, so `auth` is in the line of the end; in that of the
 login only if the session phase is the one that decided.
 
 Rules of this file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the one-shot helper leaves for the resident service's numbers and audit stream: one line per login in a file.
+"""Notes of the one-shot helper for the resident service's metrics and audit stream: one line per login in a file.
 
 The file is made by the service, so where it never runs nothing is written.
 

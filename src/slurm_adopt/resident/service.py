@@ -68,7 +68,7 @@ GARBAGE = 20_000
 
 @record
 class Setup:
-    """What the command line says. `idle_exit_s` 0: never; `warn_before_s` empty: nobody is warned."""
+    """The settings of the command line. `idle_exit_s` 0: never; `warn_before_s` empty: no warnings."""
 
     listen: str = ""
     idle_exit_s: float = 0
@@ -173,7 +173,7 @@ class Service:
             self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
 
     def _on_stranger(self, stranger: Stranger) -> None:
-        """Somebody else's process was moved into a job by its number."""
+        """Record that slurmstepd moved another user's process into a job because its pid was reused."""
         self.metrics.count("slurm_adopt_strangers_in_steps_total", undone=str(stranger.is_back).lower())
         event: list[tuple[str, str | int]] = [
             ("event", "stranger-in-step"),
@@ -241,7 +241,7 @@ class Service:
             self._take_moves()
 
     def _take_moves(self) -> None:
-        """What users have moved meanwhile: before a session's end is written, so that it names the right job."""
+        """Read the users' moves before the end of a session is written, so that it names the right job."""
         with contextlib.suppress(OSError):
             for move in take_moves():
                 self.metrics.count("slurm_adopt_moves_total", result=move.result, reason=move.reason)
@@ -290,7 +290,7 @@ def _session(decided: Decided) -> Session:
 
 
 def _attempt(act: Callable[[], None]) -> None:
-    """Something that the service would like to leave behind, but does without."""
+    """Run a final act whose failure does no harm; ignore OSError."""
     with contextlib.suppress(OSError):
         act()
 

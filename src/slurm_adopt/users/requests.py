@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users may ask for: their jobs on this node, a preference, a move of their login.
+"""Answers one request of a user: list the jobs on this node, store a preference, move the login.
 
 Runs in a process of its own for each request (users/server.py).
 

@@ -3,7 +3,7 @@
 
 Rules of this file:
 1. Two sources: the file that the shipped prolog hook has written (root's), then the environment that slurmstepd gave
-   the processes of the job. The latter a user could have shaped; it is his own job and his own session.
+   the processes of the job. A user could have shaped the latter; it is the same user's job and session.
 2. Reading /proc/PID/environ waits for the process's memory map, which its owner can lock for ever (and a hung Lustre
    does): that is done in a child with a small share of the time. What it does not yield is left out.
 3. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.

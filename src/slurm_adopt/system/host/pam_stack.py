@@ -109,7 +109,7 @@ def list_services(directories: tuple[str, ...] = DIRECTORIES) -> list[str]:
 
 
 def actions_of(control: str) -> dict[str, str]:
-    """What a control does with a module's return codes (pam.conf(5)): by the code's name, `default` for the rest."""
+    """Map a module's return codes to the actions of a control (pam.conf(5)); `default` for the rest."""
     simple = {
         "required": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "bad"},
         "requisite": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "die"},

@@ -117,7 +117,7 @@ def _somebody_lingers() -> bool:
 
 
 def confine_manager(uid: int, stepds: Iterable[AnyProcess], deadline_ns: int) -> Task[None]:
-    """Hold all of the user's units to what his jobs have, together; `ManagerFault` if the kernel shows more.
+    """Confine all of the user's units to what the user's jobs have together; `ManagerFault` if the kernel shows more.
 
     `stepds` are the proven slurmstepds of the jobs' extern steps.
     """
@@ -143,7 +143,7 @@ def is_confined(uid: int) -> bool:
 
 
 def sum_of(jobs: list[Bounds]) -> Bounds:
-    """What several jobs of one user have together."""
+    """Add up what several jobs of one user have."""
     if not jobs:
         raise ManagerFault("there is no job to take limits from")
     cpus: frozenset[int] | None = frozenset()

@@ -144,7 +144,7 @@ def _find_here(
 
 @record
 class _Asker:
-    """What all questions about one login have in common."""
+    """The parts that all questions about one login share."""
 
     conf: SlurmConf
     question: Question
@@ -173,7 +173,7 @@ def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int) -> Task[int | 
 
 
 def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int) -> Task[callerid.CallerReply]:
-    """As `ask_node`; a place that was silent a moment ago is not asked, one that was not silent is remembered."""
+    """Call `ask_node`. Skip a slurmd that timed out recently; remember one that times out now."""
     memory, place = asker.memory, (node.address, node.port)
     silent_ns = memory.silent_ns(place, asker.uid) if memory is not None else 0
     if silent_ns:
@@ -242,7 +242,7 @@ def _ask_versions(
 
 
 def _versions(version: int, known: int) -> list[int]:
-    """What to try: first the version that has worked before, then this node's own and lower ones."""
+    """Return the versions to try: first the one that worked before, then this node's own and lower ones."""
     highest = min(max(version, callerid.FIRST_VERSION), callerid.LAST_VERSION) & 0xFF00
     lowest = max(callerid.FIRST_VERSION, highest - (MAX_TRIES - 1 << 8))
     usual = [tried for tried in range(highest, lowest - 1, -0x100) if tried != known]

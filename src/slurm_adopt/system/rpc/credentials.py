@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who we are to a slurmd, and who it is to us: munge, or auth/slurm by key or by SACK.
+"""Makes and verifies credentials between this node and a slurmd: munge, or auth/slurm by key or by SACK.
 
 Rules of this file:
 1. A credential of ours is for SlurmdUser's eyes only: a server that is not slurmd cannot decode it. It could pass it
@@ -48,7 +48,7 @@ class AuthFault(Fault):
 
 @record
 class Sender:
-    """Who has made a credential, who alone may read it (0xffffffff: anybody), and the payload in it."""
+    """The uid that made a credential, the only uid that may read it (0xffffffff: any), and its payload."""
 
     uid: int
     restricted_to: int
@@ -72,10 +72,10 @@ def _ttl_s(settings: dict[str, str]) -> int:
 
 
 def speaker(conf: SlurmConf, version: int, uid: int) -> int:
-    """Who asks: we, or with versions that cannot bind a credential to a message the user `uid` who logs in.
+    """Return the uid that asks: root, or `uid`, who logs in, if the version cannot bind a credential to a message.
 
-    20.11.0-8 and 21.08.0-7 take root's credential from one message for any other. They answer a user about his own
-    jobs (all releases do), and that is all we want to know. auth/slurm has no such versions. `AuthFault` for root.
+    20.11.0-8 and 21.08.0-7 take root's credential from one message for any other. All releases answer
+    users about their own jobs, which is enough here. auth/slurm has no such versions. `AuthFault` for root.
     """
     if conf.auth_type != "auth/munge" or version >= FIRST_HASHED:
         return os.geteuid()
@@ -112,7 +112,7 @@ def check_credential(
     as_uid: int,
     deadline_ns: int,
 ) -> Task[Sender]:
-    """Who has made the credential of a reply to `as_uid`.
+    """Return the uid that made the credential of a reply to `as_uid`.
 
     `AuthFault` unless it is good and its maker may speak for slurmd; `DeadlineExceeded`.
     """

@@ -5,8 +5,8 @@ Rules of this file:
 1. libmunge runs in a child: it can block for half a minute on a munged that hangs. Such a child is killed, and costs
    the login that it works for, and no other.
 2. A credential of ours is for one uid only: whoever else gets it cannot decode it.
-3. Who we are to munged is the child's uid: a credential as an ordinary user's needs a child that is one. It is his own
-   process then, which he may stop: it works for the one login that it was made for.
+3. Who we are to munged is the child's uid: a credential as an ordinary user's needs a child that is one. It is the
+   user's own process then, and the user may stop it: it works for the one login that it was made for.
 4. A decoded credential that munged does not call good is reported with its status and is never mistaken for a good one.
 """
 
@@ -76,7 +76,7 @@ class MungeFault(Fault):
 
 @record
 class Credential:
-    """What a credential says: who made it, for whom (`ANY_UID`: for all), and its payload."""
+    """The content of a credential: who made it, for whom (`ANY_UID`: for all), and its payload."""
 
     uid: int
     gid: int
@@ -124,7 +124,7 @@ class _Munge:
             raise OSError(f"munge_ctx_set({option}) gave {status}")
 
     def text(self, status: int) -> bytes:
-        """What libmunge says about an error; the context knows more than the number."""
+        """Return libmunge's text about an error; the context knows more than the number."""
         for pointer in (
             self.library.munge_ctx_strerror(self.context),
             self.library.munge_strerror(self.c.c_int(status)),
@@ -216,7 +216,7 @@ class MungeWorkers:
         self._give_back(os.geteuid(), self._take(os.geteuid()))
 
     def ask(self, question: bytes, as_uid: int, deadline_ns: int) -> Task[bytes]:
-        """What munged says to somebody of this uid; `MungeFault`, `DeadlineExceeded`."""
+        """Ask munged as this uid. Raises `MungeFault`, `DeadlineExceeded`."""
         worker = self._take(as_uid)
         try:
             answer = yield from worker.ask(question, deadline_ns)
@@ -302,7 +302,7 @@ def encode_credential(
 
 
 def decode_credential(workers: MungeWorkers, text: str, socket: str, as_uid: int, deadline_ns: int) -> Task[Credential]:
-    """What a good credential for `as_uid` or all says; `MungeFault` for every other."""
+    """Return the content of a valid credential for `as_uid` or for all. Raises `MungeFault` for any other."""
     # to libmunge it is a C string
     question = _question(_DECODE, 0, 0, socket, text.encode("ascii"))
     answer = yield from workers.ask(question, as_uid, deadline_ns)

@@ -123,7 +123,7 @@ def read_ca(conf: SlurmConf) -> str:
 
 
 def make_context(conf: SlurmConf) -> ssl.SSLContext:
-    """What TLS to this cluster's slurmds demands; `TlsFault`. Loading ssl takes some 20 ms."""
+    """Return the TLS context for this cluster's slurmds. Raises `TlsFault`. Loading ssl takes some 20 ms."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

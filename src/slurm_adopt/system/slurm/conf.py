@@ -5,7 +5,7 @@ Rules of this file:
 1. The environment is never asked (SLURM_CONF belongs to whoever calls): the places are fixed, in Slurm's order.
 2. Who may write the file decides logins. Its owner must be root or the SlurmUser it names (who may run anything as
    anybody through slurmctld, and owns /etc/slurm at many sites), and it must not be writable by others. The
-   owner is in the result: a login by that very user must not be decided by his own file. A file that some
+   owner is in the result: a login of that very user must not be decided by the user's own file. A file that some
    other group may write is only noted in `problems`: sites have admin groups. The same holds for includes.
 3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
    here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
@@ -67,7 +67,7 @@ class FileState:
 
 @record
 class SlurmConf:
-    """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
+    """The settings of slurm.conf, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
     user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
     are lower case. `problems` are sentences for a person."""
 
@@ -266,7 +266,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
 
 
 def check_not_own(conf: SlurmConf, uid: int) -> None:
-    """Refuse to judge a user by a file that he may write himself (SlurmUser, rule 2); root may write everything."""
+    """Refuse to judge users by a file that they may write themselves (SlurmUser, rule 2); root may write everything."""
     for file in conf.files:
         if file.owner == uid != 0:
             raise ConfFault("slurm-conf-untrusted", f"{file.path}: belongs to uid {uid}, who logs in")

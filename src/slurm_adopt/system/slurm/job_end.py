@@ -46,7 +46,7 @@ AHEAD_S, PAST_S = 300 * 86400, 3600
 
 
 def query_job_end(job_id: int, stepd: AnyProcess, uid: int, deadline_ns: int) -> Task[int]:
-    """As `find_job_end`, within a small share of the time, whatever the job's processes are up to."""
+    """Call `find_job_end` in a child, within a small share of the time: the job's processes may hang it."""
 
     def work() -> bytes:
         return b"%d" % find_job_end(job_id, stepd, uid)

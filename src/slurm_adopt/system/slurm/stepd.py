@@ -56,7 +56,7 @@ class StepFault(Fault):
 
 @record
 class Identity:
-    """Who a step is: slurmstepd's protocol version, pid and start time, the job owner's uid, the step's state."""
+    """The identity of a step: slurmstepd's protocol version, pid and start time, the job owner's uid, its state."""
 
     version: int
     pid: int
@@ -75,7 +75,7 @@ class Namespace:
 
 @record
 class Extras:
-    """What a session in the job gets besides: the X11 tunnel (display 0: none), the namespaces to join."""
+    """What slurmstepd hands to a session in the job: the X11 tunnel (display 0: none), the namespaces to join."""
 
     x11: wire.X11Display
     namespaces: list[Namespace]
