@@ -258,7 +258,8 @@ class Service:
         metrics.put("slurm_adopt_logins_running", admission.running)
         metrics.put("slurm_adopt_logins_waiting", admission.waiting)
         metrics.put("slurm_adopt_sessions", len(self.sessions))
-        metrics.put("slurm_adopt_memory_bytes", _resident_bytes())
+        with contextlib.suppress(OSError):  # no descriptor left: the number of before stays
+            metrics.put("slurm_adopt_memory_bytes", _resident_bytes())
         self.memory.report(metrics)
         return metrics.render()
 

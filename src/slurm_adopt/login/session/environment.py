@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from ...options.export import matches
+from ...options.export import matches, may_be
 from ...system.kernel.procfs import read_environ
 from ...system.tasks.child import ChildFault, call_in_child
 from ...system.tasks.files import is_private, read_if_trusted
@@ -67,9 +67,7 @@ def collect_variables(
     texts += [read_environ(process) for process in list(sources)[:PROCESS_CAP]]
     for text in texts:
         for name, value in _decode(text):
-            if name == "TMPDIR" and not value.startswith("/"):
-                continue  # relative to wherever a program is started
-            if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):
+            if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns) and may_be(name, value):
                 found[name] = value
     return _fitting(found)
 
