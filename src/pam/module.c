@@ -92,7 +92,7 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
 
 static int carry_out(const struct sa_login *login, struct sa_answer *answer)
 {
-    const bool hold = answer->reply.hold;
+    const bool hold = answer->reply.hold && login->phase != SA_PHASE_CLOSE_SESSION; /* a logout starts nothing */
     int code = sa_carry_out(login, answer);
 
     if (hold)

@@ -38,15 +38,15 @@ def tracked() -> list[Path]:
 
 
 def test_lint__ruff() -> None:
-    check(sys.executable, "-m", "ruff", "check", "src", "tools", "tests", "bench")
+    check(sys.executable, "-m", "ruff", "check", "src", "tools", "tests", "bench", "fuzz")
 
 
 def test_lint__ruff_format() -> None:
-    check(sys.executable, "-m", "ruff", "format", "--check", "src", "tools", "tests", "bench")
+    check(sys.executable, "-m", "ruff", "format", "--check", "src", "tools", "tests", "bench", "fuzz")
 
 
 def test_lint__mypy() -> None:
-    check(sys.executable, "-m", "mypy", "src/slurm_adopt", "tools", "bench", "tests")
+    check(sys.executable, "-m", "mypy", "src/slurm_adopt", "tools", "bench", "tests", "fuzz")
 
 
 def test_lint__clang_format() -> None:
