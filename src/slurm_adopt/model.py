@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of a login: facts, steps of the decision, verdicts, reason codes.
+"""The words of a login: facts, steps of the decision, verdicts, reason codes, and faults that carry one.
 
 Rules of this file:
 1. Values only: no I/O, no policy; imports nothing but `record`.
@@ -99,6 +99,20 @@ if TYPE_CHECKING:
         "caller-no-credential",
     ]
     CallerStatus = Literal["not-asked", "found", "unknown"] | ReasonCode
+
+
+class Fault(Exception):
+    """Something that a login, a command or a user's request ends with, or does without.
+
+    `reason` is the code, `detail` says more, for the log. What has no code is no `Fault`: an error of our own
+    set-up, or one that only says that somebody did not answer.
+    """
+
+    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail
+
 
 STARTING: State = "starting"
 RUNNING: State = "running"

@@ -71,8 +71,7 @@ def parse_options(args: Iterable[str]) -> Options:
             values[name] = value
         else:
             values[name] = spec.stricter or default_of(spec)
-            allowed = ", ".join(spec.values) if spec.values else spec.form
-            problems.append(f"{arg!r} is not one of: {allowed}; {name}={values[name]} is used")
+            problems.append(f"{arg!r} {_why_not(spec, value)}; {name}={values[name]} is used")
     if values["profile"] == "strict":
         for spec in OPTIONS:
             if spec.strict:
@@ -123,6 +122,15 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     if spec.name == "nodename":
         return 0 < len(value) <= 255 and "/" not in value
     return 0 < len(value) <= 64
+
+
+def _why_not(spec: OptionSpec, value: str) -> str:
+    why = ""
+    if spec.name == "export_env":
+        from .export import export_problem
+
+        why = f" ({export_problem(value)})"
+    return f"is not one of: {', '.join(spec.values) if spec.values else spec.form}{why}"
 
 
 def _seconds_ok(value: str, least: float, most: float) -> bool:

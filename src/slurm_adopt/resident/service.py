@@ -29,6 +29,7 @@ from ..system.host.listener import Listener, prepare_folder
 from ..system.host.systemd import Supervisor
 from ..system.tasks import sockets as sock
 from ..system.tasks.child import reap_children
+from ..system.tasks.files import read_if_trusted, replace_file
 from ..system.tasks.loop import Loop
 from ..system.tasks.task import MS, POLLIN
 from ..wire.logline import format_line
@@ -51,6 +52,7 @@ LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
 SESSIONS_FILE = "/run/slurm-adopt/sessions"
 NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
+NUMBERS_CAP = 1 << 20
 #: How old the written numbers may be.
 WRITE_NS = 5_000 * MS
 #: Under systemd the unit sets it.
@@ -267,18 +269,19 @@ class Service:
 
     def _write_numbers(self) -> None:
         self._writing = False
-        text = self.render()
+        data = self.render().encode("ascii", "replace")
         # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
-        _attempt(lambda: _write(NUMBERS_FILE, text, 0o600))
+        _attempt(lambda: replace_file(NUMBERS_FILE, data, 0o600))
         if self.setup.metrics_file:
-            _attempt(lambda: _write(self.setup.metrics_file, text, 0o644))
+            # node_exporter reads at any time; its folder may belong to somebody else than root
+            _attempt(lambda: replace_file(self.setup.metrics_file, data, 0o644))
 
     def _load_numbers(self) -> None:
         try:
-            with open(NUMBERS_FILE, encoding="ascii", errors="replace") as file:
-                self.metrics.load(file.read(1 << 20))
+            text = read_if_trusted(NUMBERS_FILE, NUMBERS_CAP)
         except OSError:
             return
+        self.metrics.load((text or b"").decode("ascii", "replace"))
 
 
 def _session(decided: Decided) -> Session:
@@ -297,15 +300,3 @@ def report_memory(metrics: Metrics) -> None:
     with contextlib.suppress(OSError), open("/proc/self/statm", "rb") as file:
         resident_pages = int(file.read().split()[1])
         metrics.put("slurm_adopt_memory_bytes", resident_pages * os.sysconf("SC_PAGE_SIZE"))
-
-
-def _write(path: str, text: str, mode: int) -> None:
-    """Replace the file as a whole: node_exporter reads at any time. Its folder may belong to another user than root."""
-    draft = f"{path}.{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(draft)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(fd, "w") as file:
-        os.fchmod(fd, mode)  # the unit's umask is 0077
-        file.write(text)
-    os.replace(draft, path)

@@ -87,6 +87,7 @@ FAULTS = (
     Fault("spool-missing", "SlurmdSpoolDir does not exist", breakages.spool_missing, ("spool-dir-missing", "spool-dir-missing"), (DENY, DENY), user="bob"),
     Fault("spool-file", "SlurmdSpoolDir is a file", breakages.spool_file, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-world-writable", "Everybody may write to SlurmdSpoolDir", breakages.spool_world_writable, *_generic("spool-dir-untrusted"), user="bob"),
+    Fault("spool-group-writable", "A group other than root's may write to SlurmdSpoolDir", breakages.spool_group_writable, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-foreign", "SlurmdSpoolDir belongs to an ordinary user", breakages.spool_of_user, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-unreadable", "SlurmdSpoolDir cannot be opened (a loop of links)", breakages.spool_loop, *_generic("spool-dir-unreadable"), user="bob"),
     # --- what lies in the spool directory ---

@@ -16,6 +16,7 @@ import os
 import struct
 import time
 
+from ...model import Fault
 from ...record import record
 from ..kernel.procfs import read_file
 from ..tasks.child import ChildFault, Worker
@@ -42,7 +43,7 @@ LOADED: list[ctypes.CDLL] = []
 # munge_opt_t and munge_err_t of munge(3), the same since 0.5.0 (2005)
 _OPT_TTL, _OPT_SOCKET, _OPT_UID = 4, 8, 9
 _NO_LIBRARY = 0xFFFF
-_REASONS = {
+_WHY = {
     6: "munge-unreachable",
     7: "munge-timeout",
     15: "credential-expired",
@@ -63,13 +64,13 @@ KEPT_NS = 30_000 * MS
 MAX_QUESTIONS = 1000
 
 
-class MungeFault(Exception):
-    """No credential; `reason` is one of munge-missing, -unreachable, -timeout, -failed, credential-invalid,
+class MungeFault(Fault):
+    """No credential; `why` is one of munge-missing, -unreachable, -timeout, -failed, credential-invalid,
     -expired, -rewound, -replayed, -unauthorized. The last but one have `content`."""
 
-    def __init__(self, reason: str, detail: str, content: Credential | None = None) -> None:
-        super().__init__(detail)
-        self.reason = reason
+    def __init__(self, why: str, detail: str, content: Credential | None = None) -> None:
+        super().__init__("caller-no-credential" if why.startswith("munge-") else "caller-untrusted", detail)
+        self.why = why
         self.content = content
 
 
@@ -84,8 +85,8 @@ class Credential:
 
 
 def _fault(status: int, text: bytes, decoding: bool, content: Credential | None = None) -> MungeFault:
-    reason = _REASONS.get(status, "credential-invalid" if decoding else "munge-failed")
-    return MungeFault(reason, text.decode("utf-8", "replace"), content)
+    why = _WHY.get(status, "credential-invalid" if decoding else "munge-failed")
+    return MungeFault(why, text.decode("utf-8", "replace"), content)
 
 
 def load() -> ctypes.CDLL:

@@ -18,11 +18,13 @@ import errno
 import os
 import stat
 
+from ...model import Fault
 from ...places import SLURM_CONF
 from ...record import record
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
+from ..tasks.files import other_writers, read_judged
 from .accounts import uid_of_user
 
 TYPE_CHECKING = False
@@ -47,12 +49,8 @@ DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
-class ConfFault(Exception):
-    """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
-
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class ConfFault(Fault):
+    """No usable slurm.conf: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
 
 
 @record
@@ -142,33 +140,27 @@ class _Reader:
 
     def load(self, path: str) -> bytes:
         try:
-            # O_NONBLOCK: a FIFO in this place must not hang; links are followed, /run/slurm/conf is one
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            # links are followed: /run/slurm/conf is one
+            text = read_judged(path, lambda fd, info: self.remember(path, fd, info), self.left, follow=True)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             reason: ReasonCode = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
             raise ConfFault(reason, f"{path}: {error.strerror}") from None
-        try:
-            self.remember(path, os.fstat(fd))
-            pieces = []
-            while piece := os.read(fd, min(self.left + 1, 1 << 20)):
-                pieces.append(piece)
-                self.left -= len(piece)
-                if self.left < 0:
-                    raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
-        except OSError as error:
-            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
-        finally:
-            os.close(fd)
-        return b"".join(pieces)
+        self.left -= len(text)
+        if self.left < 0:
+            raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
+        return text
 
-    def remember(self, path: str, info: os.stat_result) -> None:
+    def remember(self, path: str, fd: int, info: os.stat_result) -> None:
         if not stat.S_ISREG(info.st_mode):
             raise ConfFault("slurm-conf-unreadable", f"{path}: not a regular file")
-        if info.st_mode & stat.S_IWOTH:
-            raise ConfFault("slurm-conf-untrusted", f"{path}: everybody may write it")
-        if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
-            self.shared.append(f"{path}: group {info.st_gid} may write it")
+        # whose the files are is judged when SlurmUser is known
+        others = other_writers(path, info, None, fd, any_group=True)
+        if others:
+            raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
+        shared = other_writers(path, info, None, fd)
+        if shared:
+            self.shared.append(f"{path}: {shared}")
         self.files.append(FileState(path, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid))
 
 
