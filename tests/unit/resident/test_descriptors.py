@@ -21,7 +21,7 @@ from slurm_adopt.resident import sessions
 from slurm_adopt.resident.clients import Clients
 from slurm_adopt.resident.conf_cache import ConfCache
 from slurm_adopt.resident.service import report_memory
-from slurm_adopt.system.host.pam_stack import find_guard
+from slurm_adopt.system.host.pam_stack import read_stack
 from slurm_adopt.system.host.preferences import read_preference
 from slurm_adopt.system.kernel.carrier import find_login_processes
 from slurm_adopt.system.kernel.procfs import Process, has_ended, open_cgroups, read_socket_inodes
@@ -84,7 +84,7 @@ def test_descriptors__lack_of_them_is_not_the_end_of_a_process() -> None:
         lambda: read_socket_inodes(process),
         lambda: open_cgroups(process),
         lambda: SpoolDirectory("/tmp", (0,)),
-        lambda: find_guard("of-this-test"),
+        lambda: read_stack("of-this-test", "session"),
         lambda: read_preference(0, "/etc"),
         lambda: names_in_hosts(b""),
         lambda: run(ConfCache(Loop())._read_in_child()),
