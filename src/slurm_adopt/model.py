@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         "namespace-deferred",
         "service-busy",
         "session-escapes",
+        "session-uncertain",
         "helper-unreachable",
         "helper-untrusted",
         "helper-bad-reply",
@@ -408,7 +409,14 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
+        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
+        level="err",
+    ),
+    Reason(
+        "session-uncertain",
+        "Whether pam_systemd will move the session out of the job cannot be told from the PAM files: a session line of "
+        "this module, last in the stack and required, settles it.",
         level="err",
     ),
     # --- what the module says on its own, when there is no answer to carry out ---

@@ -17,7 +17,8 @@ import time
 from ..login.steps import list_steps, open_directories
 from ..model import ENDING, RUNNING, STEP_GONE, STEP_SILENT, SUSPENDED
 from ..record import record
-from ..system.host.pam_stack import find_guard, list_services, moves_sessions
+from ..system.host.pam_outlook import session_outlook
+from ..system.host.pam_stack import list_services
 from ..system.kernel.freezer import is_frozen
 from ..system.kernel.procfs import (
     OwnedProcess,
@@ -127,7 +128,7 @@ def view_node(nodename: str = "") -> Task[NodeView]:
     strays = tuple(_strays(processes, names, jobs, logins))
     unread = any(job.cgroups == b"" for job in jobs) or any(login.source == "" for login in logins)
     strangers = tuple(_strangers(processes, names, jobs))
-    unguarded = tuple(name for name in list_services() if moves_sessions(name) and find_guard(name) is None)
+    unguarded = tuple(name for name in list_services() if session_outlook(name) != "stays")
     return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread, strangers, unguarded)
 
 

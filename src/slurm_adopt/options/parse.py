@@ -47,6 +47,10 @@ class Options:
     profile: str
     problems: tuple[str, ...] = ()
 
+    def works_in(self, service: str) -> bool:
+        """Whether the line is for this PAM service."""
+        return self.service in ("*", service)
+
     @property
     def takes_over(self) -> bool:
         """Whether the session gets more from its job than membership, SLURM_JOB_ID and X11."""

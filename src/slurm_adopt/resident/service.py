@@ -258,8 +258,7 @@ class Service:
         metrics.put("slurm_adopt_logins_running", admission.running)
         metrics.put("slurm_adopt_logins_waiting", admission.waiting)
         metrics.put("slurm_adopt_sessions", len(self.sessions))
-        with contextlib.suppress(OSError):  # no descriptor left: the number of before stays
-            metrics.put("slurm_adopt_memory_bytes", _resident_bytes())
+        report_memory(metrics)
         self.memory.report(metrics)
         return metrics.render()
 
@@ -296,7 +295,8 @@ def _attempt(act: Callable[[], None]) -> None:
         act()
 
 
-def _resident_bytes() -> int:
-    """statm's second field: resident pages."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def report_memory(metrics: Metrics) -> None:
+    """Put the service's resident memory; without a descriptor left the earlier value stays."""
+    with contextlib.suppress(OSError), open("/proc/self/statm", "rb") as file:
+        resident_pages = int(file.read().split()[1])
+        metrics.put("slurm_adopt_memory_bytes", resident_pages * os.sysconf("SC_PAGE_SIZE"))
