@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..observe.audit import IDENTIFIER
+from ..words import columns, printable
 from .main import die
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -92,9 +93,7 @@ def table(events: list[dict[str, Any]]) -> Iterator[str]:
                 _text(end.get("why")) if end else "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+    yield from columns(rows)
 
 
 def _end_of(login: dict[str, Any], ends: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -130,7 +129,7 @@ def _shown(stamp: str) -> str:
 
 def _text(value: object) -> str:
     """A cell: nothing that a terminal would act upon."""
-    return "".join(char if char.isprintable() else "?" for char in str(value)) if value not in (None, "") else "-"
+    return printable(str(value)) if value not in (None, "") else "-"
 
 
 def _file_lines(path: str) -> list[str]:
