@@ -10,7 +10,8 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..tasks.files import read_trusted
+from ..tasks.files import ROOT, read_trusted
+from ..tasks.task import raise_own_lack
 from .pam_walk import SUCCESS
 
 TYPE_CHECKING = False
@@ -121,8 +122,9 @@ def _is_listed(args: tuple[str, ...], who: UserFacts, root: str) -> bool | None:
 
 
 def _read(path: str) -> str | None:
-    """A list; None if it is not there, too long, or everybody may write it (only then pam_listfile refuses it)."""
+    """A list that only root may write; None if it is not there, too long, or another user may write it."""
     try:
-        return read_trusted(path, None, FILE_CAP, follow=True, any_group=True).decode("utf-8", "surrogateescape")
-    except OSError:
+        return read_trusted(path, ROOT, FILE_CAP, follow=True).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise_own_lack(error)
         return None

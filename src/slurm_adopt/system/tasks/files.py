@@ -98,21 +98,14 @@ def read_judged(path: str, judge: Callable[[int, os.stat_result], None], cap: in
         os.close(fd)
 
 
-def read_trusted(
-    path: str,
-    owners: Owners | None,
-    cap: int,
-    follow: bool = False,
-    secret: bool = False,
-    any_group: bool = False,
-) -> bytes:
-    """What a file of at most `cap` bytes holds that nobody but `owners` may write (`other_writers`); `OSError`.
+def read_trusted(path: str, owners: Owners, cap: int, follow: bool = False, secret: bool = False) -> bytes:
+    """What a file of at most `cap` bytes holds that nobody but `owners` may write; `OSError`.
 
     Where links are followed, the file is judged that they lead to. A `secret` may not be read by everybody either.
     """
 
     def judge(fd: int, found: os.stat_result) -> None:
-        _judge_file(path, fd, found, owners, any_group)
+        _judge_file(path, fd, found, owners)
         if secret and is_read_by_others(found):
             raise UntrustedFile(f"is a secret, and everybody may use it: chmod o= {path}")
 
@@ -131,10 +124,10 @@ def read_if_trusted(path: str, cap: int, owners: Owners = ROOT) -> bytes | None:
         return None
 
 
-def _judge_file(path: str, fd: int, found: os.stat_result, owners: Owners | None, any_group: bool = False) -> None:
+def _judge_file(path: str, fd: int, found: os.stat_result, owners: Owners) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise UntrustedFile("not a regular file")
-    others = other_writers(path, found, owners, fd, any_group)
+    others = other_writers(path, found, owners, fd)
     if others:
         raise UntrustedFile(others)
 
