@@ -9,11 +9,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 from ..observe.audit import IDENTIFIER
+from ..words import columns, printable
 from .main import die
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -21,18 +22,20 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--user", help="only this user's (a name or uid)")
-    parser.add_argument("--job", type=int, help="only this job's")
-    parser.add_argument("--since", metavar="WHEN", help="only from then on: 2h, 3d, 2026-11-22, 2026-11-22T08:00")
+    parser.add_argument("--user", help="only events of this user (name or uid)")
+    parser.add_argument("--job", type=int, help="only events of this job")
+    parser.add_argument(
+        "--since", metavar="WHEN", help="only events from this time on: 2h, 3d, 2026-11-22, 2026-11-22T08:00"
+    )
     parser.add_argument(
         "--file", metavar="PATH", help="read this audit file (serve --audit-file) instead of the journal"
     )
     parser.add_argument(
         "--would-deny",
         action="store_true",
-        help="whom the PAM line would have refused without enforce=no or enforce=adopt, by user and reason",
+        help="list whom the PAM line would have refused without enforce=no or enforce=adopt, by user and reason",
     )
-    parser.add_argument("--json", action="store_true", help="the events as they are, one line of JSON each")
+    parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,18 +109,12 @@ def table(events: list[dict[str, Any]]) -> Iterator[str]:
                 _text(end.get("why")) if end else "-",
             )
         )
-    yield from _columns(rows)
+    yield from columns(rows)
 
 
 def _verdict(event: dict[str, Any]) -> str:
     """What the line said; in brackets if it did not count."""
     return f"({_text(event.get('verdict'))})" if event.get("enforce") else _text(event.get("verdict"))
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
 
 
 def would_deny(event: dict[str, Any]) -> bool:
@@ -137,7 +134,7 @@ def summary(events: list[dict[str, Any]]) -> Iterator[str]:
     for (user, reason), times in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
         days = {_shown(moment)[:10] for moment in times}
         rows.append((user, reason, str(len(times)), str(len(days)), _shown(max(times))))
-    yield from _columns(rows)
+    yield from columns(rows)
 
 
 def _end_of(login: dict[str, Any], ends: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -173,7 +170,7 @@ def _shown(stamp: str) -> str:
 
 def _text(value: object) -> str:
     """A cell: nothing that a terminal would act upon."""
-    return "".join(char if char.isprintable() else "?" for char in str(value)) if value not in (None, "") else "-"
+    return printable(str(value)) if value not in (None, "") else "-"
 
 
 def _file_lines(path: str) -> list[str]:

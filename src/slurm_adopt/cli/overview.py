@@ -9,11 +9,12 @@ import textwrap
 import time
 
 from .. import __version__
-from ..resident.recent import WOULD_DENY, totals
+from ..resident.last_hour import WOULD_DENY, totals
 from ..resident.run_files import ADMIN_SOCKET, RECENT_FILE
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
+from ..words import printable
 from .doctor.node import Node
 from .doctor.pam import find_ending
 from .doctor.service import ask
@@ -41,8 +42,7 @@ class Screen:
 
     def line(self, name: str, text: str, colour: str = "") -> str:
         """One entry; `colour` for its first line."""
-        safe = "".join(char if char.isprintable() else "?" for char in text)
-        lines = textwrap.wrap(safe, max(20, self.width - INDENT), break_on_hyphens=False) or [""]
+        lines = textwrap.wrap(printable(text), max(20, self.width - INDENT), break_on_hyphens=False) or [""]
         if self.colour and colour:
             lines[0] = f"\x1b[{colour}m{lines[0]}\x1b[0m"
         return "\n".join(f"{name if number == 0 else '':<{INDENT}}{text}" for number, text in enumerate(lines))

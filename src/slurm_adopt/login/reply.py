@@ -40,7 +40,7 @@ def enforced(result: str, enforce: Enforce) -> str:
 
 
 def refusal(reason: ReasonCode) -> str:
-    """What a refused user reads."""
+    """Return the line that a refused user reads."""
     return f"{DENIED}{REASONS[reason].user_text or REASONS['internal-error'].user_text}"
 
 

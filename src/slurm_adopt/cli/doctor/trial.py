@@ -12,6 +12,7 @@ import os
 import time
 
 from ...login.adoption import adopt_into
+from ...login.recent import Recent
 from ...login.steps import list_steps, open_directories
 from ...model import REASONS, RUNNING, SUSPENDED
 from ...system.kernel.freezer import is_frozen
@@ -102,7 +103,9 @@ def _try(job_id: int, connection: StepConnection) -> Iterator[Finding]:
     try:
         if process is None:
             raise StepFault("process-changed", "the doctor's process has ended")
-        extras = run(adopt_into(connection, identity.uid, lambda: (process,), x11=True, namespaces=True))
+        extras = run(
+            adopt_into(connection, identity.uid, lambda: (process,), x11=True, namespaces=True, recent=Recent())
+        )
         close_all([namespace.fd for namespace in extras.namespaces])
     except (StepFault, DeadlineExceeded) as fault:
         reason = fault.reason if isinstance(fault, StepFault) else "step-silent"

@@ -15,7 +15,7 @@ WOULD_DENY = "would-deny"
 COUNT_MAX = 10**9
 
 
-class Recent:
+class LastHour:
     """Numbers by minute since 1970."""
 
     def __init__(self) -> None:
