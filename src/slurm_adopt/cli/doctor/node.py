@@ -149,7 +149,8 @@ class Node:
         return list_services(self.root)
 
     def stack(self, service: str, kind: str) -> tuple[PamLine, ...]:
-        return read_stack(service, kind, self.root).lines
+        """The modules' lines; those of a substack have a `level`."""
+        return tuple(line for line in read_stack(service, kind, self.root).lines if line.what == "module")
 
     def module_folders(self) -> list[str]:
         """Where PAM modules may be, the folder that PAM looks into first. Links are followed: /lib is /usr/lib."""
