@@ -11,7 +11,7 @@ from slurm_adopt.cli.main import COMMANDS, build_parser, main
 @pytest.mark.parametrize(
     ("words", "first", "second"),
     [
-        (["statuss"], "slurm-adopt: there is no command statuss", "did you mean status?"),
+        (["statuz"], "slurm-adopt: there is no command statuz", "did you mean status?"),
         (["explainn", "alice"], "slurm-adopt: there is no command explainn", "did you mean explain?"),
         (["qqq"], "slurm-adopt: there is no command qqq", "slurm-adopt --help"),
         (["status", "--jsno"], "slurm-adopt status: unrecognized arguments: --jsno", "did you mean --json?"),
