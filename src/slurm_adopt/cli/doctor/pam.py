@@ -73,7 +73,8 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
         return  # what else is said about a stack that libpam does not load would be a guess
     yield from check_account(node, service, account)
     yield from check_session(node, service, account, session)
-    yield from check_others(node, service)
+    acting = [line for line in (*account, *session) if line.works and line.options.enforce != "no"]
+    yield from check_others(node, service, bool(acting))
     for line in (*account, *session):
         yield from check_options(line)
     for one in (account, session):
@@ -170,6 +171,15 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
+    strongest = next((one for one in account if one.works and one.options.enforce == "yes"), None)
+    if strongest is not None and line.options.enforce != "yes":
+        yield Finding(
+            "pam-session-lenient",
+            WARNING,
+            f"{line.line.origin} has enforce={line.options.enforce}; the account line {strongest.line.origin} enforces",
+            "a session that something has moved out of its job is let in there",
+            f"take enforce={line.options.enforce} out of {line.line.origin}",
+        )
     exempt = find_exemption(node, account)
     if exempt is not None and not any(_base(before) == _base(exempt) for before in line.stack[: line.index]):
         yield Finding(
@@ -182,8 +192,10 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
         )
 
 
-def check_others(node: Node, service: str) -> Iterator[Finding]:
-    """Slurm's own modules beside ours."""
+def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
+    """Slurm's own modules beside ours. One that only looks on (not `acts`) is meant to stand beside them."""
+    if not acts:
+        return
     for kind in ("account", "session"):
         for line in node.stack(service, kind):
             path = node.module_path(line.module)
@@ -193,7 +205,7 @@ def check_others(node: Node, service: str) -> Iterator[Finding]:
                     WARNING,
                     f"{line.origin} loads {line.module}, which is not slurm-adopt's",
                     "two modules adopt the same login, each by its own rules; the other one may wait for ever",
-                    f"remove {line.origin} when slurm-adopt enforces; with enforce=no both may stand there",
+                    f"remove {line.origin}, or let slurm-adopt only look on with enforce=no",
                 )
             elif kind == "account" and _base(line) == "pam_slurm.so":
                 yield Finding(
