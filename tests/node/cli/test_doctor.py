@@ -262,7 +262,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("sshd-config-broken", edit(SSHD_CONFIG, lambda text: text + "NoSuchKeyword yes\n")),
     ("sshd-grace-time", swap(SSHD_CONFIG, "LoginGraceTime 120", "LoginGraceTime 3")),
     ("pam-user-environment", both(swap(SSHD_CONFIG, "KbdInteractiveAuthentication no", "KbdInteractiveAuthentication yes"), line("envfile=/etc/default/locale", "envfile=/etc/default/locale user_readenv=1"))),
-    ("pam-user-environment", edit(SSHD_CONFIG, lambda text: text + "Match User bob\n  KbdInteractiveAuthentication yes\n")),
+    ("pam-user-environment", both(edit(SSHD_CONFIG, lambda text: text + "Match User bob\n  KbdInteractiveAuthentication yes\n"), line("envfile=/etc/default/locale", "envfile=/etc/default/locale user_readenv=1"))),
     # --- PAM ---
     ("pam-no-line", line(ACCOUNT, "")),
     ("pam-session-missing", line(SESSION, "")),

@@ -52,7 +52,8 @@ STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 def check_pam(node: Node) -> Iterator[Finding]:
     """All services that matter; what is seen in a file that several services include is said once."""
     lines = {kind: node.our_lines(kind) for kind in ("account", "session")}
-    services = {line.service for kind in lines.values() for line in kind}
+    # a line in a file that many services include concerns those that it works in
+    services = {line.service for kind in lines.values() for line in kind if line.works or _file(line) == line.service}
     said = set()
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
     for service in sorted({*services, SSHD} & {name for name in node.services() if not name.startswith(parts)}):
@@ -97,8 +98,6 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     working = [line for line in lines if line.works]
     if not working:
         line = lines[0]
-        if line.line.origin.rpartition(":")[0].rpartition("/")[2] != service:
-            return  # it stands in a file that many services include, and works for those that it names
         yield Finding(
             "pam-line-idle",
             WARNING,
@@ -343,6 +342,11 @@ def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> I
 
 
 # What a stack does ----------------------------------------------------------------------------------
+
+
+def _file(line: OurLine) -> str:
+    """The name of the file that it stands in."""
+    return line.line.origin.rpartition(":")[0].rpartition("/")[2]
 
 
 def _base(line: PamLine) -> str:
