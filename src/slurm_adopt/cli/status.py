@@ -14,6 +14,7 @@ from ..model import SUSPENDED
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
+from ..users.requests import site_options
 from .main import die
 from .status_view import IN_JOB, NodeView, Stray, view_node
 
@@ -35,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the node's logins and what is outside; it only reports, nothing is moved or ended."""
+    options = site_options()
     try:
-        view = run_task(view_node(args.nodename))
+        view = run_task(view_node(args.nodename or options.nodename, options.slurm_conf))
     except (ConfFault, SpoolFault) as fault:
         die(f"{fault.reason}: {fault}")
     if args.json:

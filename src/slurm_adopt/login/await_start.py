@@ -16,9 +16,8 @@ import time
 
 from ..model import RUNNING, STARTING
 from ..record import replace
-from ..system.slurm.prolog import find_prologs, runs_prolog
+from ..system.slurm.prolog import find_prologs, running_slurmds, runs_prolog
 from ..system.slurm.spool import SpoolFault
-from ..system.slurm.spool_dir import pid_files
 from ..system.tasks.task import MS, sleep_until
 
 TYPE_CHECKING = False
@@ -50,7 +49,7 @@ def find_starting(conf: SlurmConf, nodename: str, uid: int) -> tuple[int, ...]:
     seen_ns, jobs = KNOWN.get((nodename, uid), (0, ()))
     if now_ns - seen_ns < POLL_NS // 2:
         return jobs
-    jobs = find_prologs(pid_files(conf, nodename), conf.step_owners, uid)
+    jobs = find_prologs(running_slurmds(conf, nodename), conf.step_owners, uid)
     if len(KNOWN) >= KNOWN_CAP:
         KNOWN.clear()
     KNOWN[nodename, uid] = now_ns, jobs
@@ -110,7 +109,7 @@ def act_await_start(login: Login, _: AwaitStart) -> Task[None]:
             login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
         )
     except SpoolFault as fault:
-        login.facts = replace(login.facts, fault=fault.reason)
+        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
         return
     login.facts = replace(
         login.facts,

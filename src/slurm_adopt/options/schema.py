@@ -54,7 +54,9 @@ OPTIONS = (
     OptionSpec(
         "action_generic_failure",
         ("ignore", "allow", "deny"),
-        "Slurm could not be asked at all: leave it to the other modules (unsafe), let in (unsafe), or refuse.",
+        "Slurm could not be asked at all: leave it to the other modules (unsafe), let in (unsafe), or refuse. Without "
+        "this option, logins are refused where somebody else than root may have caused it, or where slurmd runs but "
+        "its slurm.conf is not found.",
         stricter="deny",
         strict="deny",
     ),
@@ -73,6 +75,14 @@ OPTIONS = (
         default="info",
     ),
     OptionSpec("nodename", (), "This node's NodeName, where it is not `hostname -s`.", form="a NodeName of slurm.conf"),
+    OptionSpec(
+        "slurm_conf",
+        (),
+        "The slurm.conf to read, whatever slurmd uses; without it that of the running slurmd, else of the "
+        "usual places.",
+        form="an absolute path",
+        origin="slurm-adopt",
+    ),
     OptionSpec(
         "service",
         (),
