@@ -21,13 +21,15 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--user", help="only this user's (a name or uid)")
-    parser.add_argument("--job", type=int, help="only this job's")
-    parser.add_argument("--since", metavar="WHEN", help="only from then on: 2h, 3d, 2026-11-22, 2026-11-22T08:00")
+    parser.add_argument("--user", help="only events of this user (name or uid)")
+    parser.add_argument("--job", type=int, help="only events of this job")
+    parser.add_argument(
+        "--since", metavar="WHEN", help="only events from this time on: 2h, 3d, 2026-11-22, 2026-11-22T08:00"
+    )
     parser.add_argument(
         "--file", metavar="PATH", help="read this audit file (serve --audit-file) instead of the journal"
     )
-    parser.add_argument("--json", action="store_true", help="the events as they are, one line of JSON each")
+    parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:

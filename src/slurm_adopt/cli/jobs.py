@@ -24,14 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..system.tasks.task import Task
 
-HELP = "list your own jobs on this node"
 LOOK_S = 5.0
 NOTES = {"here": "this session", "preferred": "your choice", "newest": "newest"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("--json", action="store_true", help="for programs: an object with a list `jobs`")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the list `jobs`")
     parser.add_argument("--socket", default=SOCKET, metavar="PATH", help=argparse.SUPPRESS)
 
 

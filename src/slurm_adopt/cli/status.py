@@ -29,9 +29,11 @@ KINDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if anything is outside of the jobs")
-    parser.add_argument("--nodename", default="", help="this node's NodeName, where it is not `hostname -s`")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if a process of a user with jobs is in no job"
+    )
+    parser.add_argument("--nodename", default="", help="this node's NodeName, if it is not `hostname -s`")
 
 
 def run(args: argparse.Namespace) -> int:

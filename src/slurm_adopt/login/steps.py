@@ -84,7 +84,7 @@ class OwnStep:
 
 
 class OwnSteps:
-    """What the spool directories hold for one user; `close()` when the login is decided."""
+    """One user's extern steps, found in the spool directories. The caller calls `close()` when the login is decided."""
 
     def __init__(self) -> None:
         self.own: list[OwnStep] = []

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may be served now, who waits, and who is sent to the one-shot helper.
+"""Decides which login is served now, which waits, and which goes to the one-shot helper.
 
 Rules of this file:
 1. Pure book-keeping: no I/O, no clock.
-2. One user never has more than a quarter of the places, nor of the waiting room: whatever he does to his own jobs
-   (a hung slurmstepd holds a place up to the login's deadline), the others find a place.
+2. One user never has more than a quarter of the places, nor of the waiting room: whatever users do to their own
+   jobs (a hung slurmstepd holds a place up to the login's deadline), the others find a place.
 3. Waiting is better than sending away: a storm that is sent away starts a process for each login. Only what would
    not fit the waiting room goes there.
 4. Places that become free go round among the users that wait, not to the one that asked most.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the resident service remembers of the node: the `StepSource` whose cost does not grow with other users' jobs.
+"""Remembers the node's steps in the resident service: the `StepSource` whose cost does not grow with others' jobs.
 
 Rules of this file:
 1. A login asks the steps that are its user's, and those that nobody knows yet; never another user's.

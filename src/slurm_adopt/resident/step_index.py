@@ -22,9 +22,9 @@ import time
 
 from ..model import STEP_GONE
 from ..system.kernel.inotify import IN_CREATE, IN_MOVED_TO, LOST, Inotify, decode_events
-from ..system.kernel.ownership import only_writable_by_owner
 from ..system.slurm.spool import EXTERN_SUFFIX, SpoolDirectory, StepPath
 from ..system.slurm.stepd import Identity, StepFault, connect_step
+from ..system.tasks.files import other_writers
 from ..system.tasks.task import MS
 
 TYPE_CHECKING = False
@@ -158,8 +158,8 @@ class StepIndex:
         if self._held is None or (found.st_dev, found.st_ino) != self._held.identity:
             return None
         # another owner: who may not be judged by it is another one, too
-        trusted = found.st_uid == self._held.directory.owner and only_writable_by_owner(found)
-        return found if trusted else None
+        others = other_writers(self.name, found, (self._held.directory.owner,))
+        return None if others else found
 
     def _open(self) -> None:
         if self._held is not None:

@@ -102,7 +102,7 @@ def take_family(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...
 
 
 def check_rest(fields: dict[str, str], *prefixes: str) -> None:
-    """What nobody took is passed over, but for a number too many, or after a gap, of one of the families."""
+    """Ignore unknown fields; refuse a surplus number, or one after a gap, of one of the families."""
     for key in fields:
         for prefix in prefixes:
             if key.startswith(prefix) and key[len(prefix) :].isdigit():

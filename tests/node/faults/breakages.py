@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -246,3 +247,16 @@ def spool_of_slurm_user(rig: Rig) -> Iterator[None]:
     """Who is an ordinary user here, so that a login of theirs can be tried."""
     with conf(None, added="SlurmUser=bob\n")(rig), spool_of("bob")(rig):
         yield
+
+
+@contextlib.contextmanager
+def spool_group_writable(rig: Rig) -> Iterator[None]:
+    folder = rig.node.path(rig.node.spool_dir)
+    before = folder.stat()
+    os.chown(folder, -1, 4)
+    folder.chmod(0o775)
+    try:
+        yield
+    finally:
+        os.chown(folder, -1, before.st_gid)
+        folder.chmod(before.st_mode & 0o7777)

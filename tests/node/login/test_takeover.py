@@ -180,7 +180,7 @@ def test_takeover__an_endless_environment_does_not_cost_the_login(node: Node) ->
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "counts"), [("644", "root", True), ("664", "root", False), ("644", "alice", False)]
+    ("mode", "owner", "counts"), [("644", "root", True), ("664", "root:adm", False), ("644", "alice", False)]
 )
 def test_takeover__the_prologs_file_counts_if_it_is_roots(node: Node, mode: str, owner: str, counts: bool) -> None:
     job = submit_with(node, GPUS)

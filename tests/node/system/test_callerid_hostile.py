@@ -164,7 +164,7 @@ def ask(conf: SlurmConf, slurmd: Slurmd, version: int = V42, seconds: float = 10
 def status_of(conf: SlurmConf, slurmd: Slurmd, version: int = V42) -> str:
     with pytest.raises(CallerFault) as caught:
         ask(conf, slurmd, version)
-    return caught.value.status
+    return caught.value.reason
 
 
 @pytest.mark.parametrize("number", range(36, 46))
@@ -319,7 +319,7 @@ def test_callerid__nobody_listens(conf: SlurmConf) -> None:
         port = server.getsockname()[1]
     with pytest.raises(CallerFault) as caught:
         run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, 1001, soon()))
-    assert caught.value.status == "caller-unreachable"
+    assert caught.value.reason == "caller-unreachable"
 
 
 def test_callerid__no_key_here(conf: SlurmConf, serve: Callable[..., Slurmd], monkeypatch: pytest.MonkeyPatch) -> None:

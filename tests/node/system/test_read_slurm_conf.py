@@ -194,7 +194,7 @@ def test_slurm_conf__who_may_write_to_the_folders_on_the_way(
     found = read(conf)
     assert (str(folder), owner) in found.folders or owner == 0
     if mode == 0o775:
-        assert f"{folder}: group 12345 may write to it" in found.problems
+        assert f"{folder}: group 12345 may write it: chmod g-w {folder}" in found.problems
     check_not_own(found, 1001)
     if owner:
         with pytest.raises(ConfFault) as caught:

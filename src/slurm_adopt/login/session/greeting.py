@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an admitted user reads: which job the session is in, why, what else was possible, and for how long.
+"""The line that an admitted user reads: the session's job, why this one, the other jobs, the time left.
 
 Rules of this file:
 1. Pure words: it is given the facts and the time left.

@@ -73,7 +73,7 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
 
 
 def _lower(process: AnyProcess, number: int, limit: Limit) -> None:
-    """As much of the limit as the process's own hard limit allows."""
+    """Set the limit, cut to what the process's own hard limit allows."""
     import resource
 
     try:

@@ -2,20 +2,19 @@
 """Which job a user has chosen for the next logins: one small file per user below /run.
 
 Rules of this file:
-1. Root writes, nobody else: directory and files are root's, 0700 and 0600. A file that is not so does not exist.
+1. Root writes, nobody else (`files.read_if_trusted`): directory and files are root's, 0700 and 0600.
 2. A preference names a job by its id and by its extern step's slurmstepd (pid and start time), so that it is void
    as soon as that job has ended, whatever gets the same number later.
-3. A file is replaced by rename: a login that reads meanwhile sees the old one or the new one.
+3. A file is replaced as a whole: a login that reads meanwhile sees the old one or the new one.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import time
 
 from ...record import record
-from ..tasks.task import raise_own_lack
+from ..tasks.files import make_folder, read_if_trusted, replace_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,20 +40,7 @@ class Preference:
 
 def read_preference(uid: int, directory: str = DIRECTORY) -> Preference | None:
     """The preference of a user; None if there is none, or none that may be believed."""
-    try:
-        fd = os.open(f"{directory}/{uid}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise_own_lack(error)
-        return None
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
-            return None
-        words = os.read(fd, FILE_CAP).split()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    words = (read_if_trusted(f"{directory}/{uid}", FILE_CAP) or b"").split()
     if len(words) != 3 or not all(word.isdigit() for word in words):
         return None
     return Preference(*[int(word) for word in words])
@@ -62,17 +48,9 @@ def read_preference(uid: int, directory: str = DIRECTORY) -> Preference | None:
 
 def write_preference(uid: int, preference: Preference, directory: str = DIRECTORY) -> None:
     """Set a user's preference; `OSError` if that is not possible."""
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    temporary = f"{directory}/.{uid}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, f"{preference.job_id} {preference.pid} {preference.started}\n".encode("ascii"))
-        os.rename(temporary, f"{directory}/{uid}")
-    except OSError:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
+    make_folder(directory, 0o700)
+    text = f"{preference.job_id} {preference.pid} {preference.started}\n"
+    replace_file(f"{directory}/{uid}", text.encode("ascii"), 0o600)
 
 
 def clear_preference(uid: int, directory: str = DIRECTORY) -> bool:

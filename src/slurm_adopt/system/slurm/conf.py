@@ -6,7 +6,7 @@ Rules of this file:
    What the running slurmd says comes first (node_conf.py).
 2. Who may write the file decides logins. Its owner must be root or the SlurmUser it names (who may run anything as
    anybody through slurmctld, and owns /etc/slurm at many sites), and it must not be writable by others. The
-   owner is in the result: a login by that very user must not be decided by his own file. A file that some
+   owner is in the result: a login of that very user must not be decided by the user's own file. A file that some
    other group may write is only noted in `problems`: sites have admin groups. The same holds for includes, and for
    every folder on the way: who may write to one can put another file there. In a folder with the sticky bit (/tmp)
    nobody can, if what lies there is root's or SlurmUser's.
@@ -21,12 +21,14 @@ import errno
 import os
 import stat
 
+from ...model import Fault
 from ...places import SLURM_CONF
 from ...record import record
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
 from ..kernel.procfs import is_root_link
+from ..tasks.files import is_sticky, other_writers, read_judged
 from .accounts import uid_of_user
 
 TYPE_CHECKING = False
@@ -54,13 +56,12 @@ DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
-class ConfFault(Exception):
-    """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -lost, -unreadable, -untrusted or
-    -malformed. `is_own`: it is not to be used for the login of this one user, to whom it belongs."""
+class ConfFault(Fault):
+    """No usable slurm.conf: slurm-conf-missing, -lost, -unreadable, -untrusted, -malformed. `is_own`: it is not to be
+    used for the login of this one user, to whom it belongs."""
 
     def __init__(self, reason: ReasonCode, detail: str, is_own: bool = False) -> None:
-        super().__init__(detail)
-        self.reason = reason
+        super().__init__(reason, detail)
         self.is_own = is_own
 
 
@@ -78,7 +79,7 @@ class FileState:
 
 @record
 class SlurmConf:
-    """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
+    """The settings of slurm.conf, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
     user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have, `spool_owners` those that
     SlurmdSpoolDir may have; times are seconds; lists are lower case. `folders` are the folders on the way to the files
     that are not root's, with their owners. `problems` are sentences for a person. `slurmds` are those that run here (of
@@ -160,33 +161,27 @@ class _Reader:
     def load(self, path: str) -> bytes:
         try:
             self.walk(path)
-            # O_NONBLOCK: a FIFO in this place must not hang; links are followed, /run/slurm/conf is one
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            # links are followed: /run/slurm/conf is one
+            text = read_judged(path, lambda fd, info: self.remember(path, fd, info), self.left, follow=True)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             reason: ReasonCode = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
             raise ConfFault(reason, f"{path}: {error.strerror}") from None
-        try:
-            self.remember(path, os.fstat(fd))
-            pieces = []
-            while piece := os.read(fd, min(self.left + 1, 1 << 20)):
-                pieces.append(piece)
-                self.left -= len(piece)
-                if self.left < 0:
-                    raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
-        except OSError as error:
-            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
-        finally:
-            os.close(fd)
-        return b"".join(pieces)
+        self.left -= len(text)
+        if self.left < 0:
+            raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
+        return text
 
-    def remember(self, path: str, info: os.stat_result) -> None:
+    def remember(self, path: str, fd: int, info: os.stat_result) -> None:
         if not stat.S_ISREG(info.st_mode):
             raise ConfFault("slurm-conf-unreadable", f"{path}: not a regular file")
-        if info.st_mode & stat.S_IWOTH:
-            raise ConfFault("slurm-conf-untrusted", f"{path}: everybody may write it")
-        if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
-            self.shared.append(f"{path}: group {info.st_gid} may write it")
+        # whose the files are is judged when SlurmUser is known
+        others = other_writers(path, info, None, fd, any_group=True)
+        if others:
+            raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
+        shared = other_writers(path, info, None, fd)
+        if shared:
+            self.shared.append(f"{path}: {shared}")
         self.files.append(FileState(path, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid))
 
     def walk(self, path: str) -> None:
@@ -200,11 +195,11 @@ class _Reader:
                 continue
             if here not in self.folders:
                 info = self.folders[here] = os.stat(here)
-                check_folder(here, info)
-                if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
-                    self.shared.append(f"{here}: group {info.st_gid} may write to it")
+                shared = check_folder(here, info) or other_writers(here, info, None)
+                if shared:
+                    self.shared.append(f"{here}: {shared}")
             there = os.path.join(here, part)
-            if self.folders[here].st_mode & stat.S_IWOTH:  # sticky: the owner of what lies there may replace it
+            if is_sticky(self.folders[here]):  # the owner of what lies there may replace it
                 self.sticky[there] = os.lstat(there).st_uid
             try:
                 target = "" if is_root_link(there) else os.readlink(there)
@@ -228,10 +223,13 @@ class _Reader:
         return [(path, owner) for path, owner in (*folders, *self.sticky.items()) if owner != 0]
 
 
-def check_folder(path: str, info: os.stat_result) -> None:
-    """`ConfFault` if everybody may put another file in the place of one in this folder."""
-    if info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
-        raise ConfFault("slurm-conf-untrusted", f"{path}: everybody may write to this folder")
+def check_folder(path: str, info: os.stat_result) -> str:
+    """`ConfFault` if everybody may put another file in the place of one in this folder; if they may only add files, that
+    in words."""
+    others = other_writers(path, info, None, any_group=True)
+    if others and not is_sticky(info):
+        raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
+    return others
 
 
 def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
@@ -374,7 +372,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader, look_up: bool) -> 
 
 
 def check_not_own(conf: SlurmConf, uid: int) -> None:
-    """Refuse to judge a user by a file that he may write himself (SlurmUser, rule 2); root may write everything."""
+    """Refuse to judge users by a file that they may write themselves (SlurmUser, rule 2); root may write everything."""
     if uid == 0:
         return
     for path, owner in (*[(file.path, file.owner) for file in conf.files], *conf.folders):

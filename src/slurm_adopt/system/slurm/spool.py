@@ -2,9 +2,9 @@
 """The sockets of extern steps in slurmd's spool directory.
 
 Rules of this file:
-1. The directory must be root's, SlurmdUser's or SlurmUser's (who runs anything as anybody through slurmctld, and owns
-   it at many sites), and nobody else may write to it: whoever can create a file there could pretend to be a slurmstepd,
-   or hide one. A login by the very user who owns it is not decided by it.
+1. Nobody but root, SlurmdUser and SlurmUser (who runs anything as anybody through slurmctld, and owns the directory
+   at many sites) may write to it (`files.other_writers`): whoever can create a file there could pretend to be a
+   slurmstepd, or hide one. A login of the very user who owns it is not decided by it.
 2. Only sockets owned by root or SlurmdUser count; the rest of the directory is none of our business. Whoever listens
    must be root's or SlurmdUser's slurmstepd all the same (stepd.py).
 3. Sockets are reached through the directory's descriptor, so that a replaced directory or a long path cannot matter.
@@ -15,9 +15,10 @@ from __future__ import annotations
 import os
 import stat
 
+from ...model import Fault
 from ...record import record
 from ...wire.stepd import EXTERN_STEP, parse_socket_name
-from ..kernel.ownership import only_writable_by_owner
+from ..tasks.files import other_writers
 from ..tasks.task import raise_own_lack
 
 TYPE_CHECKING = False
@@ -31,12 +32,11 @@ STEP_CAP = 16384
 EXTERN_SUFFIX = f".{EXTERN_STEP}"
 
 
-class SpoolFault(Exception):
-    """The directory cannot be used; `reason` is the reason code. `is_own`: for the login of its owner only."""
+class SpoolFault(Fault):
+    """The directory cannot be used. `is_own`: for the login of its owner only."""
 
     def __init__(self, reason: ReasonCode, detail: str, is_own: bool = False) -> None:
-        super().__init__(detail)
-        self.reason = reason
+        super().__init__(reason, detail)
         self.is_own = is_own
 
 
@@ -77,11 +77,10 @@ class SpoolDirectory:
             raise SpoolFault("spool-dir-unreadable", f"{directory}: {error.strerror}") from None
         found = os.fstat(self.fd)
         self.owner = found.st_uid
-        if found.st_uid not in self.folder_owners or not only_writable_by_owner(found):
+        others = other_writers(directory, found, self.folder_owners, self.fd)
+        if others:
             os.close(self.fd)
-            raise SpoolFault(
-                "spool-dir-untrusted", f"{directory} is owned by uid {found.st_uid}, mode {found.st_mode & 0o7777:o}"
-            )
+            raise SpoolFault("spool-dir-untrusted", f"{directory}: {others}")
 
     def __enter__(self) -> SpoolDirectory:
         return self

@@ -16,7 +16,16 @@ import errno
 import os
 import time
 
-from ...model import ENDING, STEP_CLOSED, STEP_ENDING, STEP_GONE, STEP_MALFORMED, STEP_SILENT, STEP_UNTRUSTED
+from ...model import (
+    ENDING,
+    STEP_CLOSED,
+    STEP_ENDING,
+    STEP_GONE,
+    STEP_MALFORMED,
+    STEP_SILENT,
+    STEP_UNTRUSTED,
+    Fault,
+)
 from ...record import record
 from ...wire import stepd as wire
 from ...wire.cursor import Cursor
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
-    from ...model import ReasonCode, State
+    from ...model import State
     from ..kernel.procfs import AnyProcess
     from ..tasks.task import Task
 
@@ -41,17 +50,13 @@ BUFFER_CAP = 4 * wire.PIDS_CAP + 64
 READ_SIZE = 8192
 
 
-class StepFault(Exception):
-    """This step can't be used; `reason` is the reason code."""
-
-    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
-        super().__init__(detail or reason)
-        self.reason = reason
+class StepFault(Fault):
+    """This step can't be used."""
 
 
 @record
 class Identity:
-    """Who a step is: slurmstepd's protocol version, pid and start time, the job owner's uid, the step's state."""
+    """The identity of a step: slurmstepd's protocol version, pid and start time, the job owner's uid, its state."""
 
     version: int
     pid: int
@@ -70,7 +75,7 @@ class Namespace:
 
 @record
 class Extras:
-    """What a session in the job gets besides: the X11 tunnel (display 0: none), the namespaces to join."""
+    """What slurmstepd hands to a session in the job: the X11 tunnel (display 0: none), the namespaces to join."""
 
     x11: wire.X11Display
     namespaces: list[Namespace]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which job a user has chosen for the next logins."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from slurm_adopt.system.host.preferences import (
+    Preference,
+    clear_preference,
+    clear_void_preferences,
+    read_preference,
+    write_preference,
+)
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's files are believed")
+
+
+def test_preferences__round_trip(tmp_path: Path) -> None:
+    directory = str(tmp_path / "preferences")
+    assert read_preference(1501, directory) is None
+    write_preference(1501, Preference(7, 4711, 99), directory)
+    write_preference(1501, Preference(8, 4712, 100), directory)
+    assert read_preference(1501, directory) == Preference(8, 4712, 100)
+    assert read_preference(1502, directory) is None
+    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
+    assert [(entry.name, entry.stat().st_mode & 0o777) for entry in Path(directory).iterdir()] == [("1501", 0o600)]
+    assert clear_preference(1501, directory)
+    assert not clear_preference(1501, directory)
+
+
+@pytest.mark.parametrize("text", ["", "7\n", "7 1\n", "7 1 2 3\n", "7 -1 2\n", "x y z\n", "7 1 2" + "0" * 200])
+def test_preferences__anything_else_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "1501").write_text(text)
+    (tmp_path / "1501").chmod(0o600)
+    found = read_preference(1501, str(tmp_path))
+    assert found is None or found.started >= 10**100
+
+
+def test_preferences__the_void_ones_are_removed(tmp_path: Path) -> None:
+    for uid in (1, 2, 3):
+        write_preference(uid, Preference(uid, uid, uid), str(tmp_path))
+    (tmp_path / ".8.1").write_text("just being written by somebody else")
+    (tmp_path / ".9.1").write_text("half written")
+    os.utime(tmp_path / ".9.1", (1, 1))
+    assert clear_void_preferences(lambda preference: preference.job_id == 2, str(tmp_path)) == 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".8.1", "1", "3"]
+    assert clear_void_preferences(lambda _: True, str(tmp_path / "missing")) == 0
