@@ -217,6 +217,32 @@ def test_node_discovery__nobody_takes_the_file_away(site: Site) -> None:
         site.run("chmod 755 /etc/slurm")
 
 
+def test_node_discovery__a_users_slurmd_is_none(site: Site) -> None:
+    """A program of that name, and one that a set-uid program of root's runs, with a command line of the user's."""
+    site.place("/opt/site/slurm.conf", stale=USUAL)
+    site.write("/home/carol/slurm.conf", site.read(USUAL), owner="carol")
+    site.run("cp /bin/sleep /home/carol/slurmd; cp /bin/sleep /opt/slurmd; chmod 4755 /opt/slurmd")
+    disguised = [
+        site.popen(
+            ["bash", "-c", f"exec -a '{program}' {program} 1000"], "carol", {"SLURM_CONF": "/home/carol/slurm.conf"}
+        )
+        for program in ("/home/carol/slurmd", "/opt/slurmd")
+    ]
+    try:
+        wait_for(lambda: len([p for p in site.processes() if p.command.endswith("slurmd 1000")]) == 2, "the disguises")
+        site.run(["pkill", "-x", "-U", "root", "slurmd.*"])
+        wait_for(lambda: not site.slurmd.pid, "slurmd to end")
+        site.run("setsid slurmd -D -f /opt/site/slurm.conf >/run/lab/slurmd.out 2>&1 &")
+        wait_for(lambda: site.slurmd.pid, "slurmd to start")
+        site.path("/run/slurmd.pid").unlink()
+        assert_in_job(site, STRICT, "slurmd uses /opt/site/slurm.conf")
+    finally:
+        for process in disguised:
+            process.kill()
+            process.wait()
+        site.run("rm /opt/slurmd")
+
+
 @pytest.mark.parametrize("mode", ["oneshot", "service"])
 def test_node_discovery__slurm_user_owns_the_spool_directory(site: Site, mode: str) -> None:
     site.place(USUAL)

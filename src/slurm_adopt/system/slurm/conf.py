@@ -195,7 +195,7 @@ class _Reader:
                 continue
             if here not in self.folders:
                 info = self.folders[here] = os.stat(here)
-                shared = check_folder(here, info) or other_writers(here, info, None)
+                shared = other_writers(here, info, None) if check_folder(here, info) else ""
                 if shared:
                     self.shared.append(f"{here}: {shared}")
             there = os.path.join(here, part)
@@ -223,13 +223,13 @@ class _Reader:
         return [(path, owner) for path, owner in (*folders, *self.sticky.items()) if owner != 0]
 
 
-def check_folder(path: str, info: os.stat_result) -> str:
-    """`ConfFault` if everybody may put another file in the place of one in this folder; if they may only add files, that
-    in words."""
+def check_folder(path: str, info: os.stat_result) -> bool:
+    """`ConfFault` if everybody may put another file in the place of one in this folder; False if everybody may only add
+    files to it (/tmp)."""
     others = other_writers(path, info, None, any_group=True)
     if others and not is_sticky(info):
         raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
-    return others
+    return not others
 
 
 def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
