@@ -30,8 +30,7 @@ from ..system.kernel.procfs import (
     read_socket_inodes,
     read_title,
 )
-from ..system.slurm.conf import read_slurm_conf
-from ..system.slurm.spool_dir import spool_dirs
+from ..system.slurm.node_conf import read_node_conf
 from ..system.slurm.stepd import StepFault, connect_step
 from ..system.tasks.task import MS, all_of
 from ..wire.cgroup_path import decode_cgroups, same_job, same_step
@@ -119,9 +118,9 @@ class NodeView:
     unguarded: tuple[str, ...] = ()
 
 
-def view_node(nodename: str = "") -> Task[NodeView]:
+def view_node(nodename: str = "", place: str = "") -> Task[NodeView]:
     """The node as it is now; `ConfFault` or `SpoolFault` if Slurm's files cannot be used."""
-    jobs, unanswered = yield from _ask_jobs(nodename)
+    jobs, unanswered = yield from _ask_jobs(nodename, place)
     processes = _read_processes()
     names = {process.pid: read_command_name(process) for process in processes.values()}
     logins = tuple(_logins(processes, names, jobs))
@@ -132,9 +131,9 @@ def view_node(nodename: str = "") -> Task[NodeView]:
     return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread, strangers, unguarded)
 
 
-def _ask_jobs(nodename: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:
-    conf = read_slurm_conf()
-    directories = open_directories(spool_dirs(conf, nodename), conf.step_owners)
+def _ask_jobs(nodename: str, place: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:
+    conf = read_node_conf(place, thorough=True)
+    directories = open_directories(conf, nodename)
     try:
         paths = list_steps(directories)
         until_ns = time.monotonic_ns() + WAIT_NS

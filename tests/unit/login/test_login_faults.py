@@ -32,7 +32,7 @@ class BrokenSource:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()
         raise self.error
 

@@ -62,7 +62,7 @@ def check_trial(node: Node, job_id: int) -> Iterator[Finding]:
 
 def _find(node: Node, wanted: int) -> tuple[int, StepConnection] | None:
     conf = node.conf()
-    directories = open_directories(spool_dirs(conf, node.nodename), conf.step_owners)
+    directories = open_directories(conf, node.nodename)
     try:
         paths = [path for path in list_steps(directories) if wanted in (0, path.job_id)]
         tasks = [connect_step(path.path, conf.step_owners, node.deadline_ns) for path in paths]
