@@ -32,8 +32,9 @@ COUNT = 16
 INFINITY = -1
 CORE = 4
 #: By the kernel's numbers: CPU in seconds, FSIZE, DATA, STACK in bytes, RSS means nothing, NPROC, NOFILE, MEMLOCK is
-#: free, AS in bytes.
-FLOORS = {0: 600, 1: 64 << 20, 2: 1 << 30, 3: 1 << 20, 6: 64, 7: 256, 9: 1 << 30}
+#: free, AS in bytes. FSIZE is more than lastlog can have (a record for each uid): sshd records the login there and in
+#: wtmp, as far as it may write.
+FLOORS = {0: 600, 1: 2 << 40, 2: 1 << 30, 3: 1 << 20, 6: 64, 7: 256, 9: 1 << 30}
 #: "Max realtime timeout      " and all others in /proc/PID/limits
 NAME_WIDTH = 26
 
@@ -61,10 +62,13 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
         if not is_same(process):
             continue
         for number, wanted in enumerate(limits):
-            limit = (_larger(wanted[0], FLOORS.get(number, 0)), _larger(wanted[1], FLOORS.get(number, 0)))
+            limit = wanted
             try:
+                soft, hard = resource.prlimit(process.pid, number)
+                floor = _smaller(FLOORS.get(number, 0), hard)  # what sshd has without us is enough
+                limit = (_larger(wanted[0], floor), _larger(wanted[1], floor))
                 if number == CORE:  # the session may raise it for itself
-                    limit = (_smaller(resource.prlimit(process.pid, CORE)[0], limit[1]), limit[1])
+                    limit = (_smaller(soft, limit[1]), limit[1])
                 resource.prlimit(process.pid, number, limit)
             except (OSError, ValueError) as error:
                 failed.append(f"rlimit {number} could not be raised: {error}")
