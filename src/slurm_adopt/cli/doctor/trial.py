@@ -19,7 +19,6 @@ from ...system.kernel.freezer import is_frozen
 from ...system.kernel.procfs import Process, read_cgroups, read_process
 from ...system.slurm.conf import ConfFault
 from ...system.slurm.spool import SpoolFault
-from ...system.slurm.spool_dir import spool_dirs
 from ...system.slurm.stepd import StepFault, connect_step
 from ...system.tasks.child import end_child, start_child
 from ...system.tasks.sockets import close_all
