@@ -128,6 +128,9 @@ static void keep_strictness(struct sa_login *login)
 {
     const void *mark = NULL;
 
+    /* a line that refuses nobody marks nothing, and one that only looks on stays so beside one that enforces */
+    if (login->options.enforce != SA_ENFORCE_YES)
+        return;
     if (login->phase == SA_PHASE_ACCOUNT && login->options.on_failure == SA_FAILURE_DENY)
         (void)pam_set_data(login->pamh, SA_STRICT_MARK, (void *)(uintptr_t)1, NULL);
     if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_STRICT_MARK, &mark) == PAM_SUCCESS &&

@@ -100,6 +100,8 @@ def _guards(service: str, options: Options) -> Callable[[PamLine], bool]:
     def guards(line: PamLine) -> bool:
         later = parse_options(line.args)
         strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+        if later.enforce != "yes" and (later.enforce == "no" or options.enforce == "yes"):
+            return False  # it looks on, or lets in what this one would refuse
         return later.works_in(service) and strict_enough
 
     return guards

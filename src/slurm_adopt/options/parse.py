@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action
+    from ..model import Action, Enforce
 
 
 @record
@@ -44,6 +44,7 @@ class Options:
     socket: str
     greeting: bool
     user_move: bool
+    enforce: Enforce
     profile: str
     problems: tuple[str, ...] = ()
 
@@ -103,6 +104,7 @@ def parse_options(args: Iterable[str]) -> Options:
         socket=values["socket"],
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
+        enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
         problems=tuple(problems),
     )

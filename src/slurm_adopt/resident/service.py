@@ -37,6 +37,7 @@ from .admin import Admin
 from .clients import Clients
 from .late_answers import LateAnswers, Stranger
 from .node_cache import NodeCache
+from .run_files import ADMIN_SOCKET, NUMBERS_FILE, SESSIONS_FILE
 from .session_ends import Endings
 from .sessions import Session, Sessions
 from .warn import Warner
@@ -48,10 +49,6 @@ if TYPE_CHECKING:
     from ..login.answer import Answer
     from ..observe.notes import Decided
 
-LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
-ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
-SESSIONS_FILE = "/run/slurm-adopt/sessions"
-NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
 NUMBERS_CAP = 1 << 20
 #: How old the written numbers may be.
 WRITE_NS = 5_000 * MS
@@ -227,10 +224,12 @@ class Service:
         if decided.phase == "close_session":
             return
         self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
-        # the session phase of a login that the account phase has put into its job says nothing new
-        if self.audit.enabled and decided.reason not in ("session-verified", "session-not-ours"):
+        if decided.enforce != "yes" and verdict == "deny":
+            self.metrics.count("slurm_adopt_would_deny_total", reason=reason, enforce=decided.enforce)
+        if self.audit.enabled and not _says_nothing_new(decided):
             self.audit.write(login_event(decided, path))
-        if self._watches and decided.action == "allow" and decided.job and decided.pid:
+        is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no"
+        if self._watches and is_in_job and decided.pid:
             self.sessions.opened(_session(decided))
 
     def _take_notes(self) -> None:
@@ -287,6 +286,12 @@ class Service:
 def _session(decided: Decided) -> Session:
     who = (decided.pid, decided.started, decided.user, decided.uid)
     return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
+
+
+def _says_nothing_new(decided: Decided) -> bool:
+    """Whether it is the session phase of a login that the account phase has told of."""
+    observed = decided.enforce == "no" and decided.phase == "open_session" and decided.action == "allow"
+    return observed or decided.reason in ("session-verified", "session-not-ours")
 
 
 def _attempt(act: Callable[[], None]) -> None:

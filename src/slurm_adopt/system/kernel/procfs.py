@@ -318,6 +318,11 @@ def read_title(process: AnyProcess) -> bytes:
     return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").partition(b"\0")[0]
 
 
+def read_arguments(process: AnyProcess) -> list[bytes]:
+    """The process's arguments, which it may write over; empty if it is gone."""
+    return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").split(b"\0")[:-1]
+
+
 # Reading -------------------------------------------------------------------------------------------
 
 
