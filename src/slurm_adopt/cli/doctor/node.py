@@ -15,7 +15,7 @@ import sys
 
 from ...options.parse import parse_options
 from ...record import record
-from ...system.host.pam_stack import DIRECTORIES, list_services, read_stack
+from ...system.host.pam_stack import list_services, read_stack
 from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner
 from ...system.slurm.conf import SEARCH_PATHS, ConfFault, read_slurm_conf
 from ...wire.errors import RemoteProtocolError
@@ -145,16 +145,11 @@ class Node:
 
     # PAM -------------------------------------------------------------------------------------------
 
-    @property
-    def pam_directories(self) -> tuple[str, ...]:
-        return tuple(map(self.place, DIRECTORIES))
-
     def services(self) -> list[str]:
         return list_services(self.root)
 
     def stack(self, service: str, kind: str) -> tuple[PamLine, ...]:
-        """The modules' lines; those of a substack have a `level`."""
-        return tuple(line for line in read_stack(service, kind, self.root).lines if line.what == "module")
+        return read_stack(service, kind, self.root).lines
 
     def module_folders(self) -> list[str]:
         """Where PAM modules may be, the folder that PAM looks into first. Links are followed: /lib is /usr/lib."""
