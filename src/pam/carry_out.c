@@ -13,7 +13,11 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <security/pam_ext.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
 
 #include "log.h"
 

@@ -13,9 +13,13 @@
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
+#include <string.h>
+#include <syslog.h>
 
 #include "carry_out.h"
+#include "clock.h"
 #include "log.h"
+#include "request.h"
 #include "spawn.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -133,7 +137,7 @@ static void keep_strictness(struct sa_login *login)
     }
 }
 
-static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
+static int run_phase(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
 {
     struct sa_login login = {
         .pamh = pamh,
@@ -141,7 +145,7 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
         .flags = flags,
         .service = item_of(pamh, PAM_SERVICE),
         .uid = (uid_t)-1,
-        .started_ns = sa_client_now_ns(),
+        .started_ns = sa_clock_now_ns(),
     };
     const struct passwd *user;
 
@@ -169,15 +173,15 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
 
 EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_ACCOUNT);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_ACCOUNT);
 }
 
 EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_OPEN_SESSION);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_OPEN_SESSION);
 }
 
 EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_CLOSE_SESSION);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_CLOSE_SESSION);
 }

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "clock.h"
+
 #define DEFAULT_SERVICE "sshd"
 #define DEFAULT_SOCKET "/run/slurm-adopt/login.sock"
 #define DEFAULT_TIMEOUT_NS (5 * SA_NS_PER_S)

@@ -5,8 +5,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SA_NS_PER_S UINT64_C(1000000000)
-
 enum sa_mode { SA_MODE_AUTO, SA_MODE_SERVICE, SA_MODE_ONESHOT };
 enum sa_failure { SA_FAILURE_IGNORE, SA_FAILURE_ALLOW, SA_FAILURE_DENY };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of a login: facts, steps of the decision, verdicts, reason codes.
+"""The words of a login: facts, steps of the decision, verdicts, reason codes, and faults that carry one.
 
 Rules of this file:
 1. Values only: no I/O, no policy; imports nothing but `record`.
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         "namespace-deferred",
         "service-busy",
         "session-escapes",
+        "session-uncertain",
         "helper-unreachable",
         "helper-untrusted",
         "helper-bad-reply",
@@ -99,6 +100,20 @@ if TYPE_CHECKING:
         "caller-no-credential",
     ]
     CallerStatus = Literal["not-asked", "found", "unknown"] | ReasonCode
+
+
+class Fault(Exception):
+    """Something that a login, a command or a user's request ends with, or does without.
+
+    `reason` is the code, `detail` says more, for the log. What has no code is no `Fault`: an error of our own
+    set-up, or one that only says that somebody did not answer.
+    """
+
+    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail
+
 
 STARTING: State = "starting"
 RUNNING: State = "running"
@@ -172,7 +187,7 @@ class Facts:
     `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
     already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
     (0: none, or the site does not ask for it).
-    `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
+    `prologs` are the user's jobs whose prolog runs on this node, looked for only if the user has no running step here;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
@@ -233,7 +248,7 @@ class Verdict:
 class Reason:
     """One reason code: what it means, what the user is told on refusal, and how loud the log is.
 
-    `security`: somebody may have tried to get what is not his; the log and the audit stream mark it as such.
+    `security`: a user may have tried to get what belongs to another; the log and the audit stream mark it as such.
     """
 
     code: ReasonCode
@@ -394,7 +409,14 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
+        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
+        level="err",
+    ),
+    Reason(
+        "session-uncertain",
+        "Whether pam_systemd will move the session out of the job cannot be told from the PAM files: a session line of "
+        "this module, last in the stack and required, settles it.",
         level="err",
     ),
     # --- what the module says on its own, when there is no answer to carry out ---

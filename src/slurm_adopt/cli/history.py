@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..observe.audit import IDENTIFIER
+from ..words import columns, printable
 from .main import die
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -21,13 +22,15 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--user", help="only this user's (a name or uid)")
-    parser.add_argument("--job", type=int, help="only this job's")
-    parser.add_argument("--since", metavar="WHEN", help="only from then on: 2h, 3d, 2026-11-22, 2026-11-22T08:00")
+    parser.add_argument("--user", help="only events of this user (name or uid)")
+    parser.add_argument("--job", type=int, help="only events of this job")
+    parser.add_argument(
+        "--since", metavar="WHEN", help="only events from this time on: 2h, 3d, 2026-11-22, 2026-11-22T08:00"
+    )
     parser.add_argument(
         "--file", metavar="PATH", help="read this audit file (serve --audit-file) instead of the journal"
     )
-    parser.add_argument("--json", action="store_true", help="the events as they are, one line of JSON each")
+    parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,9 +93,7 @@ def table(events: list[dict[str, Any]]) -> Iterator[str]:
                 _text(end.get("why")) if end else "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+    yield from columns(rows)
 
 
 def _end_of(login: dict[str, Any], ends: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -128,7 +129,7 @@ def _shown(stamp: str) -> str:
 
 def _text(value: object) -> str:
     """A cell: nothing that a terminal would act upon."""
-    return "".join(char if char.isprintable() else "?" for char in str(value)) if value not in (None, "") else "-"
+    return printable(str(value)) if value not in (None, "") else "-"
 
 
 def _file_lines(path: str) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is on this node, and whether each is in a job: what `slurm-adopt status` shows.
+"""Finds the ssh logins on this node and the job of each: the content of `slurm-adopt status`.
 
 Rules of this file:
 1. Looks and never touches. What a user controls (command names, folders in cgroups) is shown, but does not decide.
@@ -17,7 +17,8 @@ import time
 from ..login.steps import list_steps, open_directories
 from ..model import ENDING, RUNNING, STEP_GONE, STEP_SILENT, SUSPENDED
 from ..record import record
-from ..system.host.pam_stack import find_guard, list_services, moves_sessions
+from ..system.host.pam_outlook import session_outlook
+from ..system.host.pam_stack import list_services
 from ..system.kernel.freezer import is_frozen
 from ..system.kernel.procfs import (
     OwnedProcess,
@@ -81,7 +82,7 @@ class LoginView:
 
 @record
 class Stray:
-    """A process of a person outside of all of his jobs. `kind`: `login`, `user-manager`, `scope` or `process`."""
+    """A process of a user outside of all of the user's jobs. `kind`: `login`, `user-manager`, `scope` or `process`."""
 
     uid: int
     pid: int
@@ -127,7 +128,7 @@ def view_node(nodename: str = "") -> Task[NodeView]:
     strays = tuple(_strays(processes, names, jobs, logins))
     unread = any(job.cgroups == b"" for job in jobs) or any(login.source == "" for login in logins)
     strangers = tuple(_strangers(processes, names, jobs))
-    unguarded = tuple(name for name in list_services() if moves_sessions(name) and find_guard(name) is None)
+    unguarded = tuple(name for name in list_services() if session_outlook(name) != "stays")
     return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread, strangers, unguarded)
 
 

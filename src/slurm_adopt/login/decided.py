@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def decided_of(answer: Answer, seconds: float) -> Decided:
-    """What the books need of an answer that took `seconds`."""
+    """Return the record of an answer for metrics and audit; `seconds` is how long it took."""
     facts, verdict = answer.facts, answer.verdict
     carrier = answer.processes[0] if answer.processes else None
     return Decided(

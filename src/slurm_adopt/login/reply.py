@@ -34,7 +34,7 @@ def result_of(action: Action, phase: Phase) -> str:
 
 
 def refusal(reason: ReasonCode) -> str:
-    """What a refused user reads."""
+    """Return the line that a refused user reads."""
     return f"{DENIED}{REASONS[reason].user_text or REASONS['internal-error'].user_text}"
 
 

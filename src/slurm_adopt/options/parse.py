@@ -47,6 +47,10 @@ class Options:
     profile: str
     problems: tuple[str, ...] = ()
 
+    def works_in(self, service: str) -> bool:
+        """Whether the line is for this PAM service."""
+        return self.service in ("*", service)
+
     @property
     def takes_over(self) -> bool:
         """Whether the session gets more from its job than membership, SLURM_JOB_ID and X11."""
@@ -71,8 +75,7 @@ def parse_options(args: Iterable[str]) -> Options:
             values[name] = value
         else:
             values[name] = spec.stricter or default_of(spec)
-            allowed = ", ".join(spec.values) if spec.values else spec.form
-            problems.append(f"{arg!r} is not one of: {allowed}; {name}={values[name]} is used")
+            problems.append(f"{arg!r} {_why_not(spec, value)}; {name}={values[name]} is used")
     if values["profile"] == "strict":
         for spec in OPTIONS:
             if spec.strict:
@@ -123,6 +126,15 @@ def _fits(spec: OptionSpec, value: str) -> bool:
     if spec.name == "nodename":
         return 0 < len(value) <= 255 and "/" not in value
     return 0 < len(value) <= 64
+
+
+def _why_not(spec: OptionSpec, value: str) -> str:
+    why = ""
+    if spec.name == "export_env":
+        from .export import export_problem
+
+        why = f" ({export_problem(value)})"
+    return f"is not one of: {', '.join(spec.values) if spec.values else spec.form}{why}"
 
 
 def _seconds_ok(value: str, least: float, most: float) -> bool:
