@@ -18,7 +18,7 @@ RUN := PYTHONPATH=src:tools:. $(PY)
 export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
 .PHONY: all configure install check clean setup setup-bench test test-releases test-vm matrix lint demo demo-cluster \
-	conformance bench test-bench setup-fuzz fuzz setup-mutants mutants
+	conformance bench test-bench setup-fuzz fuzz setup-mutants mutants torture
 
 ## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
 all: configure
@@ -119,3 +119,9 @@ fuzz: setup-fuzz
 ## make mutants MUTANTS="policy stepd": small changes of the source that no test notices (an hour on two cores for all)
 mutants: setup-mutants
 	@$(PY) tools/mutants.py $(MUTANTS)
+
+## make torture HOURS=1 (or MINUTES=5, SEED=7): logins without an end while daemons, jobs and files fail; the report
+HOURS ?= 1
+MINUTES ?= $(shell expr $(HOURS) \* 60)
+torture: setup
+	@$(RUN) -m tests.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

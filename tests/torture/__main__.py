@@ -132,7 +132,7 @@ class Torture:
 
     def numbers(self) -> Numbers:
         """Of the running service."""
-        (pid,) = [p.pid for p in self.node.processes("root") if p.command.startswith("/usr/bin/python3 -IS")][:1]
+        pid = wait_for(lambda: self.service.pid, "the service to run", 60, 0.2)
         status = self.node.read(f"/proc/{pid}/status")
         fds = len(os.listdir(self.node.path(f"/proc/{pid}/fd")))
         return Numbers(fds, int(status.partition("VmRSS:")[2].split()[0]))

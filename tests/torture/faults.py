@@ -16,6 +16,8 @@ from lab.node import Node
 LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 AUDIT_FILE = "/run/lab/audit/log"
 CONF = "/etc/slurm/slurm.conf"
+#: In the command line of the service.
+TITLE = "slurm-adopt serve --listen"
 
 TakeBack = Callable[[], None]
 
@@ -33,12 +35,19 @@ class Service:
         if self.process is not None and self.process.poll() is None:
             return
         argv = ["/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", AUDIT_FILE]
-        self.process = self.node.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self.node.path("/run/lab/service.log").open("a") as log:
+            self.process = self.node.popen(argv, stdout=log, stderr=log)
         self.starts += 1
+
+    @property
+    def pid(self) -> int:
+        """In the node; 0 if it does not run."""
+        found = [p.pid for p in self.node.processes("root") if TITLE in p.command and "setpriv" not in p.command]
+        return found[0] if found else 0
 
     def signal(self, number: int) -> None:
         """To the service itself, not to what carries it into the node."""
-        kill_all(self.node, "slurm-adopt serve", number)
+        kill_all(self.node, TITLE, number)
 
     def end(self, number: int) -> None:
         """By this signal, and wait."""
@@ -147,7 +156,7 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("service killed", _service_kill),
     Fault("service ended", _service_stop),
-    Fault("service stopped (SIGSTOP)", _signalled("slurm-adopt serve", signal.SIGSTOP, signal.SIGCONT)),
+    Fault("service stopped (SIGSTOP)", _signalled(TITLE, signal.SIGSTOP, signal.SIGCONT)),
     Fault("helpers killed", _signalled("slurm-adopt/helper", signal.SIGKILL)),
     Fault("helpers stopped (SIGSTOP)", _signalled("slurm-adopt/helper", signal.SIGSTOP)),
     Fault("slurmd killed", _daemon("slurmd", "kill")),

@@ -69,8 +69,9 @@ class Watch:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return
-        if state in "ZX":
-            return  # where a process was that has ended, the kernel does not say
+        if state in "ZX" or not command:
+            # it is ending: the kernel takes its memory, and with it the command line, before it takes its cgroups
+            return
         self.processes_seen += 1
         wrong = self._not_in_own_job(cgroups, uid)
         # slurmstepd becomes the user before the task's execve(), inside the job; one moment before it is in no step yet
