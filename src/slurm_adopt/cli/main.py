@@ -31,8 +31,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "move": ("move", "move this ssh login into another of your jobs", "user"),
     "serve-users": ("serve_users", "serve the users' requests (jobs, use, move) on a socket of its own", "service"),
     "status": ("status", "list the ssh logins on this node, the job each is in, and what is in no job", "node"),
-    "doctor": ("doctor.command", "look for faults of this node: what was seen, why it matters, how to mend it", "node"),
-    "explain": ("explain", "say what a login of a user would get now, and why; or decide a recorded one again", "node"),
+    "doctor": ("doctor.command", "say what is wrong with this node, why it matters, and how to mend it", "node"),
+    "explain": ("explain", "say what a login would get now, and why; or decide recorded logins again", "node"),
     "confine": (
         "confine",
         "update the limits that user_manager=confine has set for a user (for the epilog hook)",

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from ...system.slurm.conf import SlurmConf
     from .node import Node
 
-#: munged answers in milliseconds, and on a machine with much to do in a second.
-MUNGE_NS = 3000 * MS
+MUNGE_NS = 4000 * MS
 LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.

@@ -2,7 +2,7 @@
 """The PAM stacks of every service that a line of ours is in, and of sshd.
 
 Rules of this file:
-1. `system.host.pam_stack` and `pam_outlook` read the stacks; this file says what follows for the node.
+1. What a stack consists of, and which session line holds, says `system.host.pam_stack`; here is what that means.
 2. A line that lets some people in ahead of ours (an admin group) is the site's wish; one that ends the stack for
    everybody is a fault.
 """
