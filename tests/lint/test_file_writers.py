@@ -11,8 +11,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
 DOOR = "system/tasks/files.py"
-#: It tells an administrator what it sees; no login depends on what it makes of that, and it writes nothing.
-LOOKS_ON = "cli/doctor/"
+#: The command tells people what it sees; no login depends on what it makes of that.
+LOOKS_ON = "cli/"
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 #: Calls of os that make, replace or change what lies under a name.
 MAKING = {"rename", "renames", "replace", "link", "symlink", "mkdir", "makedirs", "mkfifo", "mknod", "truncate",
