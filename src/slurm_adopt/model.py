@@ -411,8 +411,8 @@ REASONS = _table(
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),
     Reason(
         "step-untracked",
-        "This cluster's ProctrackType keeps no cgroup for a job (proctrack/linuxproc, proctrack/pgid): nothing can hold "
-        "a login to a job.",
+        "This cluster's ProctrackType keeps no cgroup for a job (proctrack/linuxproc, proctrack/pgid): nothing can "
+        "hold a login to a job.",
         level="err",
     ),
     Reason("process-changed", "The process to adopt ended or was replaced while it was adopted.", level="err"),
