@@ -65,6 +65,7 @@ struct scene {
     unsigned calls; /* a bit for each of account, open_session, close_session */
     char texts[8][TEXT_CAP];
     unsigned text_count;
+    bool weak_session;
 };
 
 static struct scene scene;
@@ -125,6 +126,7 @@ static void read_scene(const uint8_t *data, size_t size)
     world.leads_session = !(traits & 64);
     world.mask_blocks_child = traits & 128;
     traits = next_byte(&world.input);
+    scene.weak_session = traits & 4;
     world.helper_file = (enum helper_file)(traits & 8 ? 1 + traits % 4 : 0);
     world.euid = traits & 16 ? 1501 : 0;
     world.service_uid = traits & 32 ? 1501 : 0;
@@ -202,11 +204,10 @@ static bool answer_admits(int code)
         return false;
     if (memcmp(world.packet, "V=1", 4) != 0 || world.packet[world.packet_len - 1] != '\0')
         return false;
-    if (says(code == PAM_SUCCESS ? "RESULT=success" : "RESULT=ignore"))
-        return true;
+    if (world.join_failures == 0)
+        return says(code == PAM_SUCCESS ? "RESULT=success" : "RESULT=ignore");
     /* not one of the namespaces could be joined, and the answer says what that means */
-    return world.join_failures > 0 && world.joins == 0 &&
-           says(code == PAM_SUCCESS ? "JOIN_FAILED=success" : "JOIN_FAILED=ignore");
+    return world.joins == 0 && says(code == PAM_SUCCESS ? "JOIN_FAILED=success" : "JOIN_FAILED=ignore");
 }
 
 static void check_left(void)
@@ -240,7 +241,11 @@ static void check_code(int code, unsigned phase)
         require(asked || world.kernel_calls == 0, "something was asked for root's login");
         return;
     }
+    require((world.joins == 0 && libpam.puts == 0) ||
+                (world.received && world.trusted && (says("RESULT=success") || says("RESULT=ignore"))),
+            "namespaces or variables of an answer that admits nobody");
     if (phase == 2) {
+        require(world.joins == 0 && libpam.puts == 0, "a logout joins or exports");
         require(code == PAM_SUCCESS || mine, "a logout was refused");
         require(world.child_count == 0, "a logout starts a helper");
         return;
@@ -262,11 +267,9 @@ static void call(unsigned phase)
         pam_sm_close_session,
     };
     static char handle; /* the libpam of this world has one */
-    uint64_t limit_ns = timeout_ns();
+    uint64_t limit_ns;
     int code;
 
-    if (phase == 2 && limit_ns > NS_PER_S / 2)
-        limit_ns = NS_PER_S / 2;
     world.child_count = 0;
     world.received = world.started = false;
     world.joins = world.join_failures = world.sends = world.kernel_calls = 0;
@@ -274,7 +277,11 @@ static void call(unsigned phase)
     world.pending_before = world.pending;
     world.other_ended = false;
     libpam.looked_up = false;
+    libpam.puts = 0;
     libpam.found_uid = (uid_t)-1;
+    if (phase > 0 && scene.weak_session)
+        scene.count = 0; /* the session line has no options of its own */
+    limit_ns = phase == 2 && timeout_ns() > NS_PER_S / 2 ? NS_PER_S / 2 : timeout_ns();
     world.limit_ns = limit_ns; /* from the module's first look at the clock */
     code = functions[phase]((pam_handle_t *)&handle, scene.flags, scene.count, scene.args);
     check_left();

@@ -67,6 +67,7 @@ int pam_putenv(pam_handle_t *pamh, const char *entry)
 
     (void)pamh;
     require(len > 0, "a variable without a name");
+    libpam.puts++;
     if (mishap(2)) {
         libpam.lost_puts++;
         return PAM_BUF_ERR;

@@ -100,7 +100,7 @@ struct libpam {
     const void *job_mark, *strict_mark;
     uid_t found_uid; /* of the last user looked up; (uid_t)-1: there was none */
     bool looked_up, silent;
-    unsigned errors, infos, lines, lost_puts;
+    unsigned errors, infos, lines, puts, lost_puts;
 };
 
 extern struct libpam libpam;

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     ReasonCode = Literal[
         "",
         "adopted",
+        "would-adopt",
         "session-verified",
         "session-readopted",
         "session-not-ours",
@@ -101,6 +102,8 @@ if TYPE_CHECKING:
         "caller-untrusted",
         "caller-no-credential",
     ]
+    #: The option `enforce=`.
+    Enforce = Literal["yes", "adopt", "no"]
     CallerStatus = Literal["not-asked", "found", "unknown"] | ReasonCode
 
 
@@ -270,6 +273,7 @@ ADMIN = "Please tell your administrator."
 
 REASONS = _table(
     Reason("adopted", "The login is in the job; the kernel confirms it."),
+    Reason("would-adopt", "enforce=no: the login would have been put into this job. Nothing was done."),
     Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),
     Reason(
         "session-readopted",

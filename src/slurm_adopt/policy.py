@@ -34,6 +34,7 @@ from .model import (
     StepFact,
     Verdict,
 )
+from .record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +59,21 @@ def decide(facts: Facts, options: Options) -> Decision:
     decision = _decide_session(facts, options) if facts.phase == "open_session" else _decide_account(facts, options)
     if facts.uid == 0 and isinstance(decision, Verdict) and decision.action != "allow":
         return Verdict("ignore", "root")
+    return decision
+
+
+def next_step(facts: Facts, options: Options) -> Decision:
+    """`decide`, as far as `enforce=` lets it go: with `no` the login ends where something would be changed.
+
+    Questions and waiting change nothing, and without them it would not be known what the line would do.
+    """
+    decision = decide(facts, options)
+    if options.enforce != "no":
+        return decision
+    if isinstance(decision, HoldManager):
+        decision = decide(facts, replace(options, user_manager="keep"))
+    if isinstance(decision, Adopt):
+        return Verdict("allow", "would-adopt", decision.job_id, decision.chosen)
     return decision
 
 

@@ -27,6 +27,7 @@ from ..system.kernel.procfs import (
     read_command_name,
     read_connections,
     read_owned_process,
+    read_program,
     read_socket_inodes,
     read_title,
 )
@@ -176,6 +177,9 @@ def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tup
         parent = processes.get(process.parent)
         if names[pid] not in SSHD_NAMES or parent is None or names[parent.pid] not in SSHD_NAMES or parent.uid != 0:
             continue
+        # names and set-uid programs are the user's to choose, and so is to lock a title for those who read it
+        if not _may_be_sshd(process) or not _may_be_sshd(parent):
+            continue
         title = read_title(process)
         if b"@" not in title.partition(b": ")[2]:  # `sshd: alice@pts/0`; before that it is not authenticated
             continue
@@ -186,6 +190,12 @@ def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tup
         source = _source_of(monitor)
         found.append(LoginView(process.uid, pid, monitor.pid, source, job_id, membership, _age_s(process)))
     return sorted(found, key=lambda login: -login.age_s)
+
+
+def _may_be_sshd(process: OwnedProcess) -> bool:
+    """Whether the process runs sshd's program, as far as that can be seen: without root it cannot."""
+    program = read_program(process)
+    return not program or os.path.basename(program) in SSHD_NAMES
 
 
 def _job_of_login(jobs: tuple[Job, ...], session: OwnedProcess, monitor: OwnedProcess) -> int:

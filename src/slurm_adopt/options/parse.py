@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action
+    from ..model import Action, Enforce
 
 
 @record
@@ -45,6 +45,7 @@ class Options:
     socket: str
     greeting: bool
     user_move: bool
+    enforce: Enforce
     profile: str
     #: whether the line says what action_generic_failure is to be
     is_generic_failure_set: bool = False
@@ -107,6 +108,7 @@ def parse_options(args: Iterable[str]) -> Options:
         socket=values["socket"],
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
+        enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
         is_generic_failure_set="action_generic_failure" in seen or values["profile"] == "strict",
         problems=tuple(problems),

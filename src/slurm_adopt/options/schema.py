@@ -186,6 +186,14 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "enforce",
+        ("yes", "adopt", "no"),
+        "`adopt`: whoever has a job goes into it, and nobody is refused. `no`: each login is decided and logged, and "
+        "nothing is changed: to see what the line would do. `profile=strict` does not touch it.",
+        stricter="yes",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "profile",
         ("compatible", "strict"),
         "`strict` sets action_no_jobs, action_adopt_failure and action_generic_failure to deny.",

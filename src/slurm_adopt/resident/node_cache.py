@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..login.recent import Recent
 from ..login.steps import GRACE_NS, OwnStep, OwnSteps, ask_steps
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
 from ..system.rpc.memory import CallerMemory
@@ -51,6 +52,7 @@ class NodeCache:
         self._place = ""
         self.callers: CallerMemory | None = CallerMemory()
         self.callers.workers = MungeWorkers(loop.call_at)
+        self.recent = Recent()
         self.late: LateAnswers | None = None
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import time
 
-from ..login.session.greeting import duration
 from ..system.kernel.procfs import Process, has_ended
 from ..system.kernel.terminals import write_to_terminals
 from ..system.rpc.controller import query_end
@@ -27,6 +26,7 @@ from ..system.slurm.job_end import TABLE, plausible, query_job_end, write_table
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.child import ChildFault, call_in_child
 from ..system.tasks.task import MS, DeadlineExceeded, HelperNeeded, all_of, sleep_until
+from ..words import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

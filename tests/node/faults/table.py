@@ -174,6 +174,7 @@ FAULTS = (
 NO_FAILURE = {
     "service-busy",
     "adopted",
+    "would-adopt",
     "session-verified",
     "session-readopted",
     "session-not-ours",

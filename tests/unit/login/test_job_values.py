@@ -176,6 +176,50 @@ def test_job_values__the_highest_limit_is_no_higher_than_one_that_was_given() ->
     assert limits._smaller(-1, -1) == -1
 
 
+NONE = limits.INFINITY
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("number", "job", "own", "expected"),
+    [
+        (4, (NONE, NONE), (0, NONE), (0, NONE)),  # core: the soft one is the login's own
+        (4, (0, 0), (NONE, NONE), (0, 0)),
+        (0, (1, 1), (NONE, NONE), (NONE, NONE)),  # CPU, FSIZE, NPROC never fall ...
+        (1, (0, 4096), (100, 5000), (100, 5000)),
+        (6, (1, 1), (4000, 8000), (4000, 8000)),
+        (6, (9000, NONE), (4000, 8000), (9000, NONE)),  # ... but rise
+        (7, (8, 8), (5000, 5000), (256, 256)),  # the others have floors ...
+        (7, (777, 4096), (5000, 5000), (777, 4096)),
+        (7, (8, 8), (100, 200), (100, 200)),  # ... which pam_limits has to have given
+        (7, (8, 8), (100, NONE), (100, 256)),
+        (9, (4096, 4096), (NONE, NONE), (GIB, GIB)),
+        (2, (4096, NONE), (NONE, NONE), (GIB, NONE)),
+        (3, (1, 1), (NONE, NONE), (1 << 20, 1 << 20)),
+        (8, (0, 0), (65536, 65536), (0, 0)),  # MEMLOCK is as the job has it
+        (8, (NONE, NONE), (65536, 65536), (NONE, NONE)),
+    ],
+)
+def test_job_values__what_a_login_gets(
+    number: int, job: tuple[int, int], own: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert limits.limit_for(number, job, own) == expected
+
+
+LIMIT = st.one_of(st.just(NONE), st.integers(0, 1 << 40))
+PAIR = st.tuples(LIMIT, LIMIT).map(lambda pair: (limits._smaller(*pair), pair[1]))
+
+
+@given(st.integers(0, limits.COUNT - 1), PAIR, PAIR)
+def test_job_values__no_limit_is_more_than_job_or_pam_limits_gave(
+    number: int, job: tuple[int, int], own: tuple[int, int]
+) -> None:
+    soft, hard = limits.limit_for(number, job, own)
+    assert limits._smaller(soft, hard) == soft, "the kernel refuses others"
+    for given_one, one, other in ((soft, job[0], own[0]), (hard, job[1], own[1])):
+        assert limits._larger(given_one, limits._larger(one, other)) == limits._larger(one, other)
+
+
 @pytest.mark.parametrize(
     ("environ", "job"),
     [

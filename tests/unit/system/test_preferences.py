@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -50,3 +51,35 @@ def test_preferences__the_void_ones_are_removed(tmp_path: Path) -> None:
     assert clear_void_preferences(lambda preference: preference.job_id == 2, str(tmp_path)) == 2
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".8.1", "1", "3"]
     assert clear_void_preferences(lambda _: True, str(tmp_path / "missing")) == 0
+
+
+def test_preferences__one_that_is_renewed_while_the_old_one_is_judged_stays(tmp_path: Path) -> None:
+    old, new = Preference(7, 4711, 99), Preference(8, 4712, 100)
+    write_preference(1501, old, str(tmp_path))
+
+    def judge(preference: Preference) -> bool:
+        write_preference(1501, new, str(tmp_path))  # another request, just then
+        return preference == old
+
+    assert clear_void_preferences(judge, str(tmp_path)) == 0
+    assert read_preference(1501, str(tmp_path)) == new
+
+
+def test_preferences__nothing_is_removed_while_another_request_writes(tmp_path: Path) -> None:
+    write_preference(1501, Preference(7, 4711, 99), str(tmp_path))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        assert clear_void_preferences(lambda _: True, str(tmp_path)) == 0
+    finally:
+        os.close(fd)
+    assert clear_void_preferences(lambda _: True, str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("mode", [0o722, 0o702])
+def test_preferences__not_into_a_folder_that_others_may_write(tmp_path: Path, mode: int) -> None:
+    os.chown(tmp_path, -1, 4)
+    tmp_path.chmod(mode)
+    with pytest.raises(OSError, match="chmod g"):
+        write_preference(1501, Preference(7, 4711, 99), str(tmp_path))
+    assert list(tmp_path.iterdir()) == []

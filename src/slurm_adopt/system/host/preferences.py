@@ -6,6 +6,8 @@ Rules of this file:
 2. A preference names a job by its id and by its extern step's slurmstepd (pid and start time), so that it is void
    as soon as that job has ended, whatever gets the same number later.
 3. A file is replaced as a whole: a login that reads meanwhile sees the old one or the new one.
+4. Whoever replaces or removes a file holds the directory's lock, so that nobody removes what was renewed while the old
+   one was judged. A fresh draft stays: another user's request is just writing it.
 """
 
 from __future__ import annotations
@@ -50,7 +52,11 @@ def write_preference(uid: int, preference: Preference, directory: str = DIRECTOR
     """Set a user's preference; `OSError` if that is not possible."""
     make_folder(directory, 0o700)
     text = f"{preference.job_id} {preference.pid} {preference.started}\n"
-    replace_file(f"{directory}/{uid}", text.encode("ascii"), 0o600)
+    lock = _lock(directory, wait=True)
+    try:
+        replace_file(f"{directory}/{uid}", text.encode("ascii"), 0o600)
+    finally:
+        os.close(lock)
 
 
 def clear_preference(uid: int, directory: str = DIRECTORY) -> bool:
@@ -72,14 +78,42 @@ def clear_void_preferences(is_void: Callable[[Preference], bool], directory: str
     for name in names:
         if name.startswith(".") and _is_fresh(f"{directory}/{name}"):
             continue  # somebody else is just writing it
-        preference = read_preference(int(name), directory) if name.isdigit() else None
+        preference = _preference(name, directory)
         if preference is None or is_void(preference):
             try:
-                os.unlink(f"{directory}/{name}")
-                removed += 1
+                removed += _remove_if_still(preference, name, directory)
             except OSError:
                 continue
     return removed
+
+
+def _preference(name: str, directory: str) -> Preference | None:
+    return read_preference(int(name), directory) if name.isdigit() else None
+
+
+def _remove_if_still(preference: Preference | None, name: str, directory: str) -> bool:
+    """Remove a file if it says what was judged; `BlockingIOError` if somebody is just replacing one: the next time."""
+    lock = _lock(directory, wait=False)
+    try:
+        is_still = _preference(name, directory) == preference
+        if is_still:
+            os.unlink(f"{directory}/{name}")
+        return is_still
+    finally:
+        os.close(lock)
+
+
+def _lock(directory: str, wait: bool) -> int:
+    """The directory's lock, held until the descriptor is closed. It is held for two system calls."""
+    import fcntl  # here: no login writes
+
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _is_fresh(draft: str) -> bool:

@@ -57,10 +57,11 @@ class PlainStream:
 class TlsStream:
     """TLS over a connected socket."""
 
-    def __init__(self, sock: _socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: _socket.socket, context: ssl.SSLContext, hint: str = "") -> None:
         import ssl
 
         self.sock = sock
+        self.hint = hint
         self.errors = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self.fault: type[Exception] = ssl.SSLError
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -77,7 +78,7 @@ class TlsStream:
                 yield from self._flush(deadline_ns)
                 yield from self._feed(deadline_ns)
             except self.fault as error:
-                raise TlsFault(str(error)) from None
+                raise TlsFault(f"{error}{self.hint}") from None
 
     def send(self, data: bytes, deadline_ns: int) -> Task[None]:
         """Send all of it."""
@@ -112,13 +113,21 @@ def _parameters(conf: SlurmConf) -> dict[str, str]:
     return {name.strip().lower(): value for name, _, value in pairs}
 
 
+def _hint(conf: SlurmConf) -> str:
+    """What to do where TLSParameters names no CA of the cluster's but the system's."""
+    parameters = _parameters(conf)
+    if "load_system_certificates" not in parameters or parameters.get("ca_cert_file"):
+        return ""
+    return " (load_system_certificates is not followed: name the cluster's CA in TLSParameters with ca_cert_file=)"
+
+
 def read_ca(conf: SlurmConf) -> str:
     """The cluster's CA certificates; `TlsFault`."""
     path = _parameters(conf).get("ca_cert_file") or f"{os.path.dirname(conf.path)}/ca_cert.pem"
     try:
         text = read_trusted(path, (0, uid_of_user(conf.slurm_user)), MAX_CA_BYTES, follow=True)
     except OSError as error:
-        raise TlsFault(f"{path}: {error.strerror}") from None
+        raise TlsFault(f"{path}: {error.strerror}{_hint(conf)}") from None
     return text.decode("ascii", "replace")
 
 
@@ -144,6 +153,6 @@ def open_stream(sock: _socket.socket, conf: SlurmConf, tls: bool, deadline_ns: i
     """The stream over a connected socket."""
     if not tls:
         return PlainStream(sock)
-    stream = TlsStream(sock, make_context(conf))
+    stream = TlsStream(sock, make_context(conf), _hint(conf))
     yield from stream.handshake(deadline_ns)
     return stream

@@ -32,7 +32,7 @@ from ...wire.cursor import Cursor
 from ...wire.errors import Incomplete, RemoteProtocolError
 from ..kernel.procfs import has_ended, read_process
 from ..tasks import sockets as sock
-from ..tasks.task import POLLIN, DeadlineExceeded, raise_own_lack, wait_for
+from ..tasks.task import DeadlineExceeded, raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,8 +89,6 @@ class StepConnection:
         self._is_taken = False
         self.deadline_ns = deadline_ns
         self.buffer = b""
-        #: a question is on its way: its answer cannot be there yet
-        self.is_asking = False
         #: what was asked for was not answered yet, not even too late
         self.is_waited_for = False
         #: received and not asked for yet, in the order of the bytes they came with
@@ -116,7 +114,7 @@ class StepConnection:
     def send(self, data: bytes) -> Task[None]:
         """One write, so that an opcode and its arguments arrive together."""
         try:
-            self.is_asking = self.is_waited_for = True
+            self.is_waited_for = True
             yield from sock.send_all(self.socket, data, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd takes no more requests") from None
@@ -157,9 +155,6 @@ class StepConnection:
         if len(self.buffer) > BUFFER_CAP or len(self.descriptors) > wire.NAMESPACE_CAP:
             raise StepFault(STEP_MALFORMED, "an endless reply")
         try:
-            if self.is_asking:
-                self.is_asking = False
-                yield from wait_for(self.socket.fileno(), POLLIN, self.deadline_ns)
             data, fds, flags = yield from sock.receive_with_fds(self.socket, READ_SIZE, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd does not answer") from None
