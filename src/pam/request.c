@@ -29,6 +29,7 @@
 #define AUTH_MAX 1024 /* a method and an RSA key of 4096 bits have 740 */
 #define ARGS_MAX 32
 #define CONNECTIONS_MAX 8
+#define ADDRESS_MAX (INET6_ADDRSTRLEN + sizeof("%4294967295"))
 #define DEADLINE_ROOM sizeof("DEADLINE=18446744073709551615")
 #define FD_MAX 256 /* sshd's connection is one of its first ten descriptors; the kernel looks at each */
 
@@ -75,7 +76,15 @@ static bool format_address(const struct sockaddr_storage *from, char *ret_text, 
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
 
         *ret_port = ntohs(in6->sin6_port);
-        return inet_ntop(AF_INET6, &in6->sin6_addr, ret_text, cap);
+        if (!inet_ntop(AF_INET6, &in6->sin6_addr, ret_text, cap))
+            return false;
+        /* fe80::1 is another machine on each link: by the link's number, which needs no look-up */
+        if (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) && in6->sin6_scope_id) {
+            size_t len = strlen(ret_text);
+
+            (void)snprintf(ret_text + len, cap - len, "%%%u", in6->sin6_scope_id);
+        }
+        return true;
     }
     return false;
 }
@@ -85,7 +94,7 @@ static bool add_connection(struct sa_request *request, unsigned index, int fd)
 {
     struct sockaddr_storage local, peer;
     socklen_t local_len = sizeof(local), peer_len = sizeof(peer), type_len = sizeof(int);
-    char local_text[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN];
+    char local_text[ADDRESS_MAX], peer_text[ADDRESS_MAX];
     unsigned local_port, peer_port;
     int type;
 

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         "step-foreign",
         "adopt-refused",
         "adopt-unconfirmed",
+        "step-untracked",
         "process-changed",
         "namespace-failed",
         "namespace-deferred",
@@ -412,6 +413,12 @@ REASONS = _table(
     Reason("step-foreign", "The step belongs to another user.", level="err", security=True),
     Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),
+    Reason(
+        "step-untracked",
+        "This cluster's ProctrackType keeps no cgroup for a job (proctrack/linuxproc, proctrack/pgid): nothing can "
+        "hold a login to a job.",
+        level="err",
+    ),
     Reason("process-changed", "The process to adopt ended or was replaced while it was adopted.", level="err"),
     Reason("namespace-failed", "The job's namespaces could not be received.", level="err"),
     Reason(

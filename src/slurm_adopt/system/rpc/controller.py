@@ -21,10 +21,9 @@ from ...wire import job_end_question as question
 from ...wire.callerid import RESPONSE_SLURM_RC, decode_message, decode_return_code, encode_message
 from ...wire.errors import ProtocolError
 from ...wire.rpc_hash import FIRST_HASHED, hash_payload
-from ..kernel.local_end import packed
 from ..slurm.accounts import uid_of_user
 from ..tasks.child import ChildFault, call_in_child
-from ..tasks.sockets import connect_tcp
+from ..tasks.sockets import connect_tcp, packed
 from ..tasks.task import MS, DeadlineExceeded
 from .callerid import CallerFault, receive_answer
 from .credentials import AuthFault, make_credential
