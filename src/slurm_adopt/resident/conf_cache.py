@@ -6,12 +6,15 @@ Rules of this file:
 2. Reading is done in a child: the slurm.conf of ten thousand nodes takes a second and a hundred MB to parse, and
    finding SlurmUser's uid may ask a directory service that hangs. Neither may cost the other logins anything.
 3. What the child hands back comes through its own pipe, which nobody else can write.
+4. SlurmUser's uid is found in that child. If nobody answers, logins go on without it, and all is read again later.
 """
 
 from __future__ import annotations
 
 import time
 
+from ..record import replace
+from ..system.slurm.accounts import UNKNOWN, uid_of_user
 from ..system.slurm.conf import ConfFault, is_current, read_slurm_conf
 from ..system.tasks.child import ChildFault, call_in_child
 from ..system.tasks.loop import wait_flag
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 READ_CAP_NS = 10_000 * MS
 #: slurm.conf itself may have 16 MiB.
 SIZE_CAP = 64 << 20
+#: A directory service that did not know SlurmUser, or did not answer, is asked again after this.
+ASK_AGAIN_NS = 60_000 * MS
 
 
 class ConfCache:
@@ -70,8 +75,17 @@ class ConfCache:
             self._fault = ConfFault("slurm-conf-unreadable", f"{type(outcome).__name__}: {outcome}")
         else:
             self._conf = outcome
+            self._check_uid(outcome)
         reading, self._reading = self._reading, None
         reading.set()
+
+    def _check_uid(self, conf: SlurmConf) -> None:
+        def forget() -> None:
+            if self._conf is conf:
+                self._conf = None
+
+        if conf.slurm_uid == UNKNOWN:
+            self._loop.call_at(time.monotonic_ns() + ASK_AGAIN_NS, forget)
 
     def _read_in_child(self) -> Task[Result]:
         try:
@@ -87,7 +101,9 @@ def _read() -> bytes:
     import pickle
 
     try:
-        result: tuple[str, object] = ("", read_slurm_conf())
+        conf = read_slurm_conf()
+        uid = uid_of_user(conf.slurm_user)
+        result: tuple[str, object] = ("", replace(conf, slurm_uid=UNKNOWN if uid is None else uid))
     except ConfFault as fault:
         result = (fault.reason, str(fault))
     return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)

@@ -25,7 +25,7 @@ from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
 from ..tasks.files import other_writers, read_judged
-from .accounts import uid_of_user
+from .accounts import NOT_ASKED, uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class FileState:
 @record
 class SlurmConf:
     """The settings of slurm.conf, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
-    user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
+    user names may be numbers; `slurm_uid` is for `accounts.uid_of_slurm_user`; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
     are lower case. `problems` are sentences for a person."""
 
     path: str
@@ -76,6 +76,7 @@ class SlurmConf:
     spool_dir: str
     pid_file: str
     slurmd_port: int
+    slurm_uid: int
     slurm_user: str
     slurmd_user: str
     step_owners: tuple[int, ...]
@@ -238,6 +239,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
     return SlurmConf(
         path=path,
         cluster_name=values.get("clustername", "").lower(),
+        slurm_uid=NOT_ASKED,
         spool_dir=spool_dir,
         pid_file=values.get("slurmdpidfile", DEFAULT_PID_FILE),
         slurmd_port=port,
