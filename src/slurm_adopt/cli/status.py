@@ -15,6 +15,7 @@ from ..model import SUSPENDED
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
+from ..users.requests import site_options
 from ..words import columns, duration, printable
 from .main import die
 from .status_view import IN_JOB, NodeView, Stray, view_node
@@ -65,8 +66,9 @@ def _seconds(text: str) -> float:
 
 
 def _show(args: argparse.Namespace) -> int:
+    options = site_options()
     try:
-        view = run_task(view_node(args.nodename))
+        view = run_task(view_node(args.nodename or options.nodename, options.slurm_conf))
     except (ConfFault, SpoolFault) as fault:
         die(f"{fault.reason}: {fault}")
     if args.json:

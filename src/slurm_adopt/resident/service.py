@@ -84,7 +84,7 @@ class Service:
         self.loop = Loop()
         self.metrics = Metrics()
         self.last_hour = LastHour()
-        self.memory = NodeCache(self.loop)
+        self.memory = NodeCache(self.loop, self._on_remark)
         self.memory.late = LateAnswers(self.loop, self._on_stranger)
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
@@ -171,6 +171,10 @@ class Service:
         if self.supervisor.watchdog_ns:
             self.supervisor.tell("WATCHDOG=1")
             self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
+
+    def _on_remark(self, remark: str) -> None:
+        """slurmd uses another slurm.conf than the usual places have, or some such thing: once for all logins."""
+        self._log.send(format_line([("event", "slurm-conf"), ("detail", remark)]))
 
     def _on_stranger(self, stranger: Stranger) -> None:
         """Record that slurmstepd moved another user's process into a job because its pid was reused."""
