@@ -145,6 +145,7 @@ class Watching(FreshLookup):
     """Notes which adoptions are watched beyond their logins."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.watched: list[tuple[Process, ...]] = []
 
     def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
