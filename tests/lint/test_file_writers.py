@@ -65,9 +65,8 @@ def findings(path: str, text: str) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.ImportFrom) and node.module in ("shutil", "tempfile"):
             for name in {alias.name for alias in node.names} - HARMLESS:
                 yield f"{node.module}.{name}", node.lineno
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "shutil":
-            if node.attr not in HARMLESS:
-                yield f"shutil.{node.attr}", node.lineno
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "shutil" and node.attr not in HARMLESS:
+            yield f"shutil.{node.attr}", node.lineno
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != DOOR])
