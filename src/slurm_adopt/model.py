@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Phase = Literal["account", "open_session", "close_session"]
     #: Of an extern step.
     State = Literal["starting", "running", "suspended", "ending"]
+    #: What `hasten=` says.
+    Hasten = Literal["auto", "yes", "no"]
     #: How a job was picked (`Adopt.chosen`, `Verdict.chosen`).
     Chosen = Literal["", "only", "caller", "preferred", "newest", "account"]
     #: All of `REASONS` (a test holds both to each other), and none.
