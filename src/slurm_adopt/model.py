@@ -424,7 +424,6 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
-        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
         level="err",
     ),
