@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Phase = Literal["account", "open_session", "close_session"]
     #: Of an extern step.
     State = Literal["starting", "running", "suspended", "ending"]
+    #: What `hasten=` says.
+    Hasten = Literal["auto", "yes", "no"]
     #: How a job was picked (`Adopt.chosen`, `Verdict.chosen`).
     Chosen = Literal["", "only", "caller", "preferred", "newest", "account"]
     #: All of `REASONS` (a test holds both to each other), and none.
@@ -429,7 +431,6 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
-        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
         level="err",
     ),

@@ -26,11 +26,12 @@ HARMLESS = {"get_terminal_size", "which"}
 LOOKING = {"st_mode &", *(f"stat.{name}" for name in RIGHTS)}
 #: What is right elsewhere, and why.
 ALLOWED = {
-    ("bundle.py", "open(..., 'wb')"): "made when the package is installed, before anything of it can be imported",
-    ("bundle.py", "os.fchmod"): "the same",
-    ("bundle.py", "os.replace"): "the same",
+    ("bundling.py", "open(..., 'wb')"): "made when the package is installed, before anything of it can be imported",
+    ("bundling.py", "os.fchmod"): "the same",
+    ("bundling.py", "os.replace"): "the same",
     ("system/host/listener.py", "os.replace"): "a socket is bound under its draft's name",
     ("system/kernel/cgroup_move.py", "O_WRONLY"): "cgroup.procs, a file of the kernel's",
+    ("system/kernel/hasten.py", "O_RDWR"): "a setting of the kernel's",
     ("system/kernel/terminals.py", "O_WRONLY"): "a terminal",
     ("system/tasks/child.py", "O_RDWR"): "/dev/null for a child",
     ("cli/main.py", "O_WRONLY"): "/dev/null for a reader that has gone away",

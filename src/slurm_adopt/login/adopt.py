@@ -57,7 +57,12 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         yield from _expect_to_stay(login)
         before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
         extras = yield from adopt_into(
-            connection, login.request.uid, login.find_processes, *wanted_extras(login), login.source.recent
+            connection,
+            login.request.uid,
+            login.find_processes,
+            *wanted_extras(login),
+            login.source.recent,
+            login.options.hasten,
         )
         if before is not None and b".scope" in before:
             from .session.left_behind import adopt_left_behind

@@ -155,6 +155,11 @@ FAULTS = (
     Fault("namespaces-fail", "slurmstepd cannot open the job's namespace", fake("no namespace", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
     Fault("namespaces-without-descriptor", "A namespace without its descriptor", fake("namespace without descriptor", like="only"), *NOT_ADOPTED, "step-malformed", user="bob", in_job="only"),
     Fault("namespaces-too-many", "99 namespaces", fake("99 namespaces 25.11", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
+    # --- the kernel's setting for grace periods (hasten=) ---
+    Fault("hasten-read-only", "/sys/kernel/rcu_expedited cannot be written (`hasten=`)", breakages.setting("0\n", 0, f"mount -o remount,bind,ro {breakages.SWITCH}"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
+    Fault("hasten-left", "A login was killed before it could put /sys/kernel/rcu_expedited back: the next one does", breakages.setting(breakages.LEFT, 0), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
+    Fault("hasten-foreign", "The administrator has set /sys/kernel/rcu_expedited: it stays", breakages.setting("1\n", 1), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
+    Fault("hasten-no-lock", "/run/slurm-adopt/hasten cannot be opened: nothing is hastened", breakages.setting("0\n", 0, "mkdir -p /run/slurm-adopt/hasten"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
     # --- the helper ---
     Fault("helper-missing", "The helper's file is not there", helper(None), *_generic("helper-unreachable"), user="bob"),
     Fault("helper-not-executable", "The helper is not executable", helper("exit 0", mode=0o644), *_generic("helper-unreachable"), user="bob"),
