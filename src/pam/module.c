@@ -93,8 +93,8 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
 
 /*
  * Asks, and holds our number if slurmstepd may still move it. A signal that would end the host program (sshd's
- * LoginGraceTime, a client that goes away) waits until then: a process that is killed in between leaves its number to others, and
- * when that is the user may choose.
+ * LoginGraceTime, a client that goes away) waits until then: the number of a process that is killed in between may be
+ * another's when it is moved, and the user may choose when LoginGraceTime ends.
  */
 static enum sa_outcome ask_and_hold(const struct sa_login *login, struct sa_request *request,
                                     struct sa_answer *ret_answer)
