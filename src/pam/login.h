@@ -30,6 +30,9 @@ struct sa_login {
  * modules can reach what pam_set_data() keeps. */
 #define SA_JOB_MARK "pam_slurm_adopt_job"
 
+/* How the user authenticated, as the first session line has seen it. */
+#define SA_AUTH_MARK "pam_slurm_adopt_auth"
+
 /* That the account line of this handle has action_generic_failure=deny. */
 #define SA_STRICT_MARK "pam_slurm_adopt_strict"
 
