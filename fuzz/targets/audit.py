@@ -24,7 +24,7 @@ def check(data: bytes) -> None:
         when=float(reader.number(1 << 33)), seconds=0.5, nodename="n", phase="account", user=user,
         uid=reader.number(1 << 32), source=source, service=service, caller="not-asked", security="", action="deny",
         reason="no-jobs", job=reader.number(1 << 32), chosen="", pid=reader.number(1 << 22), started=1, failed=(),
-        auth=auth,
+        auth=auth, facts={"fault": source}, args=(f"nodename={service}",), strict=False, enforce="yes",
     )  # fmt: skip
     event = audit.login_event(decided, "service")
     line = json.dumps(event, ensure_ascii=True, separators=(",", ":"))

@@ -4,7 +4,7 @@
  *
  * Rules of this file:
  * 1. The module returns each code that it chooses itself through sa_log_verdict(), which logs that code.
- * 2. Root is never refused: sa_log_code_for() is the last word on every code.
+ * 2. Root is never refused, nor anybody where enforce= says so: sa_log_code_for() is the last word on every code.
  * 3. Text from outside reaches syslog through "%s" only, and escaped. No openlog(): syslog's identity is sshd's.
  */
 #include "log.h"
@@ -44,11 +44,21 @@ unsigned long long sa_log_elapsed_ms(const struct sa_login *login)
     return (sa_clock_now_ns() - login->started_ns) / (SA_NS_PER_S / 1000);
 }
 
-int sa_log_code_for(const struct sa_login *login, int code)
+/* The code that would be returned with enforce=yes. close_session has nothing to refuse any more. */
+static int verdict_for(const struct sa_login *login, int code)
 {
     if (login->phase == SA_PHASE_CLOSE_SESSION)
         return PAM_SUCCESS;
     return login->uid == 0 && code != PAM_SUCCESS ? PAM_IGNORE : code;
+}
+
+int sa_log_code_for(const struct sa_login *login, int code)
+{
+    code = verdict_for(login, code);
+    if (login->phase == SA_PHASE_CLOSE_SESSION || login->options.enforce == SA_ENFORCE_YES)
+        return code;
+    /* adopt refuses nobody, no is as if the line were not there */
+    return login->options.enforce == SA_ENFORCE_ADOPT && code == PAM_SUCCESS ? PAM_SUCCESS : PAM_IGNORE;
 }
 
 int sa_log_denial_of(const struct sa_login *login)
@@ -58,6 +68,8 @@ int sa_log_denial_of(const struct sa_login *login)
 
 void sa_log_line(const struct sa_login *login, int priority, const char *head, const char *reason)
 {
+    static const char *const enforce[] = {
+        [SA_ENFORCE_YES] = "", [SA_ENFORCE_ADOPT] = " enforce=adopt", [SA_ENFORCE_NO] = " enforce=no"};
     char user[128], service[64], from[128], uid[24] = "-";
 
     escape(login->user ? login->user : "", user, sizeof(user));
@@ -65,21 +77,22 @@ void sa_log_line(const struct sa_login *login, int priority, const char *head, c
     escape(login->rhost && *login->rhost ? login->rhost : "-", from, sizeof(from));
     if (login->uid != (uid_t)-1)
         (void)snprintf(uid, sizeof(uid), "%lu", (unsigned long)login->uid);
-    pam_syslog(login->pamh, priority, "%s reason=%s user=\"%s\" uid=%s service=%s from=%s phase=%s ms=%llu", head,
-               reason, user, uid, service, from, sa_request_phase_name(login->phase), sa_log_elapsed_ms(login));
+    pam_syslog(login->pamh, priority, "%s reason=%s%s user=\"%s\" uid=%s service=%s from=%s phase=%s ms=%llu", head,
+               reason, enforce[login->options.enforce], user, uid, service, from, sa_request_phase_name(login->phase),
+               sa_log_elapsed_ms(login));
 }
 
 int sa_log_verdict(const struct sa_login *login, int code, const char *reason)
 {
-    int returned = sa_log_code_for(login, code);
+    int verdict = verdict_for(login, code);
     const char *head = "verdict=deny";
 
-    if (returned == PAM_SUCCESS)
+    if (verdict == PAM_SUCCESS)
         head = "verdict=allow";
-    else if (returned == PAM_IGNORE)
+    else if (verdict == PAM_IGNORE)
         head = "verdict=ignore";
     sa_log_line(login, LOG_ERR, head, reason);
-    return returned;
+    return sa_log_code_for(login, code);
 }
 
 int sa_log_failure(const struct sa_login *login, const char *reason, const char *why)

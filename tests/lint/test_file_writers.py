@@ -11,6 +11,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
 DOOR = "system/tasks/files.py"
+#: It tells an administrator what it sees; no login depends on what it makes of that, and it writes nothing.
+LOOKS_ON = "cli/doctor/"
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 #: Calls of os that make, replace or change what lies under a name.
 MAKING = {"rename", "renames", "replace", "link", "symlink", "mkdir", "makedirs", "mkfifo", "mknod", "truncate",
@@ -19,6 +21,7 @@ FLAGS = {"O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND", "O_TMPFILE", "O_WRONLY", "O
 #: Of the module `stat`: who may read, write, enter.
 RIGHTS = {"S_IRWXG", "S_IRWXO", "S_IWGRP", "S_IWOTH", "S_IWUSR", "S_IRGRP", "S_IROTH", "S_IXGRP", "S_IXOTH", "S_IMODE"}
 WRITERS = {"write_text", "write_bytes", "touch"}
+LOOKING = {"st_mode &", "import shutil", *(f"stat.{name}" for name in RIGHTS)}
 #: What is right elsewhere, and why.
 ALLOWED = {
     ("bundle.py", "open(..., 'wb')"): "made when the package is installed, before anything of it can be imported",
@@ -66,7 +69,7 @@ def test_file_writers__nobody_else_makes_or_judges_files(path: str) -> None:
     bad = [
         f"{path}:{line} {what}"
         for what, line in findings(path, (SOURCE / path).read_text())
-        if (path, what) not in ALLOWED
+        if (path, what) not in ALLOWED and not (path.startswith(LOOKS_ON) and what in LOOKING)
     ]
     assert not bad, f"{bad}: {DOOR} does that"
 

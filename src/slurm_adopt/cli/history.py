@@ -30,21 +30,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file", metavar="PATH", help="read this audit file (serve --audit-file) instead of the journal"
     )
+    parser.add_argument(
+        "--would-deny",
+        action="store_true",
+        help="list whom the PAM line would have refused without enforce=no or enforce=adopt, by user and reason",
+    )
     parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what fits the filters, oldest first."""
     since = parse_since(args.since, time.time()) if args.since else 0.0
-    lines = _file_lines(args.file) if args.file else _journal_lines(since)
+    lines = read_lines(args.file, since)
     events = [event for event in decode_lines(lines) if fits(event, args.user, args.job, since)]
+    if args.would_deny:
+        events = [event for event in events if would_deny(event)]
     if args.json:
         for event in events:
             print(json.dumps(event, ensure_ascii=True, separators=(",", ":")))
         return 0
+    if args.would_deny:
+        for row in summary(events):
+            print(row)
+        return 0
     for row in table(events):
         print(row)
     return 0
+
+
+def read_lines(path: str | None, since: float = 0.0) -> list[str]:
+    """The lines of an audit file, or of the journal."""
+    return _file_lines(path) if path else _journal_lines(since)
 
 
 def decode_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -87,12 +103,37 @@ def table(events: list[dict[str, Any]]) -> Iterator[str]:
                 _text(event.get("user")),
                 _text(event.get("from")),
                 _text(event.get("job")),
-                _text(event.get("verdict")),
+                _verdict(event),
                 _text(event.get("reason")),
                 _shown(end["time"]) if end else "-",
                 _text(end.get("why")) if end else "-",
             )
         )
+    yield from columns(rows)
+
+
+def _verdict(event: dict[str, Any]) -> str:
+    """What the line said; in brackets if it did not count."""
+    return f"({_text(event.get('verdict'))})" if event.get("enforce") else _text(event.get("verdict"))
+
+
+def would_deny(event: dict[str, Any]) -> bool:
+    """Whether the login was let in only because the line does not enforce."""
+    return event["event"] == "login" and event.get("verdict") == "deny" and event.get("enforce") in ("no", "adopt")
+
+
+def summary(events: list[dict[str, Any]]) -> Iterator[str]:
+    """One line for each user and reason, the most frequent first: how often, on how many days, and when last."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for event in events:
+        found.setdefault((_text(event.get("user")), _text(event.get("reason"))), []).append(event["time"])
+    if not found:
+        yield "Nobody would have been refused."
+        return
+    rows = [("USER", "REASON", "LOGINS", "DAYS", "LAST")]
+    for (user, reason), times in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
+        days = {_shown(moment)[:10] for moment in times}
+        rows.append((user, reason, str(len(times)), str(len(days)), _shown(max(times))))
     yield from columns(rows)
 
 

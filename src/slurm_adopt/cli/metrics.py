@@ -7,7 +7,7 @@ import argparse
 import socket
 import sys
 
-from ..resident.service import ADMIN_SOCKET, NUMBERS_FILE
+from ..resident.run_files import ADMIN_SOCKET, NUMBERS_FILE
 from .main import die
 
 TIMEOUT_S = 3

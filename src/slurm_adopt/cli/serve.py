@@ -8,7 +8,8 @@ import os
 import resource
 
 from ..observe.audit import AuditFault
-from ..resident.service import LOGIN_SOCKET, Service, Setup
+from ..resident.run_files import LOGIN_SOCKET
+from ..resident.service import Service, Setup
 from ..resident.warn import parse_marks
 from ..system.host.listener import ListenFault
 from ..system.host.systemd import take_listeners

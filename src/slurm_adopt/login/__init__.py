@@ -9,6 +9,7 @@ adopt, ask_caller, await_start, hold_manager, finish_session   the acts, loaded 
 adoption        processes into a step, and the proof
 recent          what other logins have just found out
 reply, decided  words for the user and the log; a login for the books
+recorded        the facts as plain values, and back
 session/        what a session gets from its job
 
 May import: observe, system, wire, options, policy, model. The helper loads decide, state, answer, facts, steps, adopt,

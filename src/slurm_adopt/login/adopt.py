@@ -67,6 +67,10 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         if fault.reason == STEP_SILENT and connection.is_waited_for:
             login.source.watch_late(connection.take_over(), login.processes)
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
+    except GeneratorExit:
+        if connection.is_waited_for:  # the module's process was killed: its number may be another's when it is moved
+            login.source.watch_late(connection.take_over(), login.processes)
+        raise
     return Attempt(decision.job_id, decision.chosen)
 
 
@@ -100,6 +104,8 @@ def _guards(service: str, options: Options) -> Callable[[PamLine], bool]:
     def guards(line: PamLine) -> bool:
         later = parse_options(line.args)
         strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+        if later.enforce != "yes" and (later.enforce == "no" or options.enforce == "yes"):
+            return False  # it looks on, or lets in what this one would refuse
         return later.works_in(service) and strict_enough
 
     return guards

@@ -3,12 +3,15 @@
 
     {"event": "login", "time": ..., "user": ..., "uid": ..., "from": ..., "service": ..., "phase": ..., "verdict": ...,
      "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "caller": ...,
-     "security": ..., "auth": [...], "failed": [...]}
+     "security": ..., "auth": [...], "failed": [...], "enforce": "no" | "adopt", "facts": {...}, "options": [...],
+     "strict": true}
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
      "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
 
 sshd tells in the session phase how the user authenticated, so `auth` is in the line of the end; in that of the
-login only if the session phase is the one that decided.
+login only if the session phase is the one that decided. With `enforce` the verdict is what it would have been. `facts`,
+`options` (of the PAM line) and `strict` (the account line refuses what fails) are all that the decision depends on:
+`login.recorded` makes facts of them again.
 
 Rules of this file:
 1. Times are UTC, RFC 3339 with milliseconds. `where` is what the kernel shows, read after the decision.
@@ -101,6 +104,11 @@ def login_event(decided: Decided, path: str) -> dict[str, Any]:
         event["auth"] = auth
     if decided.failed:
         event["failed"] = list(decided.failed)
+    if decided.enforce != "yes":
+        event["enforce"] = decided.enforce
+    event["facts"], event["options"] = decided.facts, list(decided.args)
+    if decided.strict:
+        event["strict"] = True
     return event
 
 

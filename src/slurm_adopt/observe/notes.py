@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOTES = "/run/slurm-adopt/oneshot"
 #: The service for users may write in this folder, and not the file above.
 MOVES = "/run/slurm-adopt/moves/log"
-#: 5,000 logins; a service that has not read for that long has lost the rest.
+#: 4,000 logins; a service that has not read for that long has lost the rest.
 SIZE_CAP = 2 << 20
 #: A line more than that.
 READ_CAP = SIZE_CAP + (1 << 16)
@@ -36,7 +36,8 @@ class Decided:
     """A decided login, for the books: `when` in seconds since 1970; `pid` and `started` of the process that lives on.
 
     `caller` is what came of network caller ID, `security` what looks like an attack; `failed` are the adoptions that
-    failed, `JOB:REASON`.
+    failed, `JOB:REASON`. `facts`, `args` (of the PAM line) and `strict` are what the decision can be made from once
+    more; with an `enforce` other than `yes` the verdict is what it would have been.
     """
 
     when: float
@@ -57,6 +58,10 @@ class Decided:
     started: int
     failed: tuple[str, ...]
     auth: str
+    facts: dict[str, Any]
+    args: tuple[str, ...]
+    strict: bool
+    enforce: str
 
 
 def write_note(decided: Decided, path: str = NOTES) -> None:

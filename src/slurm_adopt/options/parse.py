@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action
+    from ..model import Action, Enforce
 
 
 @record
@@ -30,6 +30,7 @@ class Options:
     join_container: bool
     log_level: int
     nodename: str
+    slurm_conf: str
     service: str
     ignore_root: bool
     single_job_skip_rpc: bool
@@ -44,7 +45,10 @@ class Options:
     socket: str
     greeting: bool
     user_move: bool
+    enforce: Enforce
     profile: str
+    #: whether the line says what action_generic_failure is to be
+    is_generic_failure_set: bool = False
     problems: tuple[str, ...] = ()
 
     def works_in(self, service: str) -> bool:
@@ -89,6 +93,7 @@ def parse_options(args: Iterable[str]) -> Options:
         join_container=values["join_container"] == "true",
         log_level=_level(values["log_level"]),
         nodename=values["nodename"],
+        slurm_conf=values["slurm_conf"],
         service=values["service"],
         ignore_root=values["ignore_root"] == "1",
         single_job_skip_rpc=values["single_job_skip_rpc"] == "1",
@@ -103,7 +108,9 @@ def parse_options(args: Iterable[str]) -> Options:
         socket=values["socket"],
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
+        enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
+        is_generic_failure_set="action_generic_failure" in seen or values["profile"] == "strict",
         problems=tuple(problems),
     )
 
@@ -123,6 +130,8 @@ def _fits(spec: OptionSpec, value: str) -> bool:
         return is_export(value)
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
+    if spec.name == "slurm_conf":
+        return value.startswith("/") and len(value) < 1024
     if spec.name == "nodename":
         return 0 < len(value) <= 255 and "/" not in value
     return 0 < len(value) <= 64
