@@ -15,11 +15,12 @@ from __future__ import annotations
 from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
 from ..policy import decide
 from ..record import replace
+from ..system.slurm.stepd import StepFault
 from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt
 from .answer import answer
 from .facts import gather
-from .state import Login
+from .state import CallerGone, Login
 from .steps import FreshLookup
 
 TYPE_CHECKING = False
@@ -96,7 +97,33 @@ def _failure(login: Login, reason: ReasonCode, detail: str) -> Answer:
     login.facts = replace(login.facts, fault=reason)
     verdict = decide(login.facts, login.options)
     assert isinstance(verdict, Verdict), "a fault always ends the decision"
+    try:
+        _keep_account(login, verdict)
+    except OSError as error:
+        detail = detail or f"{type(error).__name__}: {error}"
     return answer(login, verdict, detail)
+
+
+def _keep_account(login: Login, verdict: Verdict) -> None:
+    """Where the session phase will run in another process, it must know that and what this one has answered.
+
+    `OSError` if that cannot be kept: for want of it the session would be left alone.
+    """
+    if login.facts.phase != "account":
+        return
+    try:
+        carrier = login.find_processes()[0]
+    except (CallerGone, StepFault):
+        return  # nobody is there for a session
+    if carrier.pid != login.caller.pid:
+        from ..system.host.account_marks import write_mark
+
+        write_mark(carrier, login.request.uid, "left" if _leaves(verdict) else "asked")
+
+
+def _leaves(verdict: Verdict) -> bool:
+    """Whether a session that follows is others' doing."""
+    return verdict.action == "deny" or verdict.reason == "exempt"
 
 
 def _decide(login: Login) -> Task[Answer]:
@@ -113,4 +140,5 @@ def _decide(login: Login) -> Task[Answer]:
         from .finish_session import finish_session
 
         return (yield from finish_session(login, decision, detail))
+    _keep_account(login, decision)
     return answer(login, decision, detail)

@@ -76,9 +76,24 @@ OPTIONS = (
     OptionSpec(
         "service",
         (),
-        "The PAM service to work in; `*` is all. Any other service is left alone.",
-        form="a PAM service name or *",
+        "The PAM services to work in; `*` is all. Any other service is left alone, and named in the log at "
+        "`log_level=verbose`.",
+        form="names of PAM services with commas, or *",
         default="sshd",
+    ),
+    OptionSpec(
+        "allow_users",
+        (),
+        "Users who are neither adopted nor refused, with jobs or without: PAM_SUCCESS, in the session phase too.",
+        form="user names or @netgroups, with commas",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "allow_groups",
+        (),
+        "The same for the members of groups.",
+        form="names or numbers of groups, with commas",
+        origin="slurm-adopt",
     ),
     OptionSpec("ignore_root", ("1", "0"), "0: root is adopted if root has a job here; never refused.", stricter="1"),
     OptionSpec(
