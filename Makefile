@@ -18,7 +18,7 @@ RUN := PYTHONPATH=src:tools:. $(PY)
 export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
 .PHONY: all configure install check clean setup setup-bench test test-releases test-vm matrix lint demo demo-cluster \
-	conformance bench test-bench
+	conformance bench test-bench setup-fuzz fuzz setup-mutants mutants
 
 ## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
 all: configure
@@ -53,6 +53,22 @@ setup-bench: $(VENV)/bench-ready
 $(VENV)/bench-ready: bench/requirements.txt $(VENV)/ready
 	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' bench/requirements.txt | tr '\n' ' ')"
 	@$(PY) -m pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
+setup-fuzz: $(VENV)/fuzz-ready
+
+$(VENV)/fuzz-ready: fuzz/requirements.txt $(VENV)/ready
+	@tools/setup-host clang
+	@tools/setup-host "libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev"
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' fuzz/requirements.txt | tr '\n' ' ')"
+	@$(PY) -m pip install -q --disable-pip-version-check -r fuzz/requirements.txt
+	@touch $@
+
+setup-mutants: $(VENV)/mutants-ready
+
+$(VENV)/mutants-ready: tools/mutants-requirements.txt $(VENV)/ready
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' $< | tr '\n' ' ')"
+	@$(PY) -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 ## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system), side by side
@@ -94,3 +110,12 @@ bench: setup-bench
 ## make test-bench: that the benchmark works, not how fast anything is
 test-bench: setup-bench
 	@$(PYTEST) tests/node/cli/test_bench.py -m ""
+
+## make fuzz FUZZ_SECONDS=600: the module's and all decoders' invariants against changed bytes; FUZZ="--target stepd --seed 7"
+FUZZ_SECONDS ?= 600
+fuzz: setup-fuzz
+	@PYTHONPATH=src:. $(PY) -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+## make mutants MUTANTS="policy stepd": small changes of the source that no test notices (an hour on two cores for all)
+mutants: setup-mutants
+	@$(PY) tools/mutants.py $(MUTANTS)

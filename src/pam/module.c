@@ -13,9 +13,13 @@
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
+#include <string.h>
+#include <syslog.h>
 
 #include "carry_out.h"
+#include "clock.h"
 #include "log.h"
+#include "request.h"
 #include "spawn.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -83,7 +87,7 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
 
 static int carry_out(const struct sa_login *login, struct sa_answer *answer, bool *ret_leave)
 {
-    const bool hold = answer->reply.hold;
+    const bool hold = answer->reply.hold && login->phase != SA_PHASE_CLOSE_SESSION; /* a logout starts nothing */
     int code = sa_carry_out(login, answer);
 
     *ret_leave = answer->reply.leave;
@@ -120,6 +124,9 @@ static void keep_strictness(struct sa_login *login)
 {
     const void *mark = NULL;
 
+    /* a line that refuses nobody marks nothing, and one that only looks on stays so beside one that enforces */
+    if (login->options.enforce != SA_ENFORCE_YES)
+        return;
     if (login->phase == SA_PHASE_ACCOUNT && login->options.on_failure == SA_FAILURE_DENY)
         (void)pam_set_data(login->pamh, SA_STRICT_MARK, (void *)(uintptr_t)1, NULL);
     if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_STRICT_MARK, &mark) == PAM_SUCCESS &&
@@ -140,7 +147,7 @@ static int keep_answer(const struct sa_login *login, int code, bool leave)
     return sa_log_failure(login, "internal-error detail=mark", "its answer could not be stored");
 }
 
-static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
+static int run_phase(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
 {
     struct sa_login login = {
         .pamh = pamh,
@@ -150,7 +157,7 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
         .user = item_of(pamh, PAM_USER), /* not pam_get_user(): it would ask the person for a name */
         .rhost = item_of(pamh, PAM_RHOST),
         .uid = (uid_t)-1,
-        .started_ns = sa_client_now_ns(),
+        .started_ns = sa_clock_now_ns(),
     };
     const struct passwd *user;
     bool leave = false;
@@ -181,15 +188,15 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
 
 EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_ACCOUNT);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_ACCOUNT);
 }
 
 EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_OPEN_SESSION);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_OPEN_SESSION);
 }
 
 EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_CLOSE_SESSION);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_CLOSE_SESSION);
 }

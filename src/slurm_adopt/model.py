@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of a login: facts, steps of the decision, verdicts, reason codes.
+"""The words of a login: facts, steps of the decision, verdicts, reason codes, and faults that carry one.
 
 Rules of this file:
 1. Values only: no I/O, no policy; imports nothing but `record`.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     ReasonCode = Literal[
         "",
         "adopted",
+        "would-adopt",
         "session-verified",
         "session-readopted",
         "session-not-ours",
@@ -104,7 +105,23 @@ if TYPE_CHECKING:
         "caller-untrusted",
         "caller-no-credential",
     ]
+    #: The option `enforce=`.
+    Enforce = Literal["yes", "adopt", "no"]
     CallerStatus = Literal["not-asked", "found", "unknown"] | ReasonCode
+
+
+class Fault(Exception):
+    """Something that a login, a command or a user's request ends with, or does without.
+
+    `reason` is the code, `detail` says more, for the log. What has no code is no `Fault`: an error of our own
+    set-up, or one that only says that somebody did not answer.
+    """
+
+    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail
+
 
 STARTING: State = "starting"
 RUNNING: State = "running"
@@ -183,7 +200,7 @@ class Facts:
     `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
     already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
     (0: none, or the site does not ask for it).
-    `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
+    `prologs` are the user's jobs whose prolog runs on this node, looked for only if the user has no running step here;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     `exempt` is the word of `allow_users=` or `allow_groups=` that the user is under.
     `account_phase` is what our account line did before this session phase: it was `asked`, and let the login in or left
@@ -249,7 +266,7 @@ class Verdict:
 class Reason:
     """One reason code: what it means, what the user is told on refusal, and how loud the log is.
 
-    `security`: somebody may have tried to get what is not his; the log and the audit stream mark it as such.
+    `security`: a user may have tried to get what belongs to another; the log and the audit stream mark it as such.
     """
 
     code: ReasonCode
@@ -267,6 +284,7 @@ ADMIN = "Please tell your administrator."
 
 REASONS = _table(
     Reason("adopted", "The login is in the job; the kernel confirms it."),
+    Reason("would-adopt", "enforce=no: the login would have been put into this job. Nothing was done."),
     Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),
     Reason(
         "session-readopted",

@@ -35,6 +35,7 @@ from .model import (
     StepFact,
     Verdict,
 )
+from .record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,21 @@ def _exempt(facts: Facts) -> Verdict | None:
     if facts.phase == "open_session" and facts.account_phase != ASKED:
         return Verdict("ignore", "session-exempt")
     return Verdict("allow", "exempt") if facts.exempt else None
+
+
+def next_step(facts: Facts, options: Options) -> Decision:
+    """`decide`, as far as `enforce=` lets it go: with `no` the login ends where something would be changed.
+
+    Questions and waiting change nothing, and without them it would not be known what the line would do.
+    """
+    decision = decide(facts, options)
+    if options.enforce != "no":
+        return decision
+    if isinstance(decision, HoldManager):
+        decision = decide(facts, replace(options, user_manager="keep"))
+    if isinstance(decision, Adopt):
+        return Verdict("allow", "would-adopt", decision.job_id, decision.chosen)
+    return decision
 
 
 def _decide_account(facts: Facts, options: Options) -> Decision:

@@ -90,7 +90,7 @@ def test_processes__the_rules_find_what_they_forbid() -> None:
 HARMLESS = {"stat", "status", "cgroup", "limits", "sessionid", "comm", "exe", "ns", "task", "fd", "net"}
 #: What waits for the process's memory map or for its file systems, and the functions that read it.
 MAY_HANG = {"environ", "cmdline", "maps"}
-HANGING = {"read_environ", "read_title", "read_mapped_names", "read_descriptor_stats"}
+HANGING = {"read_environ", "read_title", "read_arguments", "read_mapped_names", "read_descriptor_stats"}
 #: Who may call these functions, and why nobody waits for them.
 CALLERS = {
     "system/kernel/baggage.py": "the child for one request of a user",
@@ -98,6 +98,8 @@ CALLERS = {
     "system/slurm/prolog.py": "processes of root's, which slurmd or slurmstepd has started",
     "login/session/environment.py": "`query_variables` calls it in a child",
     "cli/status_view.py": "the administrator's own process",
+    "cli/doctor/daemons.py": "a child with a time limit, for slurmd",
+    "cli/doctor/sshd.py": "a child with a time limit, for sshds",
 }
 
 

@@ -22,7 +22,7 @@ from slurm_adopt.model import (
     Verdict,
 )
 from slurm_adopt.options.parse import Options, parse_options
-from slurm_adopt.policy import decide
+from slurm_adopt.policy import decide, next_step
 from slurm_adopt.record import replace
 
 if TYPE_CHECKING:
@@ -345,3 +345,24 @@ def test_policy__a_session_that_others_let_in_is_left_alone(known: Facts, line: 
 def test_policy__the_exempt_are_neither_adopted_nor_refused(known: Facts, line: list[str]) -> None:
     decision = decide(replace(known, exempt="@ops"), parse_options(line))
     assert decision == Verdict("allow", "exempt")
+
+
+@given(some_facts, lines)
+def test_policy__enforce_changes_no_verdict(found: Facts, line: list[str]) -> None:
+    """`yes` and `adopt` go the same way; `no` ends where something would be done, and never does anything."""
+    options = parse_options(line)
+    decision = decide(found, options)
+    assert next_step(found, replace(options, enforce="yes")) == decision
+    assert next_step(found, replace(options, enforce="adopt")) == decision
+    observed = next_step(found, replace(options, enforce="no"))
+    assert isinstance(observed, (Verdict, AskCaller, AwaitStart))
+    if isinstance(decision, (Verdict, AskCaller, AwaitStart)):
+        assert observed == decision
+    elif isinstance(decision, Adopt):
+        assert observed == Verdict("allow", "would-adopt", decision.job_id, decision.chosen)
+
+
+def test_policy__enforce_no_leaves_the_user_manager_alone() -> None:
+    options = parse_options(["user_manager=refuse", "enforce=no"])
+    assert decide(VERIFIED, options) == HoldManager()
+    assert next_step(VERIFIED, options) == VERIFIED_VERDICT

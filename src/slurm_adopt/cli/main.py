@@ -2,9 +2,9 @@
 """The command `slurm-adopt`.
 
 Rules of this file:
-1. A command is a module of this package with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`; it
-   stands in `COMMANDS`, and is imported only when it is called: `slurm-adopt serve` pays for nothing else.
-2. Errors for people are `die(what, hint)`: what is wrong, and how to mend it; exit status 1. Usage errors exit with 2.
+1. A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`, and a line in `COMMANDS`.
+   It is imported only when it is called, so that `slurm-adopt serve` loads nothing else.
+2. `die(what, hint)` reports an error: what is wrong, and how to mend it. The exit status is 1; of usage errors it is 2.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "jobs": ("jobs", "list your own jobs on this node", "user"),
     "use": ("use", "choose the job that your next logins to this node go into", "user"),
     "move": ("move", "move this ssh login into another of your jobs", "user"),
-    "serve-users": ("serve_users", "answer what users ask for, on a socket of its own", "service"),
-    "status": ("status", "the ssh logins on this node, the job each is in, and what is in none", "node"),
-    "confine": ("confine", "bring a user's limits of user_manager=confine up to date (epilog hook)", "node"),
-    "serve": ("serve", "answer the PAM modules of this node as a resident service", "service"),
-    "metrics": ("metrics", "the service's numbers, in Prometheus' text format", "service"),
-    "history": ("history", "who logged in, into which job, and how it ended", "service"),
+    "serve-users": ("serve_users", "serve the users' requests (jobs, use, move) on a socket of its own", "service"),
+    "status": ("status", "list the ssh logins on this node, the job each is in, and what is in no job", "node"),
+    "doctor": ("doctor.command", "look for faults of this node: what was seen, why it matters, how to mend it", "node"),
+    "explain": ("explain", "say what a login of a user would get now, and why; or decide a recorded one again", "node"),
+    "confine": (
+        "confine",
+        "update the limits that user_manager=confine has set for a user (for the epilog hook)",
+        "node",
+    ),
+    "serve": ("serve", "run the resident service, which answers the PAM modules of this node", "service"),
+    "metrics": ("metrics", "print the service's metrics in Prometheus' text format", "service"),
+    "history": ("history", "list past logins: who, into which job, and how each session ended", "service"),
 }
 
 
 class CommandError(Exception):
-    """What went wrong, and a hint how to mend it."""
+    """An error for people: what went wrong, and a hint how to mend it."""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -46,7 +52,10 @@ def die(what: str, hint: str = "") -> NoReturn:
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser; `only`: with the arguments of this command alone, None: of all (for help pages)."""
-    parser = argparse.ArgumentParser(prog="slurm-adopt", description="ssh logins on Slurm compute nodes, put into jobs")
+    parser = argparse.ArgumentParser(
+        prog="slurm-adopt",
+        description="Shows and serves the ssh logins on this compute node, which run inside their users' Slurm jobs.",
+    )
     parser.add_argument("--version", action="version", version=f"slurm-adopt {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, help_line, _heading) in COMMANDS.items():

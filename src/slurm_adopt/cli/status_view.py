@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is on this node, and whether each is in a job: what `slurm-adopt status` shows.
+"""Finds the ssh logins on this node and the job of each: the content of `slurm-adopt status`.
 
 Rules of this file:
 1. Looks and never touches. What a user controls (command names, folders in cgroups) is shown, but does not decide.
@@ -82,7 +82,7 @@ class LoginView:
 
 @record
 class Stray:
-    """A process of a person outside of all of his jobs. `kind`: `login`, `user-manager`, `scope` or `process`."""
+    """A process of a user outside of all of the user's jobs. `kind`: `login`, `user-manager`, `scope` or `process`."""
 
     uid: int
     pid: int

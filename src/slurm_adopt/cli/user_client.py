@@ -19,7 +19,7 @@ NOT_THERE = "an administrator can start it: systemctl enable --now slurm-adopt-u
 
 
 class ServiceAbsentError(CommandError):
-    """Nobody listens for users on this node."""
+    """The service for users does not run on this node."""
 
 
 def ask(request: UserRequest, path: str = SOCKET) -> UserReply:
@@ -42,7 +42,7 @@ def ask(request: UserRequest, path: str = SOCKET) -> UserReply:
 
 
 def ask_ok(request: UserRequest, path: str) -> UserReply:
-    """As `ask`, but a refusal ends the command."""
+    """Call `ask`, and end the command on a refusal."""
     reply = ask(request, path)
     if reply.result != "ok":
         refuse(reply)

@@ -54,7 +54,9 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
     try:
         yield from _expect_to_stay(login)
         before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
-        extras = yield from adopt_into(connection, login.request.uid, login.find_processes, *wanted_extras(login))
+        extras = yield from adopt_into(
+            connection, login.request.uid, login.find_processes, *wanted_extras(login), login.source.recent
+        )
         if before is not None and b".scope" in before:
             from .session.left_behind import adopt_left_behind
 
@@ -98,6 +100,8 @@ def _guards(service: str, options: Options) -> Callable[[PamLine], bool]:
     def guards(line: PamLine) -> bool:
         later = parse_options(line.args)
         strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+        if later.enforce != "yes" and (later.enforce == "no" or options.enforce == "yes"):
+            return False  # it looks on, or lets in what this one would refuse
         return later.works_in(service) and strict_enough
 
     return guards
@@ -123,7 +127,7 @@ def wanted_extras(login: Login) -> tuple[bool, bool]:
 
 
 def collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
-    """What the session gets from the job it is in: variables and namespaces."""
+    """Collect the variables and namespaces that the session gets from its job."""
     if extras.namespaces:
         login.namespaces = missing_namespaces(extras.namespaces, login.caller)
     login.env = environment_of(job_id, extras.x11)

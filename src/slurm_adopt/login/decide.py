@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
-from ..policy import decide
+from ..policy import decide, next_step
 from ..record import replace
 from ..system.slurm.stepd import StepFault
 from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
@@ -118,12 +118,9 @@ def _keep_account(login: Login, verdict: Verdict) -> None:
     if carrier.pid != login.caller.pid:
         from ..system.host.account_marks import write_mark
 
-        write_mark(carrier, login.request.uid, "left" if _leaves(verdict) else "asked")
-
-
-def _leaves(verdict: Verdict) -> bool:
-    """Whether a session that follows is others' doing."""
-    return verdict.action == "deny" or verdict.reason == "exempt"
+        refuses = verdict.action == "deny" and login.options.enforce == "yes"
+        # a session that follows is others' doing then
+        write_mark(carrier, login.request.uid, "left" if refuses or verdict.reason == "exempt" else "asked")
 
 
 def _decide(login: Login) -> Task[Answer]:
@@ -131,12 +128,12 @@ def _decide(login: Login) -> Task[Answer]:
         return answer(login, Verdict("ignore", "session-closed"))
     detail = yield from gather(login)
     while True:
-        decision = decide(login.facts, login.options)
+        decision = next_step(login.facts, login.options)
         if isinstance(decision, Verdict):
             break
         act = ACTS[type(decision)]()
         yield from act(login, decision)
-    if login.facts.phase == "open_session":
+    if login.facts.phase == "open_session" and login.options.enforce != "no":
         from .finish_session import finish_session
 
         return (yield from finish_session(login, decision, detail))

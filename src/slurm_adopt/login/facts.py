@@ -58,10 +58,11 @@ def gather(login: Login) -> Task[str]:
     if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
         from .await_start import find_starting  # most logins find their job and do not pay for loading this
 
-        prologs = find_starting(conf, options.nodename, uid)
+        prologs = find_starting(login.source.recent, conf, options.nodename, uid)
         login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(uid, found))
     if login.facts.phase == "open_session" and found.own:
-        login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), found))
+        here = find_membership(login.find_processes(), found, login.source.recent)
+        login.facts = replace(login.facts, member_of=here)
     return ""

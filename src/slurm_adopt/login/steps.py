@@ -21,7 +21,7 @@ from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.slurm.spool_dir import spool_dirs
 from ..system.slurm.stepd import StepFault, connect_step
 from ..system.tasks.task import MS, DeadlineExceeded, all_of
-from .adoption import membership_of
+from .recent import Recent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     class StepSource(Protocol):
         """Where a login's facts about the node come from: looked up anew (`FreshLookup`), or remembered by the service.
 
-        `callers`: what is known of the machines that logins come from, if anything is remembered.
+        `callers`: what is known of the machines that logins come from, if anything is remembered. `recent`: what other
+        logins have just found out.
         """
 
         callers: CallerMemory | None
+        recent: Recent
 
         def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
             """slurmstepd has not answered an adoption: the connection is taken over, or closed."""
@@ -80,7 +82,7 @@ class OwnStep:
 
 
 class OwnSteps:
-    """What the spool directories hold for one user; `close()` when the login is decided."""
+    """One user's extern steps, found in the spool directories. The caller calls `close()` when the login is decided."""
 
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
@@ -117,6 +119,9 @@ class FreshLookup:
     """The `StepSource` that remembers nothing: reads every file and asks every step of the node."""
 
     callers: CallerMemory | None = None
+
+    def __init__(self) -> None:
+        self.recent = Recent()
 
     def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:  # noqa: ARG002
         """The module holds the numbers; a helper does not live on to look."""
@@ -238,7 +243,7 @@ def find_preferred(uid: int, found: OwnSteps) -> int:
     return preference.job_id if same else 0
 
 
-def find_membership(processes: Iterable[AnyProcess], found: OwnSteps) -> int:
+def find_membership(processes: Iterable[AnyProcess], found: OwnSteps, recent: Recent) -> int:
     """The job in whose extern step all of these processes are, as the kernel says; 0 if there is none."""
     texts = [read_cgroups(process) for process in processes]
     if not texts or None in texts:
@@ -246,6 +251,6 @@ def find_membership(processes: Iterable[AnyProcess], found: OwnSteps) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity) if identity is not None else None
-        if reference is not None and all(membership_of(reference, text or b"").inside for text in texts):
+        if reference is not None and all(recent.membership_of(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

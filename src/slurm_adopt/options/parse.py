@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action
+    from ..model import Action, Enforce
 
 
 @record
@@ -46,6 +46,7 @@ class Options:
     socket: str
     greeting: bool
     user_move: bool
+    enforce: Enforce
     profile: str
     problems: tuple[str, ...] = ()
 
@@ -77,8 +78,7 @@ def parse_options(args: Iterable[str]) -> Options:
             values[name] = value
         else:
             values[name] = spec.stricter or default_of(spec)
-            allowed = ", ".join(spec.values) if spec.values else spec.form
-            problems.append(f"{arg!r} is not one of: {allowed}; {name}={values[name]} is used")
+            problems.append(f"{arg!r} {_why_not(spec, value)}; {name}={values[name]} is used")
     if values["profile"] == "strict":
         for spec in OPTIONS:
             if spec.strict:
@@ -108,6 +108,7 @@ def parse_options(args: Iterable[str]) -> Options:
         socket=values["socket"],
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
+        enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
         problems=tuple(problems),
     )
@@ -145,6 +146,15 @@ def _are_names(value: str) -> bool:
 
 def _names(value: str) -> tuple[str, ...]:
     return tuple(value.split(",")) if value else ()
+
+
+def _why_not(spec: OptionSpec, value: str) -> str:
+    why = ""
+    if spec.name == "export_env":
+        from .export import export_problem
+
+        why = f" ({export_problem(value)})"
+    return f"is not one of: {', '.join(spec.values) if spec.values else spec.form}{why}"
 
 
 def _seconds_ok(value: str, least: float, most: float) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the resident service remembers of the node: the `StepSource` whose cost does not grow with other users' jobs.
+"""Remembers the node's steps in the resident service: the `StepSource` whose cost does not grow with others' jobs.
 
 Rules of this file:
 1. A login asks the steps that are its user's, and those that nobody knows yet; never another user's.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..login.recent import Recent
 from ..login.steps import GRACE_NS, OwnStep, OwnSteps, ask_steps
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
 from ..system.rpc.memory import CallerMemory
@@ -47,6 +48,7 @@ class NodeCache:
         self.conf_cache = ConfCache(loop)
         self.callers: CallerMemory | None = CallerMemory()
         self.callers.workers = MungeWorkers(loop.call_at)
+        self.recent = Recent()
         self.late: LateAnswers | None = None
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop

@@ -22,9 +22,9 @@ import time
 
 from ..model import STEP_GONE
 from ..system.kernel.inotify import IN_CREATE, IN_MOVED_TO, LOST, Inotify, decode_events
-from ..system.kernel.ownership import only_writable_by_owner
 from ..system.slurm.spool import EXTERN_SUFFIX, SpoolDirectory, StepPath
 from ..system.slurm.stepd import Identity, StepFault, connect_step
+from ..system.tasks.files import other_writers
 from ..system.tasks.task import MS
 
 TYPE_CHECKING = False
@@ -142,7 +142,7 @@ class StepIndex:
             found = os.stat(self.name)
         except OSError:
             return None
-        trusted = found.st_uid in self.owners and only_writable_by_owner(found)
+        trusted = not other_writers(self.name, found, self.owners)
         same = self._held is not None and (found.st_dev, found.st_ino) == self._held.identity
         return found if trusted and same else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users may ask for: their jobs on this node, a preference, a move of their login.
+"""Answers one request of a user: list the jobs on this node, store a preference, move the login.
 
 Runs in a process of its own for each request (users/server.py).
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..login.recent import Recent
 from ..login.steps import FreshLookup, find_membership, find_preferred
 from ..model import ENDING, REASONS
 from ..observe.notes import MoveNote, write_move
@@ -77,7 +78,7 @@ def site_options() -> Options:
 
 def list_jobs(asker: Process, uid: int, found: OwnSteps) -> UserReply:
     """The user's jobs on this node, the newest first."""
-    here = find_membership((asker,), found)
+    here = find_membership((asker,), found, Recent())
     preferred = find_preferred(uid, found)
     newest = newest_first_id(found)
     steps = sorted(found.own, key=lambda step: step.fact.started, reverse=True)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -196,6 +197,19 @@ def spool_world_writable(rig: Rig) -> Iterator[None]:
         yield
     finally:
         folder.chmod(mode)
+
+
+@contextlib.contextmanager
+def spool_group_writable(rig: Rig) -> Iterator[None]:
+    folder = rig.node.path(rig.node.spool_dir)
+    before = folder.stat()
+    os.chown(folder, -1, 4)
+    folder.chmod(0o775)
+    try:
+        yield
+    finally:
+        os.chown(folder, -1, before.st_gid)
+        folder.chmod(before.st_mode & 0o7777)
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ FAULTS = (
     Fault("conf-unreadable", "slurm.conf is a directory, or cannot be read", breakages.conf_directory, *_generic("slurm-conf-unreadable"), user="bob"),
     Fault("conf-untrusted", "slurm.conf may be written by everybody", breakages.conf_world_writable, *_generic("slurm-conf-untrusted"), user="bob"),
     Fault("conf-foreign", "slurm.conf belongs to an ordinary user", breakages.conf_of_user, *_generic("slurm-conf-untrusted"), user="bob"),
-    Fault("conf-own", "slurm.conf belongs to SlurmUser, who logs in himself", breakages.conf_of_slurm_user, *_generic("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-own", "slurm.conf belongs to SlurmUser, who logs in", breakages.conf_of_slurm_user, *_generic("slurm-conf-untrusted"), user="bob"),
     Fault("conf-of-slurm-user", "slurm.conf belongs to SlurmUser, somebody else logs in", breakages.conf_of_slurm_user, ("adopted", "adopted"), (ALLOW, ALLOW), user="carol", in_job="carol's"),
     Fault("conf-malformed", "slurm.conf's SlurmdSpoolDir is no path", breakages.conf_malformed, *_generic("slurm-conf-malformed"), user="bob"),
     Fault("conf-include-loop", "slurm.conf includes itself", breakages.conf_include_loop, *_generic("slurm-conf-malformed"), user="bob"),
@@ -87,6 +87,7 @@ FAULTS = (
     Fault("spool-missing", "SlurmdSpoolDir does not exist", breakages.spool_missing, ("spool-dir-missing", "spool-dir-missing"), (DENY, DENY), user="bob"),
     Fault("spool-file", "SlurmdSpoolDir is a file", breakages.spool_file, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-world-writable", "Everybody may write to SlurmdSpoolDir", breakages.spool_world_writable, *_generic("spool-dir-untrusted"), user="bob"),
+    Fault("spool-group-writable", "A group other than root's may write to SlurmdSpoolDir", breakages.spool_group_writable, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-foreign", "SlurmdSpoolDir belongs to an ordinary user", breakages.spool_of_user, *_generic("spool-dir-untrusted"), user="bob"),
     Fault("spool-unreadable", "SlurmdSpoolDir cannot be opened (a loop of links)", breakages.spool_loop, *_generic("spool-dir-unreadable"), user="bob"),
     # --- what lies in the spool directory ---
@@ -160,6 +161,7 @@ FAULTS = (
 NO_FAILURE = {
     "service-busy",
     "adopted",
+    "would-adopt",
     "session-verified",
     "session-readopted",
     "session-not-ours",

@@ -12,6 +12,7 @@ from tests.process import me, replaced
 
 from slurm_adopt.login.adoption import adopt_into, confirm
 from slurm_adopt.login.decide import decide_login
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.login.state import Login
 from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.model import STEP_ENDING
@@ -64,7 +65,7 @@ def connection(pid: int, started: int, uid: int = 1501) -> StepConnection:
 
 def test_login_faults__step_of_another_user_is_not_even_asked() -> None:
     with pytest.raises(StepFault) as fault:
-        run(adopt_into(connection(1, 1, uid=1502), 1501, lambda: (me(),), x11=True, namespaces=True))
+        run(adopt_into(connection(1, 1, uid=1502), 1501, lambda: (me(),), x11=True, namespaces=True, recent=Recent()))
     assert fault.value.reason == "step-foreign"
 
 
@@ -79,7 +80,7 @@ def test_login_faults__process_that_was_replaced_is_never_sent() -> None:
     unconnected = connection(mine.pid, mine.started)
     unconnected.asked_ns = time.monotonic_ns()
     with pytest.raises(StepFault) as fault:
-        run(adopt_into(unconnected, 1501, attempted.find_processes, x11=False, namespaces=False))
+        run(adopt_into(unconnected, 1501, attempted.find_processes, x11=False, namespaces=False, recent=Recent()))
     assert fault.value.reason == "process-changed"
 
 
@@ -87,7 +88,15 @@ def test_login_faults__process_with_the_same_pid_but_another_start() -> None:
     mine = me()
     other = replaced(mine)
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine), other, procfs.open_cgroups(other)))
+        run(
+            confirm(
+                connection(mine.pid, mine.started),
+                procfs.read_cgroups(mine),
+                other,
+                procfs.open_cgroups(other),
+                Recent(),
+            )
+        )
     assert fault.value.reason == "process-changed"
 
 
@@ -105,7 +114,7 @@ def test_login_faults__process_that_is_gone() -> None:
     mine = me()
     for opened in (text, procfs.open_cgroups(process)):
         with pytest.raises(StepFault) as fault:
-            run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine), process, opened))
+            run(confirm(connection(mine.pid, mine.started), procfs.read_cgroups(mine), process, opened, Recent()))
         assert fault.value.reason == "process-changed"
     os.close(text)
 
@@ -114,7 +123,7 @@ def test_login_faults__slurmstepd_that_ended_while_it_adopted() -> None:
     mine = me()
     text = procfs.open_cgroups(mine)
     with pytest.raises(StepFault) as fault:
-        run(confirm(connection(mine.pid, mine.started), None, mine, text))
+        run(confirm(connection(mine.pid, mine.started), None, mine, text, Recent()))
     assert fault.value.reason == STEP_ENDING
     os.close(text)
 

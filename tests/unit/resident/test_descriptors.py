@@ -20,6 +20,7 @@ from slurm_adopt.observe.metrics import Metrics
 from slurm_adopt.resident import sessions
 from slurm_adopt.resident.clients import Clients
 from slurm_adopt.resident.conf_cache import ConfCache
+from slurm_adopt.resident.service import report_memory
 from slurm_adopt.system.host.pam_stack import read_stack
 from slurm_adopt.system.host.preferences import read_preference
 from slurm_adopt.system.kernel.carrier import find_login_processes
@@ -157,3 +158,13 @@ def test_descriptors__without_a_process_the_service_leaves_it_to_the_helper(monk
     # what a login gets from its job besides is left out
     assert run(query_variables(("SLURM_JOB_*",), 1, (), time.monotonic_ns() + 10**9)) == ()
     assert run(query_job_end(1, Process(1, 1), 1502, time.monotonic_ns() + 10**9)) == 0
+
+
+def test_descriptors__lack_of_them_leaves_the_earlier_number(request: pytest.FixtureRequest) -> None:
+    metrics = Metrics()
+    report_memory(metrics)
+    before = metrics.value("slurm_adopt_memory_bytes")
+    assert before > 1 << 20
+    request.getfixturevalue("_none_left")
+    report_memory(metrics)
+    assert metrics.value("slurm_adopt_memory_bytes") == before

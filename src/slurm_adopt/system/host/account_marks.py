@@ -13,9 +13,9 @@ Rules of this file:
 from __future__ import annotations
 
 import os
-import stat
 
 from ..kernel.procfs import Process, has_ended
+from ..tasks.files import ROOT, make_folder, read_trusted, remove, replace_file
 from ..tasks.task import raise_own_lack
 
 TYPE_CHECKING = False
@@ -32,35 +32,21 @@ MANY = 64
 
 def write_mark(process: Process, uid: int, mark: Mark, directory: str = DIRECTORY) -> None:
     """Keep the answer for the session phase of `process`; `OSError` if that is not possible."""
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    path = f"{directory}/{process.pid}.{process.started}"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    try:
-        os.write(fd, f"{uid} {mark}\n".ljust(FILE_CAP).encode("ascii"))  # always as long: nothing of before is left
-    finally:
-        os.close(fd)
+    make_folder(directory, 0o700)
+    replace_file(f"{directory}/{process.pid}.{process.started}", f"{uid} {mark}\n".encode("ascii"), 0o600)
     _remove_old(directory)
 
 
 def read_mark(process: Process, uid: int, directory: str = DIRECTORY) -> Mark | None:
     """What was kept for this process and user; None if nothing was."""
-    path = f"{directory}/{process.pid}.{process.started}"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        words = read_trusted(f"{directory}/{process.pid}.{process.started}", ROOT, FILE_CAP).split()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise_own_lack(error)
         return "asked"
-    try:
-        found = os.fstat(fd)
-        words = os.read(fd, FILE_CAP).split()
-    except OSError:
-        return "asked"
-    finally:
-        os.close(fd)
-    trusted = stat.S_ISREG(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o022
-    return "left" if trusted and words == [b"%d" % uid, b"left"] else "asked"
+    return "left" if words == [b"%d" % uid, b"left"] else "asked"
 
 
 def _remove_old(directory: str) -> None:
@@ -69,8 +55,6 @@ def _remove_old(directory: str) -> None:
         return
     for name in names:
         pid, _, started = name.partition(".")
-        if not pid.isdigit() or not started.isdigit() or has_ended(Process(int(pid), int(started))):
-            try:
-                os.unlink(f"{directory}/{name}")
-            except OSError:
-                continue
+        # a draft that somebody is just writing begins with a point
+        if pid.isdigit() and started.isdigit() and has_ended(Process(int(pid), int(started))):
+            remove(f"{directory}/{name}")

@@ -10,8 +10,8 @@ Rules of this file:
 
 from __future__ import annotations
 
-import os
-
+from ..tasks.files import ROOT, read_trusted
+from ..tasks.task import raise_own_lack
 from .pam_walk import SUCCESS
 
 TYPE_CHECKING = False
@@ -122,17 +122,9 @@ def _is_listed(args: tuple[str, ...], who: UserFacts, root: str) -> bool | None:
 
 
 def _read(path: str) -> str | None:
-    """A list of root's; None if it is not there, too long, or others may write it (pam_listfile refuses it then)."""
+    """A list that only root may write; None if it is not there, too long, or another user may write it."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+        return read_trusted(path, ROOT, FILE_CAP, follow=True).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise_own_lack(error)
         return None
-    try:
-        found = os.fstat(fd)
-        if found.st_mode & 0o170000 != 0o100000 or found.st_mode & 0o002 or found.st_size > FILE_CAP:
-            return None
-        return os.read(fd, FILE_CAP).decode("utf-8", "surrogateescape")
-    except OSError:
-        return None
-    finally:
-        os.close(fd)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class AnyProcess(Protocol):
-        """Whatever has a process number and the start time of that process, in clock ticks since boot."""
+        """Any object with a process number and the start time of that process, in clock ticks since boot."""
 
         @property
         def pid(self) -> int: ...
@@ -114,8 +114,10 @@ def list_numbers() -> list[int]:
 
 
 def read_owner(pid: int) -> int:
-    """Whose the process with this number is in the kernel's eyes: its effective uid, 0 for one that hides from its
-    user (not dumpable); -1 if there is none. Nothing but a first sieve."""
+    """Return the effective uid of the process with this number; -1 if there is none.
+
+    It is 0 for a process that is not dumpable, whoever's it is: use it as a first sieve only.
+    """
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -187,7 +189,7 @@ def read_audit_session(process: AnyProcess) -> int:
 
 
 def read_command_name(process: AnyProcess) -> str:
-    """What the process calls itself (its user chooses it); empty if it is gone."""
+    """Return the process's name, which its user chooses; empty if the process has ended."""
     return (_confirmed(process, read_file(f"/proc/{process.pid}/comm")) or b"").decode("utf-8", "replace").strip()
 
 
@@ -258,7 +260,7 @@ def read_connections(process: AnyProcess, table: str) -> str:
 
 
 def read_descriptors(process: AnyProcess, cap: int | None = None) -> Iterator[str]:
-    """What the process's descriptors are, empty for one that was just closed. A user may have a million."""
+    """Yield the target of each descriptor of the process, empty if it was just closed. A user may have a million."""
     try:
         names = os.listdir(f"/proc/{process.pid}/fd")
     except OSError as error:
@@ -269,7 +271,7 @@ def read_descriptors(process: AnyProcess, cap: int | None = None) -> Iterator[st
 
 
 def read_descriptor_stats(process: AnyProcess) -> Iterator[tuple[str, os.stat_result]]:
-    """What the process's descriptors are called, and stat(2) of each: only in a child, as a file system may hang."""
+    """Yield target and stat(2) of each descriptor. Call it in a child only: a file system may hang."""
     try:
         names = os.listdir(f"/proc/{process.pid}/fd")
     except OSError as error:
@@ -298,7 +300,7 @@ def read_environ(process: AnyProcess) -> bytes:
 
 
 def read_mapped_names(process: AnyProcess) -> set[bytes] | None:
-    """What is mapped into the process's memory, by name (proc_pid_maps(5)); None if that cannot be read."""
+    """Return the names of the process's mappings (proc_pid_maps(5)); None if they cannot be read."""
     names = set()
     try:
         with open(f"/proc/{process.pid}/maps", "rb") as file:
@@ -316,6 +318,11 @@ def read_title(process: AnyProcess) -> bytes:
     return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").partition(b"\0")[0]
 
 
+def read_arguments(process: AnyProcess) -> list[bytes]:
+    """The process's arguments, which it may write over; empty if it is gone."""
+    return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").split(b"\0")[:-1]
+
+
 # Reading -------------------------------------------------------------------------------------------
 
 
@@ -325,7 +332,7 @@ def read_file(path: str) -> bytes | None:
 
 
 def _confirmed(process: AnyProcess, text: bytes | None) -> bytes | None:
-    """What was read, if the number has been this process's all the time: nobody gets it back."""
+    """Return what was read if the number has been this process's all the time: a lost number never comes back to it."""
     return text if text is not None and is_same(process) else None
 
 

@@ -5,7 +5,7 @@ Rules of this file:
 1. The environment is never asked (SLURM_CONF belongs to whoever calls): the places are fixed, in Slurm's order.
 2. Who may write the file decides logins. Its owner must be root or the SlurmUser it names (who may run anything as
    anybody through slurmctld, and owns /etc/slurm at many sites), and it must not be writable by others. The
-   owner is in the result: a login by that very user must not be decided by his own file. A file that some
+   owner is in the result: a login of that very user must not be decided by the user's own file. A file that some
    other group may write is only noted in `problems`: sites have admin groups. The same holds for includes.
 3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
    here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
@@ -18,11 +18,13 @@ import errno
 import os
 import stat
 
+from ...model import Fault
 from ...places import SLURM_CONF
 from ...record import record
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
+from ..tasks.files import other_writers, read_judged
 from .accounts import uid_of_user
 
 TYPE_CHECKING = False
@@ -47,12 +49,8 @@ DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
-class ConfFault(Exception):
-    """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
-
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class ConfFault(Fault):
+    """No usable slurm.conf: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
 
 
 @record
@@ -69,7 +67,7 @@ class FileState:
 
 @record
 class SlurmConf:
-    """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
+    """The settings of slurm.conf, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
     user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
     are lower case. `problems` are sentences for a person."""
 
@@ -142,33 +140,27 @@ class _Reader:
 
     def load(self, path: str) -> bytes:
         try:
-            # O_NONBLOCK: a FIFO in this place must not hang; links are followed, /run/slurm/conf is one
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            # links are followed: /run/slurm/conf is one
+            text = read_judged(path, lambda fd, info: self.remember(path, fd, info), self.left, follow=True)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             reason: ReasonCode = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
             raise ConfFault(reason, f"{path}: {error.strerror}") from None
-        try:
-            self.remember(path, os.fstat(fd))
-            pieces = []
-            while piece := os.read(fd, min(self.left + 1, 1 << 20)):
-                pieces.append(piece)
-                self.left -= len(piece)
-                if self.left < 0:
-                    raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
-        except OSError as error:
-            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
-        finally:
-            os.close(fd)
-        return b"".join(pieces)
+        self.left -= len(text)
+        if self.left < 0:
+            raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
+        return text
 
-    def remember(self, path: str, info: os.stat_result) -> None:
+    def remember(self, path: str, fd: int, info: os.stat_result) -> None:
         if not stat.S_ISREG(info.st_mode):
             raise ConfFault("slurm-conf-unreadable", f"{path}: not a regular file")
-        if info.st_mode & stat.S_IWOTH:
-            raise ConfFault("slurm-conf-untrusted", f"{path}: everybody may write it")
-        if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
-            self.shared.append(f"{path}: group {info.st_gid} may write it")
+        # whose the files are is judged when SlurmUser is known
+        others = other_writers(path, info, None, fd, any_group=True)
+        if others:
+            raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
+        shared = other_writers(path, info, None, fd)
+        if shared:
+            self.shared.append(f"{path}: {shared}")
         self.files.append(FileState(path, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid))
 
 
@@ -274,7 +266,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
 
 
 def check_not_own(conf: SlurmConf, uid: int) -> None:
-    """Refuse to judge a user by a file that he may write himself (SlurmUser, rule 2); root may write everything."""
+    """Refuse to judge users by a file that they may write themselves (SlurmUser, rule 2); root may write everything."""
     for file in conf.files:
         if file.owner == uid != 0:
             raise ConfFault("slurm-conf-untrusted", f"{file.path}: belongs to uid {uid}, who logs in")

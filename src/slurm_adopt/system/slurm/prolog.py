@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose prologs are running on this node: the only trace of a job before its extern step exists.
+"""Finds the running prologs on this node and their users: the only trace of a job before its extern step exists.
 
 While slurmd runs Prolog, the spool directory holds nothing of the job: `job00007/` and the sockets appear
 together after it (seen on 20.11, 22.05, 24.11 and 26.05). What can be seen is the prolog itself, a child of slurmd
@@ -9,7 +9,7 @@ With PrologFlags=RunInJob the extern step is there first, and its slurmstepd run
 
 Rules of this file:
 1. Only children of slurmd count, and slurmd is the process in its pid file that runs slurmd's program as SlurmdUser.
-   A user cannot start one of these; a set-uid program with such an environment would be nobody's child but his.
+   A user cannot start one of these: a set-uid program with such an environment would be the user's process's child.
 2. It only ever makes a login wait. Nothing is granted by it.
 3. Where the kernel does not list children (CONFIG_PROC_CHILDREN) or there is no pid file, there is nothing to wait for.
 """

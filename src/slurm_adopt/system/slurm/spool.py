@@ -2,8 +2,8 @@
 """The sockets of extern steps in slurmd's spool directory.
 
 Rules of this file:
-1. The directory must be root's or SlurmdUser's, and nobody else may write to it: whoever can create a file
-   there could pretend to be a slurmstepd.
+1. Nobody but root and SlurmdUser may write to the directory (`files.other_writers`): whoever can create a file there
+   could pretend to be a slurmstepd.
 2. Only sockets owned by root or SlurmdUser count; the rest of the directory is none of our business.
 3. Sockets are reached through the directory's descriptor, so that a replaced directory or a long path cannot matter.
 """
@@ -13,28 +13,23 @@ from __future__ import annotations
 import os
 import stat
 
+from ...model import Fault
 from ...record import record
 from ...wire.stepd import EXTERN_STEP, parse_socket_name
-from ..kernel.ownership import only_writable_by_owner
+from ..tasks.files import other_writers
 from ..tasks.task import raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ...model import ReasonCode
-
 #: More extern steps than any node runs (a step per job); a directory with more is not slurmd's.
 STEP_CAP = 16384
 EXTERN_SUFFIX = f".{EXTERN_STEP}"
 
 
-class SpoolFault(Exception):
-    """The directory cannot be used; `reason` is the reason code."""
-
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class SpoolFault(Fault):
+    """The directory cannot be used."""
 
 
 @record
@@ -64,12 +59,10 @@ class SpoolDirectory:
         except OSError as error:
             raise_own_lack(error)
             raise SpoolFault("spool-dir-unreadable", f"{directory}: {error.strerror}") from None
-        found = os.fstat(self.fd)
-        if found.st_uid not in owners or not only_writable_by_owner(found):
+        others = other_writers(directory, os.fstat(self.fd), owners, self.fd)
+        if others:
             os.close(self.fd)
-            raise SpoolFault(
-                "spool-dir-untrusted", f"{directory} is owned by uid {found.st_uid}, mode {found.st_mode & 0o7777:o}"
-            )
+            raise SpoolFault("spool-dir-untrusted", f"{directory}: {others}")
 
     def __enter__(self) -> SpoolDirectory:
         return self

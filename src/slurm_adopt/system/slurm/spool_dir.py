@@ -7,7 +7,7 @@ Rules of this file:
    order). Never from DNS, never from the environment.
 2. Dynamic nodes (slurmd -Z, FUTURE) are not in the file, and their names cannot be derived: then the folders that
    fit the pattern and hold an extern step's socket are found by looking.
-3. A folder found by looking counts only if root or SlurmdUser owns it and nobody else may write it.
+3. A folder found by looking counts only if nobody but root and SlurmdUser may write it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import stat
 
 from ...wire.slurm_nodes import node_of_name, nodes_of_host
+from ..tasks.files import other_writers
 from ..tasks.task import raise_own_lack
 
 TYPE_CHECKING = False
@@ -93,7 +94,7 @@ def _by_looking(pattern: str, owners: tuple[int, ...]) -> Iterator[SpoolDir]:
     for folder in _fitting(pattern):
         try:
             info = os.lstat(folder)
-            if not stat.S_ISDIR(info.st_mode) or info.st_uid not in owners or info.st_mode & stat.S_IWOTH:
+            if not stat.S_ISDIR(info.st_mode) or other_writers(folder, info, owners):
                 continue
             nodes = {extern_node(entry) for entry in os.listdir(folder)}
         except OSError as error:
