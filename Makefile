@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The verbs of this project.
 #
+# dist needs Python alone. deb, rpm and release build packages for amd64 and arm64 on Debian or Ubuntu (setup-packages).
+#
 # all, install and check build the product: they need a C compiler, PAM's headers, meson, ninja and Python 3.9 or later,
 # and nothing else: no root, no network, no package manager. Every other verb works with real Slurm and sshd: it runs as
 # root on Debian or Ubuntu, and first installs what it needs (setup), saying what.
@@ -17,8 +19,9 @@ RUN := PYTHONPATH=src:tools:. $(PY)
 # the distribution's meson, else one that somebody has put into the project's own environment
 export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
-.PHONY: all configure install check clean setup setup-bench test test-releases test-vm matrix lint demo demo-cluster \
-	conformance bench test-bench setup-fuzz fuzz setup-mutants mutants
+.PHONY: all configure install check clean setup setup-bench setup-packages setup-fuzz setup-mutants test test-releases \
+	test-vm test-packages test-matrix matrix lint demo demo-cluster conformance bench test-bench fuzz mutants dist \
+	module-portable deb rpm release torture
 
 ## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
 all: configure
@@ -36,7 +39,7 @@ check: all
 	@meson test -C $(BUILD) --print-errorlogs
 
 clean:
-	rm -rf $(BUILD) $(VENV)
+	rm -rf $(BUILD) $(VENV) dist
 
 # What the verbs below need: the host's tools, and the project's own Python environment
 setup: $(VENV)/ready
@@ -119,3 +122,42 @@ fuzz: setup-fuzz
 ## make mutants MUTANTS="policy stepd": small changes of the source that no test notices (an hour on two cores for all)
 mutants: setup-mutants
 	@$(PY) tools/mutants.py $(MUTANTS)
+
+setup-packages: $(VENV)/packages-ready
+
+$(VENV)/packages-ready: packaging/requirements.txt $(VENV)/ready
+	@tools/setup-host packages
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' packaging/requirements.txt | tr '\n' ' ')"
+	@$(PY) -m pip install -q --disable-pip-version-check -r packaging/requirements.txt
+	@touch $@
+
+## make dist: the source tarball, in dist/
+dist:
+	@python3 tools/dist dist
+
+## make module-portable: the module alone, for glibc 2.28 and later on amd64 and arm64, in build/portable
+module-portable: setup-packages
+	@$(foreach arch,amd64 arm64,ZIG="$(abspath $(PY)) -m ziglang" tools/stage $(arch) build/portable \
+	  "$(CURDIR)/build/portable/$(arch)" && ls build/portable/$(arch)/usr/lib/slurm-adopt/pam_slurm_adopt.so &&) :
+
+## make deb, make rpm: packages for amd64 and arm64, in dist/
+deb rpm: setup-packages
+	@$(PY) tools/packages $@
+
+## make release KEY=: checks, then builds all that is published, with an SBOM and checksums; signed if a key is given
+release: setup-packages
+	@tools/release $(if $(KEY),--key "$(KEY)")
+
+## make test-packages: packages built twice, checked, installed, upgraded and removed on four releases of Debian and with rpm
+test-packages: setup-packages
+	@$(PYTEST) tests/packages -m packages
+
+## make test-matrix: one package file on Debian 11, 12, 13 and testing, each with its own Slurm; one table at the end
+test-matrix: setup-packages
+	@$(RUN) tools/test_matrix.py
+
+## make torture HOURS=1 (or MINUTES=5, SEED=7): logins without an end while daemons, jobs and files fail; the report
+HOURS ?= 1
+MINUTES ?= $(shell expr $(HOURS) \* 60)
+torture: setup
+	@$(RUN) -m tests.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

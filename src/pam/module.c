@@ -13,6 +13,7 @@
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
+#include <signal.h>
 #include <string.h>
 #include <syslog.h>
 
@@ -85,15 +86,29 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
     return ask_helper(login, request, ret_answer);
 }
 
-static int carry_out(const struct sa_login *login, struct sa_answer *answer, bool *ret_leave)
+/*
+ * Asks, and holds our number if slurmstepd may still move it. A signal that would end the host program (sshd's
+ * LoginGraceTime, a client that goes away) waits until then: who is killed in between leaves his number to others, and
+ * when he is killed the user may choose.
+ */
+static enum sa_outcome ask_and_hold(const struct sa_login *login, struct sa_request *request,
+                                    struct sa_answer *ret_answer)
 {
-    const bool hold = answer->reply.hold && login->phase != SA_PHASE_CLOSE_SESSION; /* a logout starts nothing */
-    int code = sa_carry_out(login, answer);
+    static const int ends[] = {SIGHUP, SIGINT, SIGQUIT, SIGALRM, SIGTERM};
+    enum sa_outcome outcome;
+    sigset_t waiting, mask;
 
-    *ret_leave = answer->reply.leave;
-    if (hold)
+    if (login->phase == SA_PHASE_CLOSE_SESSION)
+        return ask(login, request, ret_answer);
+    (void)sigemptyset(&waiting);
+    for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++)
+        (void)sigaddset(&waiting, ends[i]);
+    (void)sigprocmask(SIG_BLOCK, &waiting, &mask);
+    outcome = ask(login, request, ret_answer);
+    if (outcome == SA_OUTCOME_TIMEOUT || (outcome == SA_OUTCOME_ANSWERED && ret_answer->reply.hold))
         sa_spawn_hold_number();
-    return code;
+    (void)sigprocmask(SIG_SETMASK, &mask, NULL);
+    return outcome;
 }
 
 static int ask_and_carry_out(const struct sa_login *login, int argc, const char **argv, bool *ret_leave)
@@ -103,12 +118,11 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
 
     if (!sa_request_build(login, argc, argv, &request))
         return sa_log_failure(login, "request-too-large", "the request does not fit");
-    switch (ask(login, &request, &answer)) {
-    case SA_OUTCOME_ANSWERED: return carry_out(login, &answer, ret_leave);
-    case SA_OUTCOME_TIMEOUT:
-        if (login->phase != SA_PHASE_CLOSE_SESSION)
-            sa_spawn_hold_number();
-        return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
+    switch (ask_and_hold(login, &request, &answer)) {
+    case SA_OUTCOME_ANSWERED:
+        *ret_leave = answer.reply.leave;
+        return sa_carry_out(login, &answer);
+    case SA_OUTCOME_TIMEOUT: return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
     case SA_OUTCOME_BAD_REPLY:
         return sa_log_failure(login, "helper-bad-reply", "the login helper's answer was malformed");
     case SA_OUTCOME_UNTRUSTED: return sa_log_failure(login, "helper-untrusted", "the login helper is not root's");

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         "adopt-failed-allowed",
         "user-manager-failed",
         "slurm-conf-missing",
+        "slurm-conf-lost",
         "slurm-conf-unreadable",
         "slurm-conf-untrusted",
         "slurm-conf-malformed",
@@ -195,7 +196,8 @@ class Attempt:
 class Facts:
     """All that a decision may depend on.
 
-    `fault` is a reason code if the steps could not be looked for at all; `unanswered` are the reason codes of steps
+    `fault` is a reason code if the steps could not be looked for at all, `is_own_fault` if that holds for this user
+    only, to whom belongs what would decide about the login; `unanswered` are the reason codes of steps
     whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
     `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
     already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
@@ -214,6 +216,7 @@ class Facts:
     uid: int
     source: str = ""
     fault: ReasonCode = ""
+    is_own_fault: bool = False
     steps: tuple[StepFact, ...] = ()
     unanswered: tuple[ReasonCode, ...] = ()
     caller: CallerFact = CallerFact()
@@ -362,6 +365,12 @@ REASONS = _table(
         "err",
     ),
     Reason(
+        "slurm-conf-lost",
+        "slurmd runs on this node, but the slurm.conf that it uses, or a file which that includes, is not there.",
+        f"Slurm runs on this node, but its configuration could not be found. {ADMIN}",
+        "err",
+    ),
+    Reason(
         "slurm-conf-unreadable",
         "slurm.conf or a file it includes could not be read.",
         f"Slurm's configuration on this node could not be read. {ADMIN}",
@@ -369,7 +378,7 @@ REASONS = _table(
     ),
     Reason(
         "slurm-conf-untrusted",
-        "slurm.conf or a file it includes may be written by somebody who is neither root nor SlurmUser.",
+        "slurm.conf, a file it includes, or a folder on the way may be written by others than root and SlurmUser.",
         f"Slurm's configuration on this node is not safe to use. {ADMIN}",
         "err",
     ),
@@ -381,7 +390,7 @@ REASONS = _table(
     ),
     Reason(
         "spool-dir-untrusted",
-        "SlurmdSpoolDir is not a directory, or may be written by somebody else than root or SlurmdUser.",
+        "SlurmdSpoolDir is no directory, or may be written by somebody else than root, SlurmdUser or SlurmUser.",
         f"Slurm's spool directory on this node is not safe to use. {ADMIN}",
         "err",
     ),

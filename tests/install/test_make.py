@@ -15,7 +15,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: A user that no machine knows.
 UID = 64123
-BUILD_READS = ("Makefile", "meson.build", "meson_options.txt", "src", "data", "selinux", "tools", "tests", "fuzz")
+BUILD_READS = (
+    "Makefile",
+    "meson.build",
+    "meson_options.txt",
+    "src",
+    "data",
+    "man",
+    "selinux",
+    "tools",
+    "tests",
+    "fuzz",
+)
 pytestmark = pytest.mark.skipif(not shutil.which("meson"), reason="needs meson and a C compiler")
 
 
@@ -83,16 +94,17 @@ def test_make__needs_no_root_no_network_and_no_package_manager(clone: Clone) -> 
     assert {"/usr/bin/slurm-adopt", "/usr/libexec/slurm-adopt/helper", "/usr/lib/slurm-adopt/oneshot.bundle"} <= first
     assert "/usr/lib/systemd/system/slurm-adopt.socket" in first
     assert "/usr/libexec/slurm-adopt/hooks/prolog" in first
+    assert {"/usr/share/man/man8/pam_slurm_adopt.8", "/usr/share/bash-completion/completions/slurm-adopt"} <= first
     assert len([name for name in first if name.endswith("security/pam_slurm_adopt.so")]) == 1
     assert clone.read("/usr/libexec/slurm-adopt/helper").startswith("#!/usr/bin/python3 -IS\n")
     assert list(clone.home.iterdir()) == []
     assert not (clone.source / ".venv").exists()
 
     shutil.rmtree(clone.out / "usr")
-    options = "-Dslurm_conf=/opt/slurm/etc/slurm.conf -Dunits=disabled -Dhooks=disabled"
+    options = "-Dslurm_conf=/opt/slurm/etc/slurm.conf -Dunits=disabled -Dhooks=disabled -Dcompletions=disabled"
     clone.make("PREFIX=/opt/adopt", f"MESON_OPTIONS={options}")
     clone.make("install", f"DESTDIR={clone.out}")
-    second = clone.installed()
+    second = {name for name in clone.installed() if "/share/man/" not in name}
     helper = "/opt/adopt/libexec/slurm-adopt/helper"
     module = next(name for name in second if name.endswith("security/pam_slurm_adopt.so"))
     assert second == {"/opt/adopt/bin/slurm-adopt", helper, "/opt/adopt/lib/slurm-adopt/oneshot.bundle", module}

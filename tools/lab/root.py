@@ -85,7 +85,7 @@ def ensure_root(suite: str | None = None, extra: Sequence[str] = ()) -> Path:
         if not target.is_dir():
             for stale in roots.glob(f"{suite}-{tag}.partial-*"):  # a builder was killed
                 shutil.rmtree(stale, ignore_errors=True)
-            _build(suite, packages, _archive(distribution, own_suite), target)
+            _build(suite, packages, archive_of(distribution, own_suite), target)
     return target
 
 
@@ -103,7 +103,7 @@ def host_release() -> tuple[str, str]:
     raise RootError("the isolated node needs a Debian or Ubuntu host (mmdebstrap and apt)")
 
 
-def _archive(distribution: str, own_suite: str) -> _Archive:
+def archive_of(distribution: str, own_suite: str) -> _Archive:
     """The archive this machine installs its own release from, as apt itself reports it."""
     listing = subprocess.run(
         [

@@ -19,6 +19,7 @@ from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import DeadlineExceeded
 from ..system.tasks.task import run as run_task
+from ..users.requests import site_options
 from .main import die
 
 TYPE_CHECKING = False
@@ -72,7 +73,7 @@ def _follow(uid: int, nodename: str, deadline_ns: int) -> Task[None]:
 
 def _query_stepds(uid: int, nodename: str, deadline_ns: int) -> Task[list[Process]]:
     source = FreshLookup()
-    conf = yield from source.read_conf(deadline_ns)
+    conf = yield from source.read_conf(deadline_ns, site_options().slurm_conf)
     found = yield from source.query_own(conf, nodename, uid, deadline_ns)
     try:
         if found.unanswered and not found.own:

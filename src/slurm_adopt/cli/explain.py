@@ -32,6 +32,7 @@ from ..system.rpc.peers import find_nodes_of_peer
 from ..system.tasks.task import MS, DeadlineExceeded
 from ..system.tasks.task import run as run_task
 from ..wire.login_exchange import LoginRequest
+from ..words import printable
 from .doctor.node import Node, is_roots_alone
 from .doctor.pam import find_ending, find_exemption
 from .doctor.service import ask
@@ -183,8 +184,7 @@ def _into(said: Explanation) -> str:
 
 
 def _line(step: Step) -> str:
-    text = "".join(char if char.isprintable() else "?" for char in step.fact)
-    return f"  {step.step:<9} {text}"
+    return f"  {step.step:<9} {printable(step.fact)}"
 
 
 # A login that nobody makes --------------------------------------------------------------------------

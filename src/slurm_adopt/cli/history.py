@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--would-deny",
         action="store_true",
-        help="list by user and reason whom the PAM line would have refused, had it not enforce=no or enforce=adopt",
+        help="list whom the PAM line would have refused without enforce=no or enforce=adopt, by user and reason",
     )
     parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 
@@ -69,7 +69,7 @@ def decode_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         start = line.find("{")
         try:
             event = json.loads(line[start:]) if start >= 0 else None
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and event.get("event") in ("login", "end") and isinstance(event.get("time"), str):
             yield event
@@ -183,6 +183,7 @@ def _file_lines(path: str) -> list[str]:
 
 def _journal_lines(since: float) -> list[str]:
     argv = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--identifier={IDENTIFIER}"]
+    argv.append("_UID=0")  # anybody may write into the journal under any identifier; the kernel says who it was
     if since:
         argv.append(f"--since=@{int(since)}")
     try:

@@ -66,8 +66,9 @@ def look() -> UserReply:
 
 def _look() -> Task[UserReply]:
     deadline_ns = deadline_after(LOOK_S)
-    conf = yield from FreshLookup().read_conf(deadline_ns)
-    found = yield from FreshLookup().query_own(conf, site_options().nodename, os.geteuid(), deadline_ns)
+    options = site_options()
+    conf = yield from FreshLookup().read_conf(deadline_ns, options.slurm_conf)
+    found = yield from FreshLookup().query_own(conf, options.nodename, os.geteuid(), deadline_ns)
     try:
         me = read_process(os.getpid())
         assert me is not None, "we are here"

@@ -8,12 +8,14 @@ import json
 import os
 import pwd
 import sys
+import time
 from collections.abc import Iterable
 
 from ..model import SUSPENDED
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
+from ..users.requests import site_options
 from ..words import columns, duration, printable
 from .main import die
 from .status_view import IN_JOB, NodeView, Stray, view_node
@@ -33,13 +35,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 if a process of a user with jobs is in no job"
     )
+    parser.add_argument(
+        "--watch", metavar="SECONDS", nargs="?", type=_seconds, const=2.0, help="show it again every 2 (or SECONDS) s"
+    )
     parser.add_argument("--nodename", default="", help="this node's NodeName, if it is not `hostname -s`")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the node's logins and what is outside; it only reports, nothing is moved or ended."""
+    if args.watch is None:
+        return _show(args)
+    if not sys.stdout.isatty():
+        die("--watch needs a terminal", "without it: slurm-adopt status --json, as often as you like")
+    while True:
+        print("\x1b[H\x1b[2J", end="")
+        print(time.strftime("%H:%M:%S"), "every", f"{args.watch:g} s, end with Ctrl-C\n")
+        _show(args)
+        sys.stdout.flush()
+        time.sleep(args.watch)
+
+
+def _seconds(text: str) -> float:
     try:
-        view = run_task(view_node(args.nodename))
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0.1 and 3600 seconds")
+    return seconds
+
+
+def _show(args: argparse.Namespace) -> int:
+    options = site_options()
+    try:
+        view = run_task(view_node(args.nodename or options.nodename, options.slurm_conf))
     except (ConfFault, SpoolFault) as fault:
         die(f"{fault.reason}: {fault}")
     if args.json:

@@ -67,6 +67,10 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         if fault.reason == STEP_SILENT and connection.is_waited_for:
             login.source.watch_late(connection.take_over(), login.processes)
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
+    except GeneratorExit:
+        if connection.is_waited_for:  # the module's process was killed: its number may be another's when it is moved
+            login.source.watch_late(connection.take_over(), login.processes)
+        raise
     return Attempt(decision.job_id, decision.chosen)
 
 

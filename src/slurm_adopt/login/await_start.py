@@ -16,9 +16,8 @@ import time
 
 from ..model import RUNNING, STARTING
 from ..record import replace
-from ..system.slurm.prolog import find_prologs, runs_prolog
+from ..system.slurm.prolog import find_prologs, running_slurmds, runs_prolog
 from ..system.slurm.spool import SpoolFault
-from ..system.slurm.spool_dir import pid_files
 from ..system.tasks.task import MS, sleep_until
 
 TYPE_CHECKING = False
@@ -48,7 +47,7 @@ def find_starting(recent: Recent, conf: SlurmConf, nodename: str, uid: int) -> t
     now_ns = time.monotonic_ns()
     jobs = recent.prologs(nodename, uid, now_ns - POLL_NS // 2)
     if jobs is None:
-        jobs = find_prologs(pid_files(conf, nodename), conf.step_owners, uid)
+        jobs = find_prologs(running_slurmds(conf, nodename), conf.step_owners, uid)
         recent.keep_prologs(nodename, uid, now_ns, jobs)
     return jobs
 
@@ -106,7 +105,7 @@ def act_await_start(login: Login, _: AwaitStart) -> Task[None]:
             login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
         )
     except SpoolFault as fault:
-        login.facts = replace(login.facts, fault=fault.reason)
+        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
         return
     login.facts = replace(
         login.facts,

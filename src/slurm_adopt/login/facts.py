@@ -38,7 +38,8 @@ def gather(login: Login) -> Task[str]:
         if login.facts.exempt:
             return ""
     try:
-        conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
+        conf = login.conf = yield from login.source.read_conf(login.deadline_ns, options.slurm_conf)
+        login.remark = login.source.remark_of(conf)
         check_not_own(conf, uid)
         asking = begin(login.source.query_own(conf, options.nodename, uid, login.deadline_ns))
         with asking:
@@ -46,8 +47,8 @@ def gather(login: Login) -> Task[str]:
                 login.find_processes()
             found = yield from asking.result()
     except (ConfFault, SpoolFault) as fault:
-        login.facts = replace(login.facts, fault=fault.reason)
-        return str(fault)
+        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
+        return "; ".join(filter(None, (str(fault), login.remark)))
     login.found = found
     if found.own and "runinjob" in conf.prolog_flags and login.request.phase == "account":
         from .await_start import mark_prologs

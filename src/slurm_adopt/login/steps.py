@@ -16,7 +16,7 @@ from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, SUSPENDED, Ste
 from ..record import record
 from ..system.kernel.freezer import is_frozen
 from ..system.kernel.procfs import read_cgroups
-from ..system.slurm.conf import read_slurm_conf
+from ..system.slurm.node_conf import read_node_conf
 from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.slurm.spool_dir import spool_dirs
 from ..system.slurm.stepd import StepFault, connect_step
@@ -56,8 +56,12 @@ if TYPE_CHECKING:
         def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
             """slurmstepd has not answered an adoption: the connection is taken over, or closed."""
 
-        def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
-            """The node's slurm.conf as it is now; `ConfFault`."""
+        def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
+            """The node's slurm.conf as it is now; `ConfFault`. `place`: the module's option slurm_conf=, empty without
+            it; None for what is no login's question."""
+
+        def remark_of(self, conf: SlurmConf) -> str:
+            """What the log line of a login should say of slurm.conf."""
 
         def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
@@ -127,16 +131,22 @@ class FreshLookup:
         """The module holds the numbers; a helper does not live on to look."""
         connection.close()
 
-    def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:  # noqa: ARG002  # files have none
         """Read slurm.conf."""
         yield from ()
-        return read_slurm_conf()
+        return read_node_conf(place or "")
+
+    def remark_of(self, conf: SlurmConf) -> str:
+        """Nobody else says it."""
+        return conf.remark
 
     def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
         """Look through the spool directories and ask all steps there."""
         owners = conf.step_owners
-        directories = open_directories(spool_dirs(conf, nodename), owners)
+        directories = open_directories(conf, nodename)
         try:
+            for directory in directories:
+                directory.check_not_own(uid)
             paths = list_steps(directories)
             return (yield from query_own_steps(paths, uid, owners, deadline_ns))
         finally:
@@ -149,14 +159,14 @@ def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
     return [path for directory in directories for path in directory.extern_steps()]
 
 
-def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int, ...]) -> list[SpoolDirectory]:
+def open_directories(conf: SlurmConf, nodename: str) -> list[SpoolDirectory]:
     """All spool directories that exist; `SpoolFault` if none does, or if one is not to be trusted."""
     opened: list[SpoolDirectory] = []
     missing: SpoolFault | None = None
     try:
-        for name, node in names:
+        for name, node in spool_dirs(conf, nodename):
             try:
-                opened.append(SpoolDirectory(name, owners, node))
+                opened.append(SpoolDirectory(name, conf.step_owners, node, conf.spool_owners))
             except SpoolFault as fault:
                 if fault.reason != "spool-dir-missing":
                     raise

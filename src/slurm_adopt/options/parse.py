@@ -30,6 +30,7 @@ class Options:
     join_container: bool
     log_level: int
     nodename: str
+    slurm_conf: str
     services: tuple[str, ...]
     allow_users: tuple[str, ...]
     allow_groups: tuple[str, ...]
@@ -48,6 +49,8 @@ class Options:
     user_move: bool
     enforce: Enforce
     profile: str
+    #: whether the line says what action_generic_failure is to be
+    is_generic_failure_set: bool = False
     problems: tuple[str, ...] = ()
 
     def works_in(self, service: str) -> bool:
@@ -92,6 +95,7 @@ def parse_options(args: Iterable[str]) -> Options:
         join_container=values["join_container"] == "true",
         log_level=_level(values["log_level"]),
         nodename=values["nodename"],
+        slurm_conf=values["slurm_conf"],
         services=tuple(values["service"].split(",")),
         allow_users=_names(values["allow_users"]),
         allow_groups=_names(values["allow_groups"]),
@@ -110,6 +114,7 @@ def parse_options(args: Iterable[str]) -> Options:
         user_move=values["user_move"] == "yes",
         enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
+        is_generic_failure_set="action_generic_failure" in seen or values["profile"] == "strict",
         problems=tuple(problems),
     )
 
@@ -129,6 +134,8 @@ def _fits(spec: OptionSpec, value: str) -> bool:
         return is_export(value)
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
+    if spec.name == "slurm_conf":
+        return value.startswith("/") and len(value) < 1024
     if spec.name == "nodename":
         return 0 < len(value) <= 255 and "/" not in value
     if spec.name == "service":

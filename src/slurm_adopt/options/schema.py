@@ -55,7 +55,8 @@ OPTIONS = (
         "action_generic_failure",
         ("ignore", "allow", "deny"),
         "If Slurm could not be asked at all: leave the decision to the other modules (unsafe), let the login in "
-        "(unsafe), or refuse.",
+        "(unsafe), or refuse. Without this option, a login is refused if somebody other than root may have caused it, "
+        "or if slurmd runs but its slurm.conf is not found.",
         stricter="deny",
         strict="deny",
     ),
@@ -74,6 +75,14 @@ OPTIONS = (
         default="info",
     ),
     OptionSpec("nodename", (), "This node's NodeName, if it is not `hostname -s`.", form="a NodeName of slurm.conf"),
+    OptionSpec(
+        "slurm_conf",
+        (),
+        "The slurm.conf to read. Without this option it is the one that the running slurmd uses, or else the one in "
+        "the usual places.",
+        form="an absolute path",
+        origin="slurm-adopt",
+    ),
     OptionSpec(
         "service",
         (),

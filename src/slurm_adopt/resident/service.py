@@ -35,9 +35,10 @@ from ..system.tasks.task import MS, POLLIN
 from ..wire.logline import format_line
 from .admin import Admin
 from .clients import Clients
+from .last_hour import WOULD_DENY, LastHour
 from .late_answers import LateAnswers, Stranger
 from .node_cache import NodeCache
-from .run_files import ADMIN_SOCKET, NUMBERS_FILE, SESSIONS_FILE
+from .run_files import ADMIN_SOCKET, NUMBERS_FILE, RECENT_FILE, SESSIONS_FILE
 from .session_ends import Endings
 from .sessions import Session, Sessions
 from .warn import Warner
@@ -82,7 +83,8 @@ class Service:
         self.setup = setup
         self.loop = Loop()
         self.metrics = Metrics()
-        self.memory = NodeCache(self.loop)
+        self.last_hour = LastHour()
+        self.memory = NodeCache(self.loop, self._on_remark)
         self.memory.late = LateAnswers(self.loop, self._on_stranger)
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
@@ -106,7 +108,8 @@ class Service:
         self._load_numbers()
         listener = Listener(ADMIN_SOCKET, _socket.SOCK_STREAM)
         self._own.append(listener)
-        self.admin = Admin(self.loop, listener.socket, self.render)
+        answers = {b"metrics": self.render, b"recent": self._render_recent}
+        self.admin = Admin(self.loop, listener.socket, answers)
 
     def run(self) -> None:
         """Serve until stopped or idle."""
@@ -169,6 +172,10 @@ class Service:
             self.supervisor.tell("WATCHDOG=1")
             self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
 
+    def _on_remark(self, remark: str) -> None:
+        """slurmd uses another slurm.conf than the usual places have, or some such thing: once for all logins."""
+        self._log.send(format_line([("event", "slurm-conf"), ("detail", remark)]))
+
     def _on_stranger(self, stranger: Stranger) -> None:
         """Record that slurmstepd moved another user's process into a job because its pid was reused."""
         self.metrics.count("slurm_adopt_strangers_in_steps_total", undone=str(stranger.is_back).lower())
@@ -226,8 +233,11 @@ class Service:
         self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
         if decided.enforce != "yes" and verdict == "deny":
             self.metrics.count("slurm_adopt_would_deny_total", reason=reason, enforce=decided.enforce)
-        if self.audit.enabled and not _says_nothing_new(decided):
-            self.audit.write(login_event(decided, path))
+        if not _says_nothing_new(decided):
+            shown = WOULD_DENY if decided.enforce != "yes" and verdict == "deny" else verdict
+            self.last_hour.count(decided.when, shown, reason)
+            if self.audit.enabled:
+                self.audit.write(login_event(decided, path))
         is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no"
         if self._watches and is_in_job and decided.pid:
             self.sessions.opened(_session(decided))
@@ -271,16 +281,21 @@ class Service:
         data = self.render().encode("ascii", "replace")
         # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
         _attempt(lambda: replace_file(NUMBERS_FILE, data, 0o600))
+        recent = self.last_hour.render(time.time()).encode()
+        _attempt(lambda: replace_file(RECENT_FILE, recent, 0o600))
         if self.setup.metrics_file:
             # node_exporter reads at any time; its folder may belong to somebody else than root
             _attempt(lambda: replace_file(self.setup.metrics_file, data, 0o644))
 
+    def _render_recent(self) -> str:
+        """The last hour."""
+        self._take_notes()
+        return self.last_hour.render(time.time())
+
     def _load_numbers(self) -> None:
-        try:
-            text = read_if_trusted(NUMBERS_FILE, NUMBERS_CAP)
-        except OSError:
-            return
-        self.metrics.load((text or b"").decode("ascii", "replace"))
+        for path, load in ((NUMBERS_FILE, self.metrics.load), (RECENT_FILE, self.last_hour.load)):
+            with contextlib.suppress(OSError):
+                load((read_if_trusted(path, NUMBERS_CAP) or b"").decode("ascii", "replace"))
 
 
 def _session(decided: Decided) -> Session:

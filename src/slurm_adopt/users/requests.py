@@ -49,7 +49,7 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
     if request.command == "move" and not options.user_move:
         return _reply("refused", "user-move-off")
     try:
-        conf = yield from FreshLookup().read_conf(deadline_ns)
+        conf = yield from FreshLookup().read_conf(deadline_ns, options.slurm_conf)
         check_not_own(conf, peer.uid)
         found = yield from FreshLookup().query_own(conf, options.nodename, peer.uid, deadline_ns)
     except (ConfFault, SpoolFault) as fault:

@@ -114,6 +114,23 @@ def test_takeover__a_job_with_tiny_limits_still_has_a_session(node: Node) -> Non
     assert [node.ssh("alice", "echo in").stdout for _ in range(3)] == ["in\n"] * 3
 
 
+def test_takeover__a_small_limit_keeps_no_login_out_of_wtmp(node: Node) -> None:
+    """sshd, which records it, gets the job's limits."""
+    records = 384 << 18  # whole ones; 96 MiB
+    node.run(f"touch /var/log/wtmp; truncate -s {records} /var/log/wtmp")
+    wtmp = node.path("/var/log/wtmp")
+    submit_with(node, "ulimit -f 1")
+    use_strict_lines(node)
+    sizes = [wtmp.stat().st_size]
+    for line in (STRICT, f"{STRICT} rlimits=job"):
+        use_strict_lines(node, line)
+        assert node.ssh("alice", "true", tty=True).returncode == 0
+        sizes.append(wtmp.stat().st_size)
+    node.run("truncate -s 0 /var/log/wtmp")
+    # from Debian 13 on sshd records nothing there
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] >= 0
+
+
 def test_takeover__a_login_does_not_count_as_the_job(node: Node) -> None:
     """A first login with more than the job has, from pam_limits, raises nothing for the second."""
     submit_with(node, f"ulimit -n {JOB_NOFILE}")

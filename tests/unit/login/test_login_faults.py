@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import time
 
 import pytest
 from tests.process import me, replaced
 
+from slurm_adopt.login.adopt import act_adopt
 from slurm_adopt.login.adoption import adopt_into, confirm
 from slurm_adopt.login.decide import decide_login
 from slurm_adopt.login.recent import Recent
 from slurm_adopt.login.state import Login
-from slurm_adopt.login.steps import FreshLookup
-from slurm_adopt.model import STEP_ENDING
+from slurm_adopt.login.steps import FreshLookup, OwnStep
+from slurm_adopt.model import STEP_ENDING, Adopt, StepFact
 from slurm_adopt.system.kernel import procfs
 from slurm_adopt.system.kernel.procfs import Process
 from slurm_adopt.system.slurm import stepd
+from slurm_adopt.system.slurm.spool import StepPath
 from slurm_adopt.system.slurm.stepd import Identity, StepConnection, StepFault
 from slurm_adopt.system.tasks.task import DeadlineExceeded, run
 from slurm_adopt.wire.login_exchange import LoginReply, LoginRequest
@@ -32,7 +36,7 @@ class BrokenSource:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()
         raise self.error
 
@@ -135,3 +139,33 @@ def test_login_faults__add_of_pid_zero_is_never_sent() -> None:
     for pid in (0, 1, -1, 1 << 31):
         with pytest.raises(LocalProtocolError):
             run(stepd.add_process(connection(1, 1), Process(pid, 1)))
+
+
+class Watching(FreshLookup):
+    """Notes which adoptions are watched beyond their logins."""
+
+    def __init__(self) -> None:
+        self.watched: list[tuple[Process, ...]] = []
+
+    def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
+        self.watched.append(processes)
+        connection.close()
+
+
+def test_login_faults__a_login_whose_module_is_killed_is_watched_until_slurmstepd_has_answered() -> None:
+    """slurmstepd still moves the number when it comes to it, whoever has it by then."""
+    mine, source = me(), Watching()
+    deadline_ns = time.monotonic_ns() + TIME_S * 10**9
+    ours, theirs = socket.socketpair()
+    attempted = Login(LoginRequest("open_session", deadline_ns, "sshd", "alice", 1501), mine, source)
+    unanswered = StepConnection(ours, deadline_ns)  # type: ignore[arg-type]
+    unanswered.identity = Identity(38 << 8, mine.pid, mine.started, 1501, "running")
+    path = StepPath(7, "lab", "", 1, 1)
+    attempted.found.own = [OwnStep(path, unanswered, StepFact(7, "running", (1, 1, 7), 38 << 8))]
+    asking = act_adopt(attempted, Adopt(7, "only"))
+    next(asking)
+    assert struct.unpack_from("=ii", theirs.recv(100)) == (22, mine.pid)
+    asking.close()
+    assert source.watched == [(mine,)]
+    attempted.found.close()
+    theirs.close()

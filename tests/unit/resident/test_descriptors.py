@@ -57,7 +57,7 @@ def _none_left() -> Iterator[None]:
 class Empty:
     """A `StepSource` of a service that cannot open anything."""
 
-    def read_conf(self, deadline_ns: int) -> object:
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from connect_step("/nowhere", (0,), deadline_ns)
 
 
@@ -145,7 +145,7 @@ def test_descriptors__without_a_process_the_service_leaves_it_to_the_helper(monk
     """fork(2) says EAGAIN where the unit has its TasksMax= or a user's children all hang: no fault of the login's."""
 
     class NoChild:
-        def read_conf(self, deadline_ns: int) -> object:
+        def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
             yield from call_in_child(lambda: b"never", deadline_ns)
 
     def refuse() -> int:

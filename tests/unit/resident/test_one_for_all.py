@@ -24,7 +24,7 @@ from slurm_adopt.wire.login_exchange import LoginRequest, decode_reply, encode_r
 class Broken:
     """A `StepSource` without a slurm.conf."""
 
-    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()
         raise ConfFault("slurm-conf-missing", "none")
 
@@ -65,7 +65,7 @@ def test_starting__many_logins_that_wait_look_once(monkeypatch: pytest.MonkeyPat
         return (uid,)
 
     monkeypatch.setattr(starting, "find_prologs", find_prologs)
-    monkeypatch.setattr(starting, "pid_files", lambda *_: [])
+    monkeypatch.setattr(starting, "running_slurmds", lambda *_: [])
     monkeypatch.setattr(starting, "POLL_NS", 10**10)
     recent = Recent()
     conf = SimpleNamespace(prolog="/etc/slurm/prolog", step_owners=(0,))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...system.slurm.conf import SlurmConf
     from .node import Node
 
-MUNGE_NS = 1000 * MS
+MUNGE_NS = 4000 * MS
 LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
@@ -139,11 +139,11 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
             "systemctl restart munge",
         )
     except MungeFault as fault:
-        code = {"munge-unreachable": "munge-down", "munge-missing": "munge-library"}.get(fault.reason, "munge-fails")
+        code = {"munge-unreachable": "munge-down", "munge-missing": "munge-library"}.get(fault.why, "munge-fails")
         yield Finding(
             code,
             ERROR,
-            f"{fault.reason}: {fault} ({path})",
+            f"{fault.why}: {fault} ({path})",
             "no job starts here, and logins of users with several jobs go to the newest one, not to theirs",
             {"munge-down": "systemctl start munge", "munge-library": "install libmunge2 (RedHat: munge-libs)"}.get(
                 code, "look at munged's log; `munge -n | unmunge` must say Success"

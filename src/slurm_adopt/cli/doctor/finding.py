@@ -13,6 +13,7 @@ from __future__ import annotations
 import textwrap
 
 from ...record import record
+from ...words import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,8 +73,3 @@ def as_text(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         )
     for number, line in enumerate(finding.mend.split("\n")):
         yield ("  mend  " if number == 0 else " " * 8) + printable(line)
-
-
-def printable(text: str) -> str:
-    """Text without what a terminal would act upon."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -15,9 +15,10 @@ import sys
 
 from ...options.parse import parse_options
 from ...record import record
-from ...system.host.pam_stack import DIRECTORIES, list_services, read_stack
+from ...system.host.pam_stack import list_services, read_stack
 from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner
 from ...system.slurm.conf import SEARCH_PATHS, ConfFault, read_slurm_conf
+from ...system.slurm.node_conf import read_node_conf
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import last_values, parse
 
@@ -112,12 +113,16 @@ class Node:
         """slurm.conf as a login reads it; `ConfFault`."""
         if self._conf is None:
             try:
-                self._conf = read_slurm_conf(self.conf_paths)
+                self._conf = read_slurm_conf(self.conf_paths) if self.root else read_node_conf(self._conf_place(), True)
             except ConfFault as fault:
                 self._conf = fault
         if isinstance(self._conf, ConfFault):
             raise self._conf
         return self._conf
+
+    def _conf_place(self) -> str:
+        """What slurm_conf= says on a line of ours; empty if none says it."""
+        return next((line.options.slurm_conf for line in self.our_lines("account") if line.options.slurm_conf), "")
 
     def conf_or_none(self) -> SlurmConf | None:
         """slurm.conf, where somebody else says what is wrong with it."""
@@ -145,16 +150,11 @@ class Node:
 
     # PAM -------------------------------------------------------------------------------------------
 
-    @property
-    def pam_directories(self) -> tuple[str, ...]:
-        return tuple(map(self.place, DIRECTORIES))
-
     def services(self) -> list[str]:
         return list_services(self.root)
 
     def stack(self, service: str, kind: str) -> tuple[PamLine, ...]:
-        """The modules' lines; those of a substack have a `level`."""
-        return tuple(line for line in read_stack(service, kind, self.root).lines if line.what == "module")
+        return read_stack(service, kind, self.root).lines
 
     def module_folders(self) -> list[str]:
         """Where PAM modules may be, the folder that PAM looks into first. Links are followed: /lib is /usr/lib."""

@@ -2,7 +2,7 @@
 """The PAM stacks of every service that a line of ours is in, and of sshd.
 
 Rules of this file:
-1. `system.host.pam_stack` and `pam_outlook` read the stacks; this file says what follows for the node.
+1. What a stack consists of, and which session line holds, says `system.host.pam_stack`; here is what that means.
 2. A line that lets some people in ahead of ours (an admin group) is the site's wish; one that ends the stack for
    everybody is a fault.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 
+from ...options.parse import parse_options
 from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
-from ...system.host.pam_walk import CODES, actions_of
+from ...system.host.pam_stack import DIRECTORIES
+from ...system.host.pam_walk import PERM_DENIED, STAYS, SUCCESS, actions_of
 from .finding import ERROR, WARNING, Finding
 from .node import OUR_NAME, is_roots_alone, shown_mode
 
@@ -160,11 +162,11 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "limits, variables or keys that it sets take the place of what the session has got from its job",
             f"make {line.line.origin} the last session line of /etc/pam.d/{service}",
         )
-    elif not node.root and session_outlook(service) == "leaves":
+    elif session_outlook(service, lambda one: parse_options(one.args).works_in(service), root=node.root) != STAYS:
         yield Finding(
             "pam-session-escapes",
             ERROR,
-            f"pam_systemd moves the sessions of {service}, and {line.line.origin} does not hold them",
+            f"pam_systemd moves sessions of {service}, and {line.line.origin} does not hold all of them",
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
@@ -303,8 +305,7 @@ def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> I
     if left[0] <= 0:
         return
     left[0] -= 1
-    folders = [folder[len(node.root) :] for folder in node.pam_directories]
-    path = next((path for path in (f"{folder}/{service}" for folder in folders) if node.exists(path)), "")
+    path = next((path for path in (f"{folder}/{service}" for folder in DIRECTORIES) if node.exists(path)), "")
     yield path, origin or f"/etc/pam.d/{service}", ""
     for number, line in enumerate((node.text(path) or "").replace("\\\n", " ").split("\n"), 1) if path else ():
         text = line.partition("#")[0].strip()
@@ -332,19 +333,14 @@ def _is_ours(line: PamLine) -> bool:
 
 def _ends(line: PamLine) -> bool:
     """Whether the stack is over with success when the module says yes."""
-    return _action(line, "success") in ("done", "die")
-
-
-def _action(line: PamLine, code: str) -> str:
-    """What the line's control does with a return code of its module."""
-    return actions_of(line.control)[0][CODES.index(code)]
+    return actions_of(line.control)[0][SUCCESS] in ("done", "die")
 
 
 def _ends_for_all(node: Node, line: PamLine) -> bool:
     """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
     if line.optional and not node.module_path(line.module):
         return False
-    return _ends(line) and not line.level and _base(line) not in FILTERS and not _is_ours(line)
+    return _ends(line) and line.level == 0 and _base(line) not in FILTERS and not _is_ours(line)
 
 
 def find_ending(node: Node, line: OurLine) -> PamLine | None:
@@ -357,7 +353,7 @@ def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
     """A line ahead of ours that lets some people in without us."""
     line = next((line for line in reversed(account) if line.works), None)
     for before in line.stack[: line.index] if line is not None else ():
-        if _base(before) in FILTERS and not before.level and _ends(before) and node.module_path(before.module):
+        if _base(before) in FILTERS and before.level == 0 and _ends(before) and node.module_path(before.module):
             return before
     return None
 
@@ -365,7 +361,7 @@ def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
 def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
     """A line whose yes jumps over ours, and that is no filter."""
     for place, line in enumerate(stack[:index]):
-        action = _action(line, "success")
+        action = actions_of(line.control)[0][SUCCESS]
         if action.isdigit() and _base(line) not in FILTERS and line.level == stack[index].level == 0:
             passed = stack[place + 1 : place + 1 + int(action)]
             if not any(one.level for one in passed) and place + int(action) >= index:
@@ -375,7 +371,7 @@ def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
 
 def _refuses(stack: tuple[PamLine, ...], index: int) -> bool:
     """Whether a refusal by our line refuses the login: by itself, or by what is asked after it."""
-    if _action(stack[index], "perm_denied") in ("bad", "die"):
+    if actions_of(stack[index].control)[0][PERM_DENIED] in ("bad", "die"):
         return True
     # `account sufficient` ours, then `account required pam_access.so`: the way to let an admin group in
     return any(_base(later) in FILTERS for later in stack[index + 1 :])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONF_MENDS = {
     "slurm-conf-missing": "put slurm.conf where slurmd has it, or build with -Dslurm_conf=PATH",
+    "slurm-conf-lost": "give slurm_conf=PATH on both PAM lines, or build with -Dslurm_conf=PATH",
     "slurm-conf-unreadable": "mend the file, or the file system it is on",
     "slurm-conf-untrusted": "chown root:root FILE && chmod 644 FILE    # of the file that is named",
     "slurm-conf-malformed": "mend the line that is named, then `scontrol reconfigure`",
@@ -164,8 +165,8 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
 def check_second(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     """A second slurm.conf that says something else."""
     first = node.read(conf.path[len(node.root) :])
-    later = [path[len(node.root) :] for path in node.conf_paths[node.conf_paths.index(conf.path) + 1 :]]
-    for path in later:
+    others = [path[len(node.root) :] for path in node.conf_paths if path != conf.path]
+    for path in others:
         second = node.read(path)
         if second is not None and second != first:
             yield Finding(
@@ -243,7 +244,7 @@ def check_spool(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     for name in {node.nodename} if node.nodename else names or {""}:
         for folder, prefix in spool_dirs(conf, name):
             try:
-                os.close(SpoolDirectory(folder, conf.step_owners, prefix).fd)
+                os.close(SpoolDirectory(folder, conf.step_owners, prefix, conf.spool_owners).fd)
                 found = True
             except SpoolFault as fault:
                 if fault.reason == "spool-dir-missing":

@@ -19,7 +19,6 @@ from ...system.kernel.freezer import is_frozen
 from ...system.kernel.procfs import Process, read_cgroups, read_process
 from ...system.slurm.conf import ConfFault
 from ...system.slurm.spool import SpoolFault
-from ...system.slurm.spool_dir import spool_dirs
 from ...system.slurm.stepd import StepFault, connect_step
 from ...system.tasks.child import end_child, start_child
 from ...system.tasks.sockets import close_all
@@ -62,7 +61,7 @@ def check_trial(node: Node, job_id: int) -> Iterator[Finding]:
 
 def _find(node: Node, wanted: int) -> tuple[int, StepConnection] | None:
     conf = node.conf()
-    directories = open_directories(spool_dirs(conf, node.nodename), conf.step_owners)
+    directories = open_directories(conf, node.nodename)
     try:
         paths = [path for path in list_steps(directories) if wanted in (0, path.job_id)]
         tasks = [connect_step(path.path, conf.step_owners, node.deadline_ns) for path in paths]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COUNT = 16
 INFINITY = -1
 CORE = 4
-#: By the kernel's numbers: CPU, FSIZE (log files end at it), NPROC.
+#: By the kernel's numbers: CPU, FSIZE (sshd records the login in wtmp and lastlog), NPROC.
 RISING = (0, 1, 6)
 #: DATA and STACK in bytes, NOFILE, AS in bytes.
 FLOORS = {2: 1 << 30, 3: 1 << 20, 7: 256, 9: 1 << 30}

@@ -113,6 +113,16 @@ def list_numbers() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
+def list_roots_programs() -> Iterator[tuple[int, str]]:
+    """Numbers and programs of all processes that are root's in the kernel's eyes: a first sieve. `OSError`."""
+    for pid in list_numbers():
+        try:
+            if os.stat(f"/proc/{pid}").st_uid == 0:
+                yield pid, os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue  # it has ended, or is a thread of the kernel's
+
+
 def read_owner(pid: int) -> int:
     """Return the effective uid of the process with this number; -1 if there is none.
 
@@ -224,6 +234,51 @@ def read_namespace(process: AnyProcess, name: str) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if is_same(process) else None
 
 
+def read_own_namespace(name: str) -> tuple[int, int] | None:
+    """`read_namespace` of ourselves."""
+    try:
+        found = os.stat(f"/proc/self/ns/{name}")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def read_folder(process: AnyProcess) -> str:
+    """The folder that the process is in; empty if that is gone."""
+    try:
+        path = os.readlink(f"/proc/{process.pid}/cwd")
+    except OSError as error:
+        raise_own_lack(error)
+        return ""
+    return path if is_same(process) else ""
+
+
+def path_seen_by(process: AnyProcess, path: str) -> str:
+    """The path that leads from here to what the process sees at `path`; empty if it sees nothing there.
+
+    Nearly always it is the same one. A unit of systemd's may hide a folder, or put another one in its place
+    (TemporaryFileSystem=, BindPaths=, PrivateTmp=). Links with absolute targets are followed from here, not from there.
+    """
+    inside = f"/proc/{process.pid}/root{path}"
+    try:
+        theirs = os.stat(inside)
+    except (OSError, ValueError):
+        return ""
+    if not is_same(process):
+        return ""
+    try:
+        ours = os.stat(path)
+    except OSError:
+        return inside
+    return path if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) else inside
+
+
+def is_root_link(path: str) -> bool:
+    """Whether this is a link into another process's view of the files, which no text says (`path_seen_by`)."""
+    parts = path.split("/")
+    return len(parts) == 4 and parts[1] == "proc" and parts[2].isdigit() and parts[3] == "root"
+
+
 def read_children(process: AnyProcess) -> list[int]:
     """The numbers of the process's children, as far as the kernel lists them (CONFIG_PROC_CHILDREN)."""
     found: list[int] = []
@@ -299,6 +354,12 @@ def read_environ(process: AnyProcess) -> bytes:
     return _confirmed(process, read_file(f"/proc/{process.pid}/environ")) or b""
 
 
+def read_arguments(process: AnyProcess) -> tuple[bytes, ...]:
+    """The words of the process's command line, or what it has made of them; the program's name is the first."""
+    text = _confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b""
+    return tuple(text.rstrip(b"\0").split(b"\0"))
+
+
 def read_mapped_names(process: AnyProcess) -> set[bytes] | None:
     """Return the names of the process's mappings (proc_pid_maps(5)); None if they cannot be read."""
     names = set()
@@ -316,11 +377,6 @@ def read_mapped_names(process: AnyProcess) -> set[bytes] | None:
 def read_title(process: AnyProcess) -> bytes:
     """The process's first argument, which it may write over."""
     return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").partition(b"\0")[0]
-
-
-def read_arguments(process: AnyProcess) -> list[bytes]:
-    """The process's arguments, which it may write over; empty if it is gone."""
-    return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").split(b"\0")[:-1]
 
 
 # Reading -------------------------------------------------------------------------------------------

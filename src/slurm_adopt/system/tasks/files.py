@@ -72,6 +72,11 @@ def _has_access_list(place: str | int) -> bool:
     return True
 
 
+def is_sticky(found: os.stat_result) -> bool:
+    """Whether in this folder, whoever may write to it, nobody may take away or replace what is another's."""
+    return bool(found.st_mode & stat.S_ISVTX)
+
+
 def is_private(found: os.stat_result, uid: int) -> bool:
     """Whether this is a folder of the user's that nobody else may even enter."""
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
