@@ -15,6 +15,7 @@ from __future__ import annotations
 from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
 from ..policy import decide, next_step
 from ..record import replace
+from ..system.kernel.carrier import find_session_parent
 from ..system.slurm.stepd import StepFault
 from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..model import ReasonCode
+    from ..system.host.account_marks import Mark
     from ..system.kernel.procfs import Process
     from ..system.tasks.task import Task
     from ..wire.login_exchange import LoginRequest
@@ -112,15 +114,20 @@ def _keep_account(login: Login, verdict: Verdict) -> None:
     if login.facts.phase != "account":
         return
     try:
-        carrier = login.find_processes()[0]
+        others = [process for process in login.find_processes() if process.pid != login.caller.pid]
     except (CallerGone, StepFault):
         return  # nobody is there for a session
-    if carrier.pid != login.caller.pid:
-        from ..system.host.account_marks import write_mark
+    parent = None if others else find_session_parent(login.caller)
+    if not others and parent is None:
+        return  # as with most logins: one process for both phases
+    from ..system.host.account_marks import write_mark
 
-        refuses = verdict.action == "deny" and login.options.enforce == "yes"
-        # a session that follows is others' doing then
-        write_mark(carrier, login.request.uid, "left" if refuses or verdict.reason == "exempt" else "asked")
+    refuses = verdict.action == "deny" and login.options.enforce == "yes"
+    # a session that follows is others' doing then
+    mark: Mark = "left" if refuses or verdict.reason == "exempt" else "asked"
+    for process in (*others, parent):
+        if process is not None:
+            write_mark(process, login.request.uid, mark)
 
 
 def _decide(login: Login) -> Task[Answer]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import grp
 import os
 import pwd
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.login import exempt
+from slurm_adopt.login import decide, exempt
 from slurm_adopt.login.state import Login
 from slurm_adopt.login.steps import FreshLookup
+from slurm_adopt.model import Verdict
 from slurm_adopt.system.host import account_marks, membership
 from slurm_adopt.system.host.account_marks import read_mark, write_mark
 from slurm_adopt.system.host.pam_stack import PamLine, Stack
@@ -135,3 +137,28 @@ def test_exempt__marks_of_processes_that_have_ended_are_removed(folder: str) -> 
         write_mark(Process(4_000_000 + number, 1), 1501, "asked", folder)
     assert len(os.listdir(folder)) < account_marks.MANY
     assert read_mark(Process(here.pid, here.started), 1501, folder) == "asked"
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+def test_exempt__a_parent_that_may_go_on_with_the_session_phase(
+    folder: str, monkeypatch: pytest.MonkeyPatch, own_session: bool
+) -> None:
+    """A program that asks the account stack in a child which nobody can tell for one of the login: its parent is told.
+
+    sshd's listener gives each connection a session of its own, and gets no mark for any of them.
+    """
+    me = read_process(os.getpid())
+    assert me is not None
+    with subprocess.Popen(["sleep", "60"], start_new_session=own_session) as child:
+        try:
+            caller = read_process(child.pid)
+            assert caller is not None
+            request = LoginRequest("account", time.monotonic_ns() + 10**10, "x", ME, 1501)
+            asked = Login(request, caller, FreshLookup())
+            monkeypatch.setattr(account_marks, "write_mark", functools.partial(write_mark, directory=folder))
+            decide._keep_account(asked, Verdict("allow", "adopted", 5))
+            assert read_mark(me, 1501, folder) == (None if own_session else "asked")
+            decide._keep_account(asked, Verdict("deny", "no-job"))
+            assert read_mark(me, 1501, folder) == (None if own_session else "left")
+        finally:
+            child.kill()
