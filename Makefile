@@ -19,8 +19,9 @@ RUN := PYTHONPATH=src:tools:. $(PY)
 # the distribution's meson, else one that somebody has put into the project's own environment
 export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
-.PHONY: all configure install check clean setup setup-bench setup-packages test test-releases test-vm test-packages \
-	test-matrix matrix lint demo demo-cluster conformance bench test-bench dist module-portable deb rpm release
+.PHONY: all configure install check clean setup setup-bench setup-packages setup-fuzz setup-mutants test test-releases \
+	test-vm test-packages test-matrix matrix lint demo demo-cluster conformance bench test-bench fuzz mutants dist \
+	module-portable deb rpm release
 
 ## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
 all: configure
@@ -55,6 +56,22 @@ setup-bench: $(VENV)/bench-ready
 $(VENV)/bench-ready: bench/requirements.txt $(VENV)/ready
 	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' bench/requirements.txt | tr '\n' ' ')"
 	@$(PY) -m pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
+setup-fuzz: $(VENV)/fuzz-ready
+
+$(VENV)/fuzz-ready: fuzz/requirements.txt $(VENV)/ready
+	@tools/setup-host clang
+	@tools/setup-host "libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev"
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' fuzz/requirements.txt | tr '\n' ' ')"
+	@$(PY) -m pip install -q --disable-pip-version-check -r fuzz/requirements.txt
+	@touch $@
+
+setup-mutants: $(VENV)/mutants-ready
+
+$(VENV)/mutants-ready: tools/mutants-requirements.txt $(VENV)/ready
+	@echo "setup: installing into $(VENV): $$(grep -o '^[^#=]*==[^ ]*' $< | tr '\n' ' ')"
+	@$(PY) -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 ## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system), side by side
@@ -96,6 +113,15 @@ bench: setup-bench
 ## make test-bench: that the benchmark works, not how fast anything is
 test-bench: setup-bench
 	@$(PYTEST) tests/node/cli/test_bench.py -m ""
+
+## make fuzz FUZZ_SECONDS=600: the module's and all decoders' invariants against changed bytes; FUZZ="--target stepd --seed 7"
+FUZZ_SECONDS ?= 600
+fuzz: setup-fuzz
+	@PYTHONPATH=src:. $(PY) -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+## make mutants MUTANTS="policy stepd": small changes of the source that no test notices (an hour on two cores for all)
+mutants: setup-mutants
+	@$(PY) tools/mutants.py $(MUTANTS)
 
 setup-packages: $(VENV)/packages-ready
 

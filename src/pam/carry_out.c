@@ -7,13 +7,18 @@
  * 2. Order: namespaces, environment, texts, log. What can fail comes first, so that nothing is promised too early.
  * 3. An answer that refuses is not joined or exported anything for.
  * 4. The job's number is marked in the PAM handle as well as exported: what is in the environment, users may change.
- * 5. A session half in the job's namespaces and half outside is refused, whatever the options say (but for root).
+ * 5. A session half in the job's namespaces and half outside is refused, whatever the options say (but for root, and
+ *    enforce=adopt, which refuses nobody).
  */
 #include "carry_out.h"
 
 #include <errno.h>
 #include <sched.h>
+#include <security/pam_ext.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
 
 #include "log.h"
 
@@ -76,7 +81,7 @@ static int fail_join(const struct sa_login *login, const struct sa_reply *reply,
     code = sa_log_verdict(login, code, reason);
     if (login->uid != 0 && joined == 0)
         tell(login, reply->join_error, true);
-    else if (login->uid != 0)
+    else if (login->uid != 0 && !admits(code))
         tell(login,
              "Access denied: your session could not be put into your job's namespaces. "
              "Please tell your administrator.",

@@ -3,7 +3,7 @@
 #define SA_CARRY_OUT_H
 
 #include "client.h"
-#include "request.h"
+#include "login.h"
 
 /* Does what the answer says and returns the PAM code. Closes the answer's descriptors. */
 int sa_carry_out(const struct sa_login *login, struct sa_answer *answer);

@@ -20,15 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "options.h"
-
-uint64_t sa_client_now_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail: the clock exists and the pointer is good */
-    return (uint64_t)now.tv_sec * SA_NS_PER_S + (uint64_t)now.tv_nsec;
-}
+#include "clock.h"
 
 int sa_client_keep_high(int fd)
 {
@@ -44,7 +36,7 @@ int sa_client_keep_high(int fd)
 bool sa_client_wait(int fd, short events, uint64_t deadline_ns)
 {
     for (;;) {
-        uint64_t now_ns = sa_client_now_ns();
+        uint64_t now_ns = sa_clock_now_ns();
         uint64_t left_ns = deadline_ns - now_ns;
         struct pollfd entry = {.fd = fd, .events = events};
         struct timespec left;

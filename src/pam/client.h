@@ -24,8 +24,6 @@ struct sa_answer {
     size_t fd_count;
 };
 
-uint64_t sa_client_now_ns(void);
-
 /* The descriptor itself or, if it is one of 0 to 2, its duplicate above them; -1 on failure. Owns fd. */
 int sa_client_keep_high(int fd);
 

@@ -13,9 +13,14 @@
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
+#include <signal.h>
+#include <string.h>
+#include <syslog.h>
 
 #include "carry_out.h"
+#include "clock.h"
 #include "log.h"
+#include "request.h"
 #include "spawn.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -86,14 +91,29 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
     return ask_helper(login, request, ret_answer);
 }
 
-static int carry_out(const struct sa_login *login, struct sa_answer *answer)
+/*
+ * Asks, and holds our number if slurmstepd may still move it. A signal that would end the host program (sshd's
+ * LoginGraceTime, a client that goes away) waits until then: who is killed in between leaves his number to others, and
+ * when he is killed the user may choose.
+ */
+static enum sa_outcome ask_and_hold(const struct sa_login *login, struct sa_request *request,
+                                    struct sa_answer *ret_answer)
 {
-    const bool hold = answer->reply.hold;
-    int code = sa_carry_out(login, answer);
+    static const int ends[] = {SIGHUP, SIGINT, SIGQUIT, SIGALRM, SIGTERM};
+    enum sa_outcome outcome;
+    sigset_t waiting, mask;
 
-    if (hold)
+    if (login->phase == SA_PHASE_CLOSE_SESSION)
+        return ask(login, request, ret_answer);
+    (void)sigemptyset(&waiting);
+    for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++)
+        (void)sigaddset(&waiting, ends[i]);
+    (void)sigprocmask(SIG_BLOCK, &waiting, &mask);
+    outcome = ask(login, request, ret_answer);
+    if (outcome == SA_OUTCOME_TIMEOUT || (outcome == SA_OUTCOME_ANSWERED && ret_answer->reply.hold))
         sa_spawn_hold_number();
-    return code;
+    (void)sigprocmask(SIG_SETMASK, &mask, NULL);
+    return outcome;
 }
 
 static int ask_and_carry_out(const struct sa_login *login, int argc, const char **argv)
@@ -103,12 +123,9 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
 
     if (!sa_request_build(login, argc, argv, &request))
         return sa_log_failure(login, "request-too-large", "the request does not fit");
-    switch (ask(login, &request, &answer)) {
-    case SA_OUTCOME_ANSWERED: return carry_out(login, &answer);
-    case SA_OUTCOME_TIMEOUT:
-        if (login->phase != SA_PHASE_CLOSE_SESSION)
-            sa_spawn_hold_number();
-        return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
+    switch (ask_and_hold(login, &request, &answer)) {
+    case SA_OUTCOME_ANSWERED: return sa_carry_out(login, &answer);
+    case SA_OUTCOME_TIMEOUT: return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
     case SA_OUTCOME_BAD_REPLY:
         return sa_log_failure(login, "helper-bad-reply", "the login helper's answer was malformed");
     case SA_OUTCOME_UNTRUSTED: return sa_log_failure(login, "helper-untrusted", "the login helper is not root's");
@@ -124,6 +141,9 @@ static void keep_strictness(struct sa_login *login)
 {
     const void *mark = NULL;
 
+    /* a line that refuses nobody marks nothing, and one that only looks on stays so beside one that enforces */
+    if (login->options.enforce != SA_ENFORCE_YES)
+        return;
     if (login->phase == SA_PHASE_ACCOUNT && login->options.on_failure == SA_FAILURE_DENY)
         (void)pam_set_data(login->pamh, SA_STRICT_MARK, (void *)(uintptr_t)1, NULL);
     if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_STRICT_MARK, &mark) == PAM_SUCCESS &&
@@ -133,7 +153,7 @@ static void keep_strictness(struct sa_login *login)
     }
 }
 
-static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
+static int run_phase(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
 {
     struct sa_login login = {
         .pamh = pamh,
@@ -141,7 +161,7 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
         .flags = flags,
         .service = item_of(pamh, PAM_SERVICE),
         .uid = (uid_t)-1,
-        .started_ns = sa_client_now_ns(),
+        .started_ns = sa_clock_now_ns(),
     };
     const struct passwd *user;
 
@@ -169,15 +189,15 @@ static int login(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
 
 EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_ACCOUNT);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_ACCOUNT);
 }
 
 EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_OPEN_SESSION);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_OPEN_SESSION);
 }
 
 EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-    return login(pamh, flags, argc, argv, SA_PHASE_CLOSE_SESSION);
+    return run_phase(pamh, flags, argc, argv, SA_PHASE_CLOSE_SESSION);
 }

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "clock.h"
+
 #define DEFAULT_SERVICE "sshd"
 #define DEFAULT_SOCKET "/run/slurm-adopt/login.sock"
 #define DEFAULT_TIMEOUT_NS (5 * SA_NS_PER_S)
@@ -54,6 +56,13 @@ static enum sa_mode parse_mode(const char *text)
     return strcmp(text, "oneshot") == 0 ? SA_MODE_ONESHOT : SA_MODE_AUTO;
 }
 
+static enum sa_enforce parse_enforce(const char *text)
+{
+    if (strcmp(text, "no") == 0)
+        return SA_ENFORCE_NO;
+    return strcmp(text, "adopt") == 0 ? SA_ENFORCE_ADOPT : SA_ENFORCE_YES;
+}
+
 static enum sa_failure parse_failure(const char *text)
 {
     if (strcmp(text, "ignore") == 0)
@@ -69,6 +78,7 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
         .timeout_ns = DEFAULT_TIMEOUT_NS,
         .mode = SA_MODE_AUTO,
         .on_failure = SA_FAILURE_IGNORE,
+        .enforce = SA_ENFORCE_YES,
         .ignore_root = true,
     };
     bool strict = false;
@@ -89,6 +99,8 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
             options.mode = parse_mode(value);
         else if ((value = value_of(argv[i], "profile")))
             strict = strcmp(value, "compatible") != 0;
+        else if ((value = value_of(argv[i], "enforce")))
+            options.enforce = parse_enforce(value);
         else if ((value = value_of(argv[i], "action_generic_failure")))
             options.on_failure = parse_failure(value);
     }

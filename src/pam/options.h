@@ -5,9 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SA_NS_PER_S UINT64_C(1000000000)
-
 enum sa_mode { SA_MODE_AUTO, SA_MODE_SERVICE, SA_MODE_ONESHOT };
+enum sa_enforce { SA_ENFORCE_YES, SA_ENFORCE_ADOPT, SA_ENFORCE_NO };
 enum sa_failure { SA_FAILURE_IGNORE, SA_FAILURE_ALLOW, SA_FAILURE_DENY };
 
 struct sa_options {
@@ -16,6 +15,7 @@ struct sa_options {
     uint64_t timeout_ns; /* for the whole call */
     enum sa_mode mode;
     enum sa_failure on_failure;
+    enum sa_enforce enforce; /* whether a refusal refuses; the helper's answers are so already */
     bool ignore_root;
 };
 

@@ -120,7 +120,7 @@ static void add_connections(struct sa_request *request)
             found++;
 }
 
-/* How the user proved who he is, from sshd. Last, and only where there is room: it is for the audit stream, and no login
+/* How the user authenticated, from sshd. Last, and only where there is room: it is for the audit stream, and no login
  * may depend on it. */
 static void add_auth(struct sa_request *request, const char *auth)
 {

@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "options.h"
+#include "clock.h"
 
 /* A killed process ends in milliseconds, unless the kernel holds it in an uninterruptible wait (a dead NFS server).
  * Then a login that is late is worse than a zombie for the host program or init to reap. */
@@ -44,15 +44,14 @@
 
 /* The path is fixed at build time in a directory of root's, so checking before execve() leaves nobody but root a
  * race to win. execve() by descriptor would be tighter, but a script cannot be run from one that is close-on-exec. */
-static enum sa_outcome check_helper(void)
+static bool find_helper(struct stat *ret_file)
 {
-    struct stat file;
+    return geteuid() == 0 && lstat(SA_HELPER, ret_file) == 0;
+}
 
-    if (geteuid() != 0 || lstat(SA_HELPER, &file) < 0)
-        return SA_OUTCOME_UNREACHABLE;
-    if (!S_ISREG(file.st_mode) || file.st_uid != 0 || (file.st_mode & (S_IWGRP | S_IWOTH)))
-        return SA_OUTCOME_UNTRUSTED;
-    return SA_OUTCOME_ANSWERED;
+static bool only_root_may_write(const struct stat *file)
+{
+    return S_ISREG(file->st_mode) && file->st_uid == 0 && !(file->st_mode & (S_IWGRP | S_IWOTH));
 }
 
 /* pam_selinux.so open, ahead of us in the session stack, has set the user's context for the next execve(): that is the
@@ -114,7 +113,7 @@ static void end_helper(pid_t pid, int pid_fd)
         (void)kill(-pid, SIGKILL);
         (void)kill(pid, SIGKILL); /* if it has not come to setsid() yet */
         if (pid_fd >= 0)
-            (void)sa_client_wait(pid_fd, POLLIN, sa_client_now_ns() + REAP_NS);
+            (void)sa_client_wait(pid_fd, POLLIN, sa_clock_now_ns() + REAP_NS);
         while (waitpid(pid, NULL, pid_fd >= 0 ? WNOHANG : 0) < 0 && errno == EINTR)
             ;
     }
@@ -160,15 +159,18 @@ static pid_t start_helper(int fd, sigset_t *ret_mask, bool *ret_was_pending)
 
 enum sa_outcome sa_spawn_ask(const void *packet, size_t packet_len, uint64_t deadline_ns, struct sa_answer *ret_answer)
 {
-    enum sa_outcome outcome = check_helper();
+    enum sa_outcome outcome;
+    struct stat helper;
     const int on = 1;
     int pair[2];
     bool was_pending;
     sigset_t mask;
     pid_t pid;
 
-    if (outcome != SA_OUTCOME_ANSWERED)
-        return outcome;
+    if (!find_helper(&helper))
+        return SA_OUTCOME_UNREACHABLE;
+    if (!only_root_may_write(&helper))
+        return SA_OUTCOME_UNTRUSTED;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return SA_OUTCOME_UNREACHABLE;
     pair[0] = sa_client_keep_high(pair[0]);

@@ -50,7 +50,7 @@ class Bundle:
         return spec
 
     def create_module(self, _spec: object) -> None:
-        """As usual."""
+        """Return None: Python creates the module object itself."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code."""

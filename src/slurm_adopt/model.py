@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of a login: facts, steps of the decision, verdicts, reason codes.
+"""The words of a login: facts, steps of the decision, verdicts, reason codes, and faults that carry one.
 
 Rules of this file:
 1. Values only: no I/O, no policy; imports nothing but `record`.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     ReasonCode = Literal[
         "",
         "adopted",
+        "would-adopt",
         "session-verified",
         "session-readopted",
         "session-not-ours",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         "adopt-failed-allowed",
         "user-manager-failed",
         "slurm-conf-missing",
+        "slurm-conf-lost",
         "slurm-conf-unreadable",
         "slurm-conf-untrusted",
         "slurm-conf-malformed",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
         "namespace-deferred",
         "service-busy",
         "session-escapes",
+        "session-uncertain",
         "helper-unreachable",
         "helper-untrusted",
         "helper-bad-reply",
@@ -98,7 +101,23 @@ if TYPE_CHECKING:
         "caller-untrusted",
         "caller-no-credential",
     ]
+    #: The option `enforce=`.
+    Enforce = Literal["yes", "adopt", "no"]
     CallerStatus = Literal["not-asked", "found", "unknown"] | ReasonCode
+
+
+class Fault(Exception):
+    """Something that a login, a command or a user's request ends with, or does without.
+
+    `reason` is the code, `detail` says more, for the log. What has no code is no `Fault`: an error of our own
+    set-up, or one that only says that somebody did not answer.
+    """
+
+    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail
+
 
 STARTING: State = "starting"
 RUNNING: State = "running"
@@ -167,12 +186,13 @@ class Attempt:
 class Facts:
     """All that a decision may depend on.
 
-    `fault` is a reason code if the steps could not be looked for at all; `unanswered` are the reason codes of steps
+    `fault` is a reason code if the steps could not be looked for at all, `is_own_fault` if that holds for this user
+    only, to whom belongs what would decide about the login; `unanswered` are the reason codes of steps
     whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
     `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
     already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
     (0: none, or the site does not ask for it).
-    `prologs` are the user's jobs whose prolog runs on this node, looked for only if none of his steps is running;
+    `prologs` are the user's jobs whose prolog runs on this node, looked for only if the user has no running step here;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
@@ -183,6 +203,7 @@ class Facts:
     uid: int
     source: str = ""
     fault: ReasonCode = ""
+    is_own_fault: bool = False
     steps: tuple[StepFact, ...] = ()
     unanswered: tuple[ReasonCode, ...] = ()
     caller: CallerFact = CallerFact()
@@ -233,7 +254,7 @@ class Verdict:
 class Reason:
     """One reason code: what it means, what the user is told on refusal, and how loud the log is.
 
-    `security`: somebody may have tried to get what is not his; the log and the audit stream mark it as such.
+    `security`: a user may have tried to get what belongs to another; the log and the audit stream mark it as such.
     """
 
     code: ReasonCode
@@ -251,6 +272,7 @@ ADMIN = "Please tell your administrator."
 
 REASONS = _table(
     Reason("adopted", "The login is in the job; the kernel confirms it."),
+    Reason("would-adopt", "enforce=no: the login would have been put into this job. Nothing was done."),
     Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),
     Reason(
         "session-readopted",
@@ -322,6 +344,12 @@ REASONS = _table(
         "err",
     ),
     Reason(
+        "slurm-conf-lost",
+        "slurmd runs on this node, but the slurm.conf that it uses, or a file which that includes, is not there.",
+        f"Slurm runs on this node, but its configuration could not be found. {ADMIN}",
+        "err",
+    ),
+    Reason(
         "slurm-conf-unreadable",
         "slurm.conf or a file it includes could not be read.",
         f"Slurm's configuration on this node could not be read. {ADMIN}",
@@ -329,7 +357,7 @@ REASONS = _table(
     ),
     Reason(
         "slurm-conf-untrusted",
-        "slurm.conf or a file it includes may be written by somebody who is neither root nor SlurmUser.",
+        "slurm.conf, a file it includes, or a folder on the way may be written by others than root and SlurmUser.",
         f"Slurm's configuration on this node is not safe to use. {ADMIN}",
         "err",
     ),
@@ -341,7 +369,7 @@ REASONS = _table(
     ),
     Reason(
         "spool-dir-untrusted",
-        "SlurmdSpoolDir is not a directory, or may be written by somebody else than root or SlurmdUser.",
+        "SlurmdSpoolDir is no directory, or may be written by somebody else than root, SlurmdUser or SlurmUser.",
         f"Slurm's spool directory on this node is not safe to use. {ADMIN}",
         "err",
     ),
@@ -394,7 +422,14 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
+        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
+        level="err",
+    ),
+    Reason(
+        "session-uncertain",
+        "Whether pam_systemd will move the session out of the job cannot be told from the PAM files: a session line of "
+        "this module, last in the stack and required, settles it.",
         level="err",
     ),
     # --- what the module says on its own, when there is no answer to carry out ---

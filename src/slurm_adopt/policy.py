@@ -34,6 +34,7 @@ from .model import (
     StepFact,
     Verdict,
 )
+from .record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 #: Faults after which the node may still be said to have no jobs, as the original does: nothing ever ran here.
 NO_JOB_FAULTS = ("spool-dir-missing",)
+#: Faults that somebody else than root can bring about to get in, or that hide the jobs of a node which has some. The
+#: default of action_generic_failure is for a node on which Slurm cannot be asked; for these it has to be said.
+UNSAFE_FAULTS = ("slurm-conf-untrusted", "slurm-conf-lost", "spool-dir-untrusted")
 #: A job that ended while we tried is no failure to adopt: there is just nothing left to adopt into.
 ENDED = (STEP_GONE, STEP_ENDING, STEP_SUSPENDED)
 
@@ -58,11 +62,26 @@ def decide(facts: Facts, options: Options) -> Decision:
     return decision
 
 
+def next_step(facts: Facts, options: Options) -> Decision:
+    """`decide`, as far as `enforce=` lets it go: with `no` the login ends where something would be changed.
+
+    Questions and waiting change nothing, and without them it would not be known what the line would do.
+    """
+    decision = decide(facts, options)
+    if options.enforce != "no":
+        return decision
+    if isinstance(decision, HoldManager):
+        decision = decide(facts, replace(options, user_manager="keep"))
+    if isinstance(decision, Adopt):
+        return Verdict("allow", "would-adopt", decision.job_id, decision.chosen)
+    return decision
+
+
 def _decide_account(facts: Facts, options: Options) -> Decision:
     if facts.fault in NO_JOB_FAULTS:
         return Verdict(options.action_no_jobs, facts.fault)
     if facts.fault:
-        return Verdict(options.action_generic_failure, facts.fault)
+        return _no_facts(facts, options)
     adopted = _adopted(facts)
     if adopted is not None:
         return adopted
@@ -78,6 +97,13 @@ def _decide_account(facts: Facts, options: Options) -> Decision:
     if left:
         return Adopt(left[0].job_id, ONLY)
     return _no_adoption(facts, options)
+
+
+def _no_facts(facts: Facts, options: Options) -> Verdict:
+    """Nothing is known of the node's jobs."""
+    if facts.fault in UNSAFE_FAULTS and not facts.is_own_fault and not options.is_generic_failure_set:
+        return Verdict("deny", facts.fault)
+    return Verdict(options.action_generic_failure, facts.fault)
 
 
 def _decide_with_caller(
@@ -114,7 +140,7 @@ def _decide_session(facts: Facts, options: Options) -> Decision:
 def _decide_membership(facts: Facts, options: Options) -> Decision:
     if facts.fault and facts.fault not in NO_JOB_FAULTS:
         # first of all: a session that is in the job may have failed at its namespaces, which it lacks then
-        return Verdict(options.action_generic_failure, facts.fault)
+        return _no_facts(facts, options)
     if facts.member_of and not facts.attempts:
         return Verdict("allow", "session-verified", facts.member_of, ACCOUNT)
     adopted = _adopted(facts)

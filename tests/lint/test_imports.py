@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
-#: What a layer may import, itself included. `record` and `places` belong to `model`.
+#: What a layer may import, itself included. `record`, `places` and `words` belong to `model`.
 LAYERS = {
     "bundle": set(),
     "places": set(),
@@ -59,7 +59,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 def layer_of(module: tuple[str, ...]) -> str:
     """The room of a module below slurm_adopt, given by its parts."""
-    if not module or module[0] in ("record", "places", "__init__", "__version__"):
+    if not module or module[0] in ("record", "places", "words", "__init__", "__version__"):
         return "model"
     if module[0] == "system" and len(module) > 1 and module[1] != "__init__":
         return f"system.{module[1]}"

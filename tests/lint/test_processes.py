@@ -87,17 +87,20 @@ def test_processes__the_rules_find_what_they_forbid() -> None:
 
 
 #: What procfs reads of a process without waiting for anything that its user can hold.
-HARMLESS = {"stat", "status", "cgroup", "limits", "sessionid", "comm", "exe", "ns", "task", "fd", "net"}
+HARMLESS = {"stat", "status", "cgroup", "limits", "sessionid", "comm", "exe", "ns", "task", "fd", "net", "cwd"}
 #: What waits for the process's memory map or for its file systems, and the functions that read it.
-MAY_HANG = {"environ", "cmdline", "maps"}
-HANGING = {"read_environ", "read_title", "read_mapped_names", "read_descriptor_stats"}
+MAY_HANG = {"environ", "cmdline", "maps", "root"}
+HANGING = {"read_environ", "read_arguments", "read_title", "read_mapped_names", "read_descriptor_stats", "path_seen_by"}
 #: Who may call these functions, and why nobody waits for them.
 CALLERS = {
     "system/kernel/baggage.py": "the child for one request of a user",
     "system/slurm/job_end.py": "`query_job_end` calls it in a child; `jobs` is the child for one request",
     "system/slurm/prolog.py": "processes of root's, which slurmd or slurmstepd has started",
+    "system/slurm/slurmd.py": "slurmd, a process of root's; the service calls it in a child",
     "login/session/environment.py": "`query_variables` calls it in a child",
     "cli/status_view.py": "the administrator's own process",
+    "cli/doctor/daemons.py": "a child with a time limit, for slurmd",
+    "cli/doctor/sshd.py": "a child with a time limit, for sshds",
 }
 
 

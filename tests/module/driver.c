@@ -188,15 +188,16 @@ static void call(pam_handle_t *pamh, const struct run *run)
     long long started;
     pid_t other = 0;
     int code, status = 0;
+    siginfo_t ended;
 
     set_child_signal(run->child_signal);
+    for (int fd = 0; run->close_std && fd < 3; fd++)
+        close(fd);
+    look(&before);
     if (run->other_child_ms > 0 && (other = fork()) == 0) {
         usleep((useconds_t)run->other_child_ms * 1000);
         _exit(7);
     }
-    for (int fd = 0; run->close_std && fd < 3; fd++)
-        close(fd);
-    look(&before);
     started = now_ms();
     if (strcmp(run->function, "login") == 0) {
         code = pam_acct_mgmt(pamh, run->flags);
@@ -211,6 +212,9 @@ static void call(pam_handle_t *pamh, const struct run *run)
     else
         code = pam_close_session(pamh, run->flags);
     fprintf(out, "elapsed_ms\t%lld\ncode\t%d\n", now_ms() - started, code);
+    /* on a busy machine the other child may end after the call; without a child to wait for this fails at once */
+    while (other > 0 && waitid(P_PID, (id_t)other, &ended, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+        ;
     look(&after);
     for (int i = 0; i < ASPECTS; i++)
         if (strcmp(before.aspect[i], after.aspect[i]) != 0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -271,3 +272,32 @@ def test_hostile__the_number_of_a_login_that_slurmstepd_may_still_move_is_held(r
     assert not Path(f"/proc/{group}").exists(), "the caller has ended"
     assert os.listdir(f"/proc/{number}/fd") == []
     os.kill(number, signal.SIGKILL)
+
+
+def test_hostile__a_login_that_is_killed_while_it_asks_dies_when_its_number_is_held(room: Room) -> None:
+    """sshd's LoginGraceTime may run out in the middle of an adoption: the user chooses when."""
+    before = {number for number, _ in holders(room)}
+    with room.serving("silent"), ThreadPoolExecutor(1) as pool:
+        call = pool.submit(room.call, "mode=service", "timeout=1")
+        while not (started := {number for number, _ in holders(room)} - before):
+            assert not call.done()
+        (caller,) = started
+        while not waits_with_end(caller):
+            assert not call.done(), "it waits for an answer, and could be killed at any time"
+        os.kill(caller, signal.SIGALRM)
+        with pytest.raises(AssertionError, match=f"-{signal.SIGALRM.value}"):
+            call.result()
+    left = [(number, group) for number, group in holders(room) if number not in before]
+    assert [group for _, group in left] == [caller]
+    assert not Path(f"/proc/{caller}").exists()
+    os.kill(left[0][0], signal.SIGKILL)
+
+
+def waits_with_end(number: int) -> bool:
+    """Whether signals that would end the process wait."""
+    try:
+        status = Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return False
+    blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return all(blocked >> (one.value - 1) & 1 for one in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP))

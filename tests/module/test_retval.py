@@ -252,7 +252,13 @@ def test_retval__required(room: Room) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "marked"), [(("action_generic_failure=deny",), "1"), (("profile=strict",), "1"), ((), None)]
+    ("options", "marked"),
+    [
+        (("action_generic_failure=deny",), "1"),
+        (("profile=strict",), "1"),
+        ((), None),
+        (("profile=strict", "enforce=adopt"), None),
+    ],
 )
 def test_retval__the_session_phase_knows_that_the_account_line_is_strict(
     room: Room, options: tuple[str, ...], marked: str | None
@@ -262,3 +268,33 @@ def test_retval__the_session_phase_knows_that_the_account_line_is_strict(
     seen = room.seen()["fields"]
     assert seen["PHASE"] == "open_session"
     assert seen.get("STRICT") == marked
+
+
+@pytest.mark.parametrize("enforce", ["no", "adopt", "yes", "", "maybe", "NO"])
+@pytest.mark.parametrize("scenario", ["exit", "garbage", "silent", "join-half", "join-none-deny"])
+def test_retval__enforce(room: Room, enforce: str, scenario: str) -> None:
+    """What the module decides by itself: refused with yes (and with what nobody knows), else let past and logged."""
+    lenient = enforce in ("no", "adopt")
+    options = ("mode=oneshot", "profile=strict", "timeout=0.5", f"enforce={enforce}")
+    for phase, code in (("account", PERM_DENIED), ("open_session", SESSION_ERR)):
+        ran = room.call(*options, function=phase, scenario=scenario)
+        refused = SESSION_ERR if scenario == "join-none-deny" else code
+        assert ran.code == (IGNORE if lenient else refused)
+        (verdict,) = [text for _, text in ran.log if "verdict=" in text]
+        assert "verdict=deny " in verdict
+        assert (f" enforce={enforce} " in verdict) == lenient
+        if scenario != "join-none-deny":  # that text is the helper's, who sends none where nobody is refused
+            assert bool(ran.errors) == (not lenient)
+
+
+@pytest.mark.parametrize(("enforce", "code"), [("no", IGNORE), ("adopt", IGNORE), ("yes", SESSION_ERR)])
+def test_retval__enforce_and_an_unknown_user(room: Room, enforce: str, code: int) -> None:
+    ran = room.call(f"enforce={enforce}", user="mallory", scenario="silent")
+    assert ran.code == code
+    assert "verdict=deny reason=user-unknown" in ran.log[0][1]
+
+
+@pytest.mark.parametrize(("enforce", "code"), [("no", IGNORE), ("adopt", SUCCESS), ("yes", SUCCESS)])
+def test_retval__enforce_and_an_answer(room: Room, enforce: str, code: int) -> None:
+    """A helper of before that knows no enforce= says success: with `no` that does not count."""
+    assert room.call("mode=oneshot", f"enforce={enforce}", scenario="good").code == code

@@ -25,7 +25,7 @@ def test_options__defaults_are_the_originals() -> None:
 
 @pytest.mark.parametrize("spec", OPTIONS, ids=lambda spec: spec.name)
 def test_options__every_documented_value_is_taken_exactly(spec) -> None:  # type: ignore[no-untyped-def]
-    for value in spec.values or (default_of(spec) or "node1",):
+    for value in spec.values or (default_of(spec) or ("/a/file" if "path" in spec.form else "node1"),):
         assert parse_options([f"{spec.name}={value}"]).problems == ()
     for wrong in (f"{spec.name}=", f"{spec.name.upper()}=x", spec.name, f"{spec.name}x=1"):
         assert len(parse_options([wrong]).problems) == 1

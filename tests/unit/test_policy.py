@@ -22,7 +22,7 @@ from slurm_adopt.model import (
     Verdict,
 )
 from slurm_adopt.options.parse import Options, parse_options
-from slurm_adopt.policy import decide
+from slurm_adopt.policy import decide, next_step
 from slurm_adopt.record import replace
 
 if TYPE_CHECKING:
@@ -157,6 +157,33 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
         "profile=strict",
         facts(fault="slurm-conf-missing"),
         Verdict("deny", "slurm-conf-missing"),
+    ),
+    ("not to be trusted", "", facts(fault="slurm-conf-untrusted"), Verdict("deny", "slurm-conf-untrusted")),
+    ("lost while slurmd runs", "", facts(fault="slurm-conf-lost"), Verdict("deny", "slurm-conf-lost")),
+    ("spool not to be trusted", "", facts(fault="spool-dir-untrusted"), Verdict("deny", "spool-dir-untrusted")),
+    (
+        "not to be trusted, and the site has said what then",
+        "action_generic_failure=ignore",
+        facts(fault="spool-dir-untrusted"),
+        Verdict("ignore", "spool-dir-untrusted"),
+    ),
+    (
+        "SlurmUser's own",
+        "",
+        facts(fault="slurm-conf-untrusted", is_own_fault=True),
+        Verdict("ignore", "slurm-conf-untrusted"),
+    ),
+    (
+        "SlurmUser's own, strict",
+        "profile=strict",
+        facts(fault="slurm-conf-untrusted", is_own_fault=True),
+        Verdict("deny", "slurm-conf-untrusted"),
+    ),
+    (
+        "lost, session phase",
+        "",
+        facts(fault="slurm-conf-lost", phase="open_session"),
+        Verdict("deny", "slurm-conf-lost"),
     ),
     ("a fault, allow", "action_generic_failure=allow", facts(fault="deadline"), Verdict("allow", "deadline")),
     ("root without a job", "ignore_root=0", facts(uid=0), Verdict("ignore", "root")),
@@ -332,3 +359,24 @@ def test_policy__ends(known: Facts, line: list[str]) -> None:
         else:
             known = replace(known, attempts=(*known.attempts, Attempt(decision.job_id, decision.chosen, "step-silent")))
     pytest.fail("no verdict")
+
+
+@given(some_facts, lines)
+def test_policy__enforce_changes_no_verdict(found: Facts, line: list[str]) -> None:
+    """`yes` and `adopt` go the same way; `no` ends where something would be done, and never does anything."""
+    options = parse_options(line)
+    decision = decide(found, options)
+    assert next_step(found, replace(options, enforce="yes")) == decision
+    assert next_step(found, replace(options, enforce="adopt")) == decision
+    observed = next_step(found, replace(options, enforce="no"))
+    assert isinstance(observed, (Verdict, AskCaller, AwaitStart))
+    if isinstance(decision, (Verdict, AskCaller, AwaitStart)):
+        assert observed == decision
+    elif isinstance(decision, Adopt):
+        assert observed == Verdict("allow", "would-adopt", decision.job_id, decision.chosen)
+
+
+def test_policy__enforce_no_leaves_the_user_manager_alone() -> None:
+    options = parse_options(["user_manager=refuse", "enforce=no"])
+    assert decide(VERIFIED, options) == HoldManager()
+    assert next_step(VERIFIED, options) == VERIFIED_VERDICT

@@ -61,8 +61,9 @@ def test_selinux_enforcing__bob_has_no_job(vm: VmTarget) -> None:
 
 def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
     """Two jobs, so that caller ID is asked; then the user's own commands, which stay in the user's domain."""
-    matrix.apply(vm, OURS)
-    vm.run(f"systemctl start {SOCKETS}")
+    line = "required pam_slurm_adopt.so profile=strict timeout=60 user_move=yes"
+    vm.pam(account=[line], session=[line], systemd=False)
+    vm.run(f"systemctl start {SOCKETS}; setsebool slurm_adopt_user_move on")
     script = "until slurm-adopt jobs >/tmp/from-a-job; do sleep 1; done; sleep 100000"
     first, second = vm.submit("alice", script), vm.submit("alice")
     command = (
@@ -77,6 +78,7 @@ def test_selinux_enforcing__the_services(vm: VmTarget) -> None:
     assert labels.count("system_u:system_r:slurm_adopt_t:s0") == 2, labels
     assert denials(vm) == []
     assert vm.run("systemctl --failed --no-legend --plain").stdout == ""
+    vm.run("setsebool slurm_adopt_user_move off")
 
 
 @pytest.mark.parametrize("mode", ["oneshot", "service"])
@@ -106,7 +108,7 @@ def test_selinux_enforcing__user_manager(vm: VmTarget, mode: str) -> None:
     vm.submit("alice")
     try:
         for value in ("refuse", "confine"):
-            vm.run("systemctl stop user@1501.service; systemctl revert user-1501.slice")
+            vm.run("systemctl stop user@1501.service; systemctl revert user-1501.slice; loginctl enable-linger alice")
             vm.pam(account=[line], session=[f"{line} user_manager={value}"])
             mark = vm.log_mark()
             assert vm.ssh_login("alice", "true").returncode != 0
@@ -116,7 +118,7 @@ def test_selinux_enforcing__user_manager(vm: VmTarget, mode: str) -> None:
             assert denials(vm) == []
             vm.run(f"setsebool {BOOLEANS.format('off')}")
     finally:
-        vm.run("systemctl revert user-1501.slice")
+        vm.run("systemctl revert user-1501.slice; loginctl disable-linger alice; rm -f /run/slurm-adopt/refused/1501")
 
 
 def test_selinux_enforcing__with_pam_systemd(vm: VmTarget) -> None:

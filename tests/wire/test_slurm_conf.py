@@ -218,3 +218,13 @@ def test_slurm_conf__three_thousand_long_lines() -> None:
     statements = parse(text.encode()).statements
     assert len(statements) == 3001
     assert nodes_of_host(statements, "n2999") == [NodeRecord("n2999", "n2999", "10.1.11.183", 6818)]
+
+
+@pytest.mark.parametrize("port", ["a[1-3]", "7001x[1-2]", "6818\udcb1", "0", "65536", "[1-2]x"])
+def test_nodes__a_port_that_is_none_is_a_problem_of_its_line(port: str) -> None:
+    """And never an error of every login: found by fuzzing."""
+    statements = parse(f"NodeName=n[1-3] Port={port}\nNodeName=good Port=7000\n").statements
+    problems: list[str] = []
+    assert [node.name for node in iter_nodes(statements, problems=problems)] == ["good"]
+    assert len(problems) == 1
+    assert node_of_name(statements, "n2") is None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`slurm-adopt confine`: what `user_manager=confine` has set for a user, brought up to date when a job of his ends.
+"""`slurm-adopt confine`: updates the limits that `user_manager=confine` has set, when a job of the user ends.
 
-For the epilog hook. With jobs left here, his systemd units are held to what those have; with none, his manager is ended
-and the limits are lifted. A user whom no login has confined is left alone.
+For the epilog hook. With jobs left here, it confines the user's systemd units to what those have. With none, it ends
+the manager and lifts the limits. A user whom no login has confined is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import DeadlineExceeded
 from ..system.tasks.task import run as run_task
+from ..users.requests import site_options
 from .main import die
 
 TYPE_CHECKING = False
@@ -32,11 +33,11 @@ ROUNDS = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("uid", type=int, help="the user's number")
+    parser.add_argument("uid", type=int, help="the user's uid")
     parser.add_argument(
         "--nodename",
         default=os.environ.get("SLURMD_NODENAME", ""),
-        help="this node's NodeName, where it is not `hostname -s`",
+        help="this node's NodeName, if it is not `hostname -s`",
     )
 
 
@@ -72,7 +73,7 @@ def _follow(uid: int, nodename: str, deadline_ns: int) -> Task[None]:
 
 def _query_stepds(uid: int, nodename: str, deadline_ns: int) -> Task[list[Process]]:
     source = FreshLookup()
-    conf = yield from source.read_conf(deadline_ns)
+    conf = yield from source.read_conf(deadline_ns, site_options().slurm_conf)
     found = yield from source.query_own(conf, nodename, uid, deadline_ns)
     try:
         if found.unanswered and not found.own:

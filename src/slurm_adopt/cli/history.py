@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..observe.audit import IDENTIFIER
+from ..words import columns, printable
 from .main import die
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -21,27 +22,45 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--user", help="only this user's (a name or uid)")
-    parser.add_argument("--job", type=int, help="only this job's")
-    parser.add_argument("--since", metavar="WHEN", help="only from then on: 2h, 3d, 2026-11-22, 2026-11-22T08:00")
+    parser.add_argument("--user", help="only events of this user (name or uid)")
+    parser.add_argument("--job", type=int, help="only events of this job")
+    parser.add_argument(
+        "--since", metavar="WHEN", help="only events from this time on: 2h, 3d, 2026-11-22, 2026-11-22T08:00"
+    )
     parser.add_argument(
         "--file", metavar="PATH", help="read this audit file (serve --audit-file) instead of the journal"
     )
-    parser.add_argument("--json", action="store_true", help="the events as they are, one line of JSON each")
+    parser.add_argument(
+        "--would-deny",
+        action="store_true",
+        help="list whom the PAM line would have refused without enforce=no or enforce=adopt, by user and reason",
+    )
+    parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what fits the filters, oldest first."""
     since = parse_since(args.since, time.time()) if args.since else 0.0
-    lines = _file_lines(args.file) if args.file else _journal_lines(since)
+    lines = read_lines(args.file, since)
     events = [event for event in decode_lines(lines) if fits(event, args.user, args.job, since)]
+    if args.would_deny:
+        events = [event for event in events if would_deny(event)]
     if args.json:
         for event in events:
             print(json.dumps(event, ensure_ascii=True, separators=(",", ":")))
         return 0
+    if args.would_deny:
+        for row in summary(events):
+            print(row)
+        return 0
     for row in table(events):
         print(row)
     return 0
+
+
+def read_lines(path: str | None, since: float = 0.0) -> list[str]:
+    """The lines of an audit file, or of the journal."""
+    return _file_lines(path) if path else _journal_lines(since)
 
 
 def decode_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -84,15 +103,38 @@ def table(events: list[dict[str, Any]]) -> Iterator[str]:
                 _text(event.get("user")),
                 _text(event.get("from")),
                 _text(event.get("job")),
-                _text(event.get("verdict")),
+                _verdict(event),
                 _text(event.get("reason")),
                 _shown(end["time"]) if end else "-",
                 _text(end.get("why")) if end else "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+    yield from columns(rows)
+
+
+def _verdict(event: dict[str, Any]) -> str:
+    """What the line said; in brackets if it did not count."""
+    return f"({_text(event.get('verdict'))})" if event.get("enforce") else _text(event.get("verdict"))
+
+
+def would_deny(event: dict[str, Any]) -> bool:
+    """Whether the login was let in only because the line does not enforce."""
+    return event["event"] == "login" and event.get("verdict") == "deny" and event.get("enforce") in ("no", "adopt")
+
+
+def summary(events: list[dict[str, Any]]) -> Iterator[str]:
+    """One line for each user and reason, the most frequent first: how often, on how many days, and when last."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for event in events:
+        found.setdefault((_text(event.get("user")), _text(event.get("reason"))), []).append(event["time"])
+    if not found:
+        yield "Nobody would have been refused."
+        return
+    rows = [("USER", "REASON", "LOGINS", "DAYS", "LAST")]
+    for (user, reason), times in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
+        days = {_shown(moment)[:10] for moment in times}
+        rows.append((user, reason, str(len(times)), str(len(days)), _shown(max(times))))
+    yield from columns(rows)
 
 
 def _end_of(login: dict[str, Any], ends: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -128,7 +170,7 @@ def _shown(stamp: str) -> str:
 
 def _text(value: object) -> str:
     """A cell: nothing that a terminal would act upon."""
-    return "".join(char if char.isprintable() else "?" for char in str(value)) if value not in (None, "") else "-"
+    return printable(str(value)) if value not in (None, "") else "-"
 
 
 def _file_lines(path: str) -> list[str]:

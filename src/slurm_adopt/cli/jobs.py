@@ -8,7 +8,6 @@ import json
 import os
 import time
 
-from ..login.session.greeting import duration
 from ..login.steps import FreshLookup
 from ..system.kernel.procfs import read_process
 from ..system.slurm.conf import ConfFault
@@ -17,6 +16,7 @@ from ..system.tasks.task import DeadlineExceeded
 from ..system.tasks.task import run as run_task
 from ..users.requests import deadline_after, list_jobs, site_options
 from ..wire.user_exchange import UserJob, UserReply, UserRequest
+from ..words import columns, duration
 from .main import die
 from .user_client import SOCKET, ServiceAbsentError, ask_ok
 
@@ -24,14 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..system.tasks.task import Task
 
-HELP = "list your own jobs on this node"
 LOOK_S = 5.0
 NOTES = {"here": "this session", "preferred": "your choice", "newest": "newest"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("--json", action="store_true", help="for programs: an object with a list `jobs`")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the list `jobs`")
     parser.add_argument("--socket", default=SOCKET, metavar="PATH", help=argparse.SUPPRESS)
 
 
@@ -67,8 +66,9 @@ def look() -> UserReply:
 
 def _look() -> Task[UserReply]:
     deadline_ns = deadline_after(LOOK_S)
-    conf = yield from FreshLookup().read_conf(deadline_ns)
-    found = yield from FreshLookup().query_own(conf, site_options().nodename, os.geteuid(), deadline_ns)
+    options = site_options()
+    conf = yield from FreshLookup().read_conf(deadline_ns, options.slurm_conf)
+    found = yield from FreshLookup().query_own(conf, options.nodename, os.geteuid(), deadline_ns)
     try:
         me = read_process(os.getpid())
         assert me is not None, "we are here"
@@ -98,5 +98,4 @@ def table(jobs: tuple[UserJob, ...], now_s: float) -> list[str]:
         left = duration(job.end_s - now_s) if job.end_s else "-"
         notes = ", ".join(NOTES[flag] for flag in NOTES if flag in job.flags)
         rows.append((str(job.job_id), job.state, started, left, notes))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    return list(columns(rows))

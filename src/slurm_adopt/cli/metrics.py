@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`slurm-adopt metrics`: the numbers of the resident service, in Prometheus' text format."""
+"""`slurm-adopt metrics`: prints the metrics of the resident service in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import socket
 import sys
 
-from ..resident.service import ADMIN_SOCKET, NUMBERS_FILE
+from ..resident.run_files import ADMIN_SOCKET, NUMBERS_FILE
 from .main import die
 
 TIMEOUT_S = 3
@@ -15,7 +15,7 @@ TIMEOUT_S = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--file", metavar="PATH", help="read this file instead of asking the service")
+    parser.add_argument("--file", metavar="PATH", help="read the metrics from this file instead of asking the service")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
                 text = file.read()
         except FileNotFoundError:
             die(
-                f"there are no numbers: {path} does not exist",
+                f"there are no metrics: {path} does not exist",
                 "the service has not run since boot (slurm-adopt.socket)",
             )
         except OSError as error:

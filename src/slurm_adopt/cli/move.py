@@ -9,12 +9,10 @@ from ..wire.user_exchange import UserRequest
 from .job_argument import job_number
 from .user_client import SOCKET, ask, refuse
 
-HELP = "move this ssh login, with all it has spawned, into another of your jobs"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("job", metavar="JOBID", type=job_number, help="one of `slurm-adopt jobs`")
+    parser.add_argument("job", metavar="JOBID", type=job_number, help="one of the jobs that `slurm-adopt jobs` lists")
     parser.add_argument("--socket", default=SOCKET, metavar="PATH", help=argparse.SUPPRESS)
 
 

@@ -8,7 +8,8 @@ import os
 import resource
 
 from ..observe.audit import AuditFault
-from ..resident.service import LOGIN_SOCKET, Service, Setup
+from ..resident.run_files import LOGIN_SOCKET
+from ..resident.service import Service, Setup
 from ..resident.warn import parse_marks
 from ..system.host.listener import ListenFault
 from ..system.host.systemd import take_listeners
@@ -24,30 +25,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         metavar="PATH",
-        help=f"make the socket PATH (without systemd); the module's default is {LOGIN_SOCKET}",
+        help=f"listen on the socket PATH (without systemd); the module asks {LOGIN_SOCKET}",
     )
     parser.add_argument(
         "--idle-exit",
         metavar="SECONDS",
         type=float,
-        help=f"end after SECONDS without work; default {DEFAULT_IDLE_EXIT_S} under socket activation, else 0: never",
+        help="end after SECONDS without a login or session (0: never); "
+        f"default {DEFAULT_IDLE_EXIT_S} under socket activation, else 0",
     )
     parser.add_argument(
         "--metrics-file",
         metavar="PATH",
         default="",
-        help="write the numbers to PATH for node_exporter's textfile collector",
+        help="write the metrics to PATH for node_exporter's textfile collector",
     )
     parser.add_argument(
-        "--audit-file", metavar="PATH", default="", help="append the audit stream to PATH, besides the journal"
+        "--audit-file", metavar="PATH", default="", help="append the audit stream to PATH as well as to the journal"
     )
     parser.add_argument(
         "--warn-before",
         metavar="MINUTES",
         default="",
-        help="tell logins on their terminals before their job ends, e.g. 15,5,1 (or 90s), and when its time is up",
+        help="warn logins on their terminals at these times before their job ends, such as 15,5,1 or 90s",
     )
-    parser.add_argument("--no-audit-journal", action="store_true", help="send no audit stream to the journal")
+    parser.add_argument("--no-audit-journal", action="store_true", help="do not send the audit stream to the journal")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,15 +14,16 @@ from ..users.server import Limits, Users
 from .main import die
 from .user_client import SOCKET
 
-HELP = "answer users' requests (jobs, use, move) on a socket of its own"
 #: A service that systemd starts again at the next request has no reason to stay.
 IDLE_S = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("--listen", metavar="PATH", help=f"make this socket, unless systemd gives one (e.g. {SOCKET})")
-    parser.add_argument("--idle-exit", metavar="SECONDS", type=float, help="end when nobody has asked for so long")
+    parser.add_argument(
+        "--listen", metavar="PATH", help=f"listen on this socket, unless systemd passes one (usually {SOCKET})"
+    )
+    parser.add_argument("--idle-exit", metavar="SECONDS", type=float, help="end after SECONDS without a request")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,12 +8,15 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable
 
 from ..model import SUSPENDED
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
+from ..users.requests import site_options
+from ..words import columns, duration, printable
 from .main import die
 from .status_view import IN_JOB, NodeView, Stray, view_node
 
@@ -28,15 +31,44 @@ KINDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if anything is outside of the jobs")
-    parser.add_argument("--nodename", default="", help="this node's NodeName, where it is not `hostname -s`")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if a process of a user with jobs is in no job"
+    )
+    parser.add_argument(
+        "--watch", metavar="SECONDS", nargs="?", type=_seconds, const=2.0, help="show it again every 2 (or SECONDS) s"
+    )
+    parser.add_argument("--nodename", default="", help="this node's NodeName, if it is not `hostname -s`")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the node's logins and what is outside; it only reports, nothing is moved or ended."""
+    if args.watch is None:
+        return _show(args)
+    if not sys.stdout.isatty():
+        die("--watch needs a terminal", "without it: slurm-adopt status --json, as often as you like")
+    while True:
+        print("\x1b[H\x1b[2J", end="")
+        print(time.strftime("%H:%M:%S"), "every", f"{args.watch:g} s, end with Ctrl-C\n")
+        _show(args)
+        sys.stdout.flush()
+        time.sleep(args.watch)
+
+
+def _seconds(text: str) -> float:
     try:
-        view = run_task(view_node(args.nodename))
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0.1 and 3600 seconds")
+    return seconds
+
+
+def _show(args: argparse.Namespace) -> int:
+    options = site_options()
+    try:
+        view = run_task(view_node(args.nodename or options.nodename, options.slurm_conf))
     except (ConfFault, SpoolFault) as fault:
         die(f"{fault.reason}: {fault}")
     if args.json:
@@ -94,7 +126,7 @@ def as_text(view: NodeView) -> Iterable[str]:
             job = str(login.job_id) if login.membership == IN_JOB else "-"
             state = MEANINGS[login.membership]
             rows.append(
-                (user_name(login.uid), login.source or "?", job, state, age(login.age_s), str(login.pid)),
+                (user_name(login.uid), login.source or "?", job, state, duration(login.age_s), str(login.pid)),
             )
         yield from columns(rows)
     else:
@@ -122,30 +154,7 @@ def as_text(view: NodeView) -> Iterable[str]:
 
 def _stray_row(stray: Stray) -> tuple[str, ...]:
     what = KINDS[stray.kind] + ("" if stray.has_job else ", and the user has no job here")
-    return user_name(stray.uid), str(stray.pid), age(stray.age_s), printable(stray.command), what
-
-
-def columns(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
-    """Rows as lines with aligned columns."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-
-
-def age(seconds: int) -> str:
-    """`2d3h`, `3h05m`, `7m`, `12s`."""
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m"
-    if seconds < 86400:
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
-    return f"{seconds // 86400}d{seconds % 86400 // 3600}h"
-
-
-def printable(text: str) -> str:
-    """A command's name is its owner's choice: nothing of it reaches the terminal but printable characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return user_name(stray.uid), str(stray.pid), duration(stray.age_s), printable(stray.command), what
 
 
 def user_name(uid: int) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is on this node, and whether each is in a job: what `slurm-adopt status` shows.
+"""Finds the ssh logins on this node and the job of each: the content of `slurm-adopt status`.
 
 Rules of this file:
 1. Looks and never touches. What a user controls (command names, folders in cgroups) is shown, but does not decide.
@@ -17,7 +17,8 @@ import time
 from ..login.steps import list_steps, open_directories
 from ..model import ENDING, RUNNING, STEP_GONE, STEP_SILENT, SUSPENDED
 from ..record import record
-from ..system.host.pam_stack import find_guard, list_services, moves_sessions
+from ..system.host.pam_outlook import session_outlook
+from ..system.host.pam_stack import list_services
 from ..system.kernel.freezer import is_frozen
 from ..system.kernel.procfs import (
     OwnedProcess,
@@ -26,11 +27,11 @@ from ..system.kernel.procfs import (
     read_command_name,
     read_connections,
     read_owned_process,
+    read_program,
     read_socket_inodes,
     read_title,
 )
-from ..system.slurm.conf import read_slurm_conf
-from ..system.slurm.spool_dir import spool_dirs
+from ..system.slurm.node_conf import read_node_conf
 from ..system.slurm.stepd import StepFault, connect_step
 from ..system.tasks.task import MS, all_of
 from ..wire.cgroup_path import decode_cgroups, same_job, same_step
@@ -81,7 +82,7 @@ class LoginView:
 
 @record
 class Stray:
-    """A process of a person outside of all of his jobs. `kind`: `login`, `user-manager`, `scope` or `process`."""
+    """A process of a user outside of all of the user's jobs. `kind`: `login`, `user-manager`, `scope` or `process`."""
 
     uid: int
     pid: int
@@ -118,22 +119,22 @@ class NodeView:
     unguarded: tuple[str, ...] = ()
 
 
-def view_node(nodename: str = "") -> Task[NodeView]:
+def view_node(nodename: str = "", place: str = "") -> Task[NodeView]:
     """The node as it is now; `ConfFault` or `SpoolFault` if Slurm's files cannot be used."""
-    jobs, unanswered = yield from _ask_jobs(nodename)
+    jobs, unanswered = yield from _ask_jobs(nodename, place)
     processes = _read_processes()
     names = {process.pid: read_command_name(process) for process in processes.values()}
     logins = tuple(_logins(processes, names, jobs))
     strays = tuple(_strays(processes, names, jobs, logins))
     unread = any(job.cgroups == b"" for job in jobs) or any(login.source == "" for login in logins)
     strangers = tuple(_strangers(processes, names, jobs))
-    unguarded = tuple(name for name in list_services() if moves_sessions(name) and find_guard(name) is None)
+    unguarded = tuple(name for name in list_services() if session_outlook(name) != "stays")
     return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread, strangers, unguarded)
 
 
-def _ask_jobs(nodename: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:
-    conf = read_slurm_conf()
-    directories = open_directories(spool_dirs(conf, nodename), conf.step_owners)
+def _ask_jobs(nodename: str, place: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:
+    conf = read_node_conf(place, thorough=True)
+    directories = open_directories(conf, nodename)
     try:
         paths = list_steps(directories)
         until_ns = time.monotonic_ns() + WAIT_NS
@@ -176,6 +177,9 @@ def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tup
         parent = processes.get(process.parent)
         if names[pid] not in SSHD_NAMES or parent is None or names[parent.pid] not in SSHD_NAMES or parent.uid != 0:
             continue
+        # names and set-uid programs are the user's to choose, and so is to lock a title for those who read it
+        if not _may_be_sshd(process) or not _may_be_sshd(parent):
+            continue
         title = read_title(process)
         if b"@" not in title.partition(b": ")[2]:  # `sshd: alice@pts/0`; before that it is not authenticated
             continue
@@ -186,6 +190,12 @@ def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tup
         source = _source_of(monitor)
         found.append(LoginView(process.uid, pid, monitor.pid, source, job_id, membership, _age_s(process)))
     return sorted(found, key=lambda login: -login.age_s)
+
+
+def _may_be_sshd(process: OwnedProcess) -> bool:
+    """Whether the process runs sshd's program, as far as that can be seen: without root it cannot."""
+    program = read_program(process)
+    return not program or os.path.basename(program) in SSHD_NAMES
 
 
 def _job_of_login(jobs: tuple[Job, ...], session: OwnedProcess, monitor: OwnedProcess) -> int:

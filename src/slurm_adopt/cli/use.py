@@ -9,13 +9,13 @@ from ..wire.user_exchange import UserRequest
 from .job_argument import job_number
 from .user_client import SOCKET, ask_ok
 
-HELP = "choose the job that your next logins to this node go into"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("job", metavar="JOBID", type=job_number, nargs="?", help="one of `slurm-adopt jobs`")
+    which.add_argument(
+        "job", metavar="JOBID", type=job_number, nargs="?", help="one of the jobs that `slurm-adopt jobs` lists"
+    )
     which.add_argument("--clear", action="store_true", help="forget the choice")
     parser.add_argument("--socket", default=SOCKET, metavar="PATH", help=argparse.SUPPRESS)
 

@@ -20,8 +20,11 @@ from .adoption import adopt_into, environment_of, missing_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..model import Adopt, Facts
     from ..options.parse import Options
+    from ..system.host.pam_stack import PamLine
     from ..system.kernel.procfs import Process
     from ..system.slurm.stepd import Extras
     from ..system.tasks.task import Task
@@ -49,9 +52,11 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
     yield from login.found.resume(login.deadline_ns)
     connection.deadline_ns = _attempt_deadline(login)
     try:
-        _expect_to_stay(login)
+        yield from _expect_to_stay(login)
         before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
-        extras = yield from adopt_into(connection, login.request.uid, login.find_processes, *wanted_extras(login))
+        extras = yield from adopt_into(
+            connection, login.request.uid, login.find_processes, *wanted_extras(login), login.source.recent
+        )
         if before is not None and b".scope" in before:
             from .session.left_behind import adopt_left_behind
 
@@ -62,31 +67,55 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         if fault.reason == STEP_SILENT and connection.is_waited_for:
             login.source.watch_late(connection.take_over(), login.processes)
         return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
+    except GeneratorExit:
+        if connection.is_waited_for:  # the module's process was killed: its number may be another's when it is moved
+            login.source.watch_late(connection.take_over(), login.processes)
+        raise
     return Attempt(decision.job_id, decision.chosen)
 
 
-def _expect_to_stay(login: Login) -> None:
-    """Raise `StepFault` if pam_systemd will take the session out of any job again."""
+def _expect_to_stay(login: Login) -> Task[None]:
+    """Raise `StepFault` if the session will leave the job again, or if nobody can say that it will not.
+
+    What the files do not tell is let pass where a session outside of the job is let pass as well.
+    """
     # without logind nobody does: most compute nodes need not read their PAM files for each login
     if login.request.phase != "account" or not os.path.isdir(LOGIND):
         return
-    from ..system.host.pam_stack import moves_sessions
+    from ..system.host.pam_outlook import session_outlook
 
-    service = login.request.service
-    if moves_sessions(service) and not _is_guarded(service, login.options):
+    service, guards = login.request.service, _guards(login.request.service, login.options)
+    outlook = session_outlook(service, guards)
+    if outlook == "unknown":
+        from .expect import outlook_for_user
+
+        outlook = yield from outlook_for_user(login, guards)
+    if outlook == "leaves":
         raise StepFault("session-escapes", REASONS["session-escapes"].meaning)
+    if outlook == "unknown":
+        if login.options.action_adopt_failure == "deny":
+            raise StepFault("session-uncertain", REASONS["session-uncertain"].meaning)
+        login.remark = REASONS["session-uncertain"].meaning
+
+
+def _guards(service: str, options: Options) -> Callable[[PamLine], bool]:
+    """Whether a session line of ours works for this service, and is as strict as this one."""
+
+    def guards(line: PamLine) -> bool:
+        later = parse_options(line.args)
+        strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
+        if later.enforce != "yes" and (later.enforce == "no" or options.enforce == "yes"):
+            return False  # it looks on, or lets in what this one would refuse
+        return later.works_in(service) and strict_enough
+
+    return guards
 
 
 def _is_guarded(service: str, options: Options) -> bool:
-    """Whether a session line of ours comes last, works for this service, and is as strict as this one."""
-    from ..system.host.pam_stack import find_guard
+    """Whether each session comes by a session line of ours at last."""
+    from ..system.host.pam_outlook import is_guarded
 
-    line = find_guard(service)
-    if line is None:
-        return False
-    later = parse_options(line.args)
-    strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
-    return later.service in ("*", service) and strict_enough
+    return is_guarded(service, _guards(service, options))
 
 
 def _attempt_deadline(login: Login) -> int:
@@ -102,7 +131,7 @@ def wanted_extras(login: Login) -> tuple[bool, bool]:
 
 
 def collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: Extras) -> Task[None]:
-    """What the session gets from the job it is in: variables and namespaces."""
+    """Collect the variables and namespaces that the session gets from its job."""
     if extras.namespaces:
         login.namespaces = missing_namespaces(extras.namespaces, login.caller)
     login.env = environment_of(job_id, extras.x11)

@@ -27,7 +27,6 @@ from ..system.slurm.stepd import (
 from ..system.tasks.child import ChildFault, call_in_child
 from ..system.tasks.sockets import close_all
 from ..system.tasks.task import MS, DeadlineExceeded
-from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from ..system.kernel.procfs import AnyProcess, Process
     from ..system.slurm.stepd import Extras, StepConnection
     from ..system.tasks.task import Task
-    from ..wire.cgroup_path import Membership
     from ..wire.stepd import X11Display
+    from .recent import Recent
 
 #: A state that was asked so long ago is asked again: caller ID may have taken a second meanwhile.
 FRESH_NS = 100 * MS
@@ -55,17 +54,13 @@ NAMESPACE_FILES = {
 }
 
 
-#: Answers of `same_step`, which is pure: all sessions of a step look alike, and all steps of a node have this many.
-KNOWN_MEMBERSHIPS: dict[tuple[bytes, bytes], Membership] = {}
-KNOWN_MEMBERSHIPS_CAP = 1024
-
-
 def adopt_into(
     connection: StepConnection,
     uid: int,
     find: Callable[[], tuple[Process, ...]],
     x11: bool,
     namespaces: bool,
+    recent: Recent,
 ) -> Task[Extras]:
     """Put the processes into the step; `StepFault` unless the kernel confirms every one of them.
 
@@ -97,7 +92,7 @@ def adopt_into(
                 yield from _take_out(processes, before, connection.deadline_ns)
                 raise StepFault(STEP_SUSPENDED, "the step was suspended while it adopted")
             for process, text in zip(processes, texts):
-                yield from confirm(connection, reference, process, text)
+                yield from confirm(connection, reference, process, text, recent)
         except BaseException:
             close_all([namespace.fd for namespace in extras.namespaces])
             raise
@@ -122,7 +117,9 @@ def _take_out(processes: Iterable[Process], before: list[bytes | None], deadline
             continue  # the next one may be the one that carries the login
 
 
-def confirm(connection: StepConnection, reference: bytes | None, process: Process, text: int) -> Task[None]:
+def confirm(
+    connection: StepConnection, reference: bytes | None, process: Process, text: int, recent: Recent
+) -> Task[None]:
     """Raise `StepFault` unless the kernel shows the process inside the step.
 
     `reference` is the text of slurmstepd's own /proc/PID/cgroup, `text` what `open_cgroups` gave for the process.
@@ -132,23 +129,13 @@ def confirm(connection: StepConnection, reference: bytes | None, process: Proces
         raise StepFault("process-changed", f"process {process.pid} ended while it was adopted")
     if reference is None:
         raise StepFault(STEP_ENDING, "slurmstepd ended while it adopted")
-    membership = membership_of(reference, target)
+    membership = recent.membership_of(reference, target)
     if membership.inside:
         return
     if not membership.step_known and (yield from is_in_books(connection, process)):
         # ProctrackType=proctrack/linuxproc and the like: Slurm itself keeps no cgroup there is to look at
         return
     raise StepFault("adopt-unconfirmed", f"process {process.pid}: {membership.reason}")
-
-
-def membership_of(reference: bytes, target: bytes) -> Membership:
-    """`same_step`, which takes 0.1 ms, once for all logins that look the same."""
-    known = KNOWN_MEMBERSHIPS.get((reference, target))
-    if known is None:
-        if len(KNOWN_MEMBERSHIPS) >= KNOWN_MEMBERSHIPS_CAP:
-            KNOWN_MEMBERSHIPS.clear()
-        known = KNOWN_MEMBERSHIPS[reference, target] = same_step(reference, target)
-    return known
 
 
 def environment_of(job_id: int, x11: X11Display | None = None) -> tuple[tuple[str, str], ...]:

@@ -40,6 +40,9 @@ class Answer:
         self.caller = login.caller
         self.nodename = login.options.nodename
         self.auth = login.request.auth
+        self.enforce = login.options.enforce
+        self.args = login.request.args
+        self.strict = login.request.strict
         self._found = login.found
 
     def packet(self) -> bytes:
@@ -56,13 +59,16 @@ class Answer:
 
 def answer(login: Login, verdict: Verdict, detail: str = "") -> Answer:
     """The answer for a verdict; `detail` is for the log."""
-    if verdict.action != "allow" or not verdict.job_id:
+    idle = login.options.enforce == "no"
+    if verdict.action != "allow" or not verdict.job_id or idle:
         login.release()
     namespaces, login.namespaces = login.namespaces, []
     env = login.env
     info = ""
     unset: tuple[str, ...] = ()
-    if login.facts.phase == "open_session":
+    if idle:
+        pass
+    elif login.facts.phase == "open_session":
         info, unset = _greeting(login, verdict), _unset(login)
     elif login.options.greeting and verdict.chosen:
         # the session phase tells it, in a process that knows nothing of this one but the PAM environment

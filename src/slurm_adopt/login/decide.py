@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
-from ..policy import decide
+from ..policy import decide, next_step
 from ..record import replace
 from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt
@@ -104,12 +104,12 @@ def _decide(login: Login) -> Task[Answer]:
         return answer(login, Verdict("ignore", "session-closed"))
     detail = yield from gather(login)
     while True:
-        decision = decide(login.facts, login.options)
+        decision = next_step(login.facts, login.options)
         if isinstance(decision, Verdict):
             break
         act = ACTS[type(decision)]()
         yield from act(login, decision)
-    if login.facts.phase == "open_session":
+    if login.facts.phase == "open_session" and login.options.enforce != "no":
         from .finish_session import finish_session
 
         return (yield from finish_session(login, decision, detail))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 
 from ..observe.notes import Decided
+from .recorded import encode_facts
 from .reply import security_event
 
 TYPE_CHECKING = False
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def decided_of(answer: Answer, seconds: float) -> Decided:
-    """What the books need of an answer that took `seconds`."""
+    """Return the record of an answer for metrics and audit; `seconds` is how long it took."""
     facts, verdict = answer.facts, answer.verdict
     carrier = answer.processes[0] if answer.processes else None
     return Decided(
@@ -36,4 +37,8 @@ def decided_of(answer: Answer, seconds: float) -> Decided:
         carrier.started if carrier else 0,
         tuple(f"{attempt.job_id}:{attempt.failure}" for attempt in facts.attempts if attempt.failure),
         answer.auth,
+        encode_facts(facts),
+        answer.args,
+        answer.strict,
+        answer.enforce,
     )

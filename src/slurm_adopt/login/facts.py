@@ -25,7 +25,8 @@ def gather(login: Login) -> Task[str]:
     """Fill in the login's facts; the result is a detail for the log."""
     uid, options = login.request.uid, login.options
     try:
-        conf = login.conf = yield from login.source.read_conf(login.deadline_ns)
+        conf = login.conf = yield from login.source.read_conf(login.deadline_ns, options.slurm_conf)
+        login.remark = login.source.remark_of(conf)
         check_not_own(conf, uid)
         asking = begin(login.source.query_own(conf, options.nodename, uid, login.deadline_ns))
         with asking:
@@ -33,8 +34,8 @@ def gather(login: Login) -> Task[str]:
                 login.find_processes()
             found = yield from asking.result()
     except (ConfFault, SpoolFault) as fault:
-        login.facts = replace(login.facts, fault=fault.reason)
-        return str(fault)
+        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
+        return "; ".join(filter(None, (str(fault), login.remark)))
     login.found = found
     if found.own and "runinjob" in conf.prolog_flags and login.request.phase == "account":
         from .await_start import mark_prologs
@@ -45,10 +46,11 @@ def gather(login: Login) -> Task[str]:
     if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
         from .await_start import find_starting  # most logins find their job and do not pay for loading this
 
-        prologs = find_starting(conf, options.nodename, uid)
+        prologs = find_starting(login.source.recent, conf, options.nodename, uid)
         login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
     if options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(uid, found))
     if login.facts.phase == "open_session" and found.own:
-        login.facts = replace(login.facts, member_of=find_membership(login.find_processes(), found))
+        here = find_membership(login.find_processes(), found, login.source.recent)
+        login.facts = replace(login.facts, member_of=here)
     return ""

@@ -14,7 +14,7 @@ from ..wire.logline import format_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model import Action, Phase, ReasonCode
+    from ..model import Action, Enforce, Phase, ReasonCode
     from ..options.parse import Options
 
 #: The same words as the original's, which sites document and users know.
@@ -33,8 +33,14 @@ def result_of(action: Action, phase: Phase) -> str:
     return "perm_denied" if phase == "account" else "session_err"
 
 
+def enforced(result: str, enforce: Enforce) -> str:
+    """The return code that `enforce=` leaves of one: with `no` as if the line were not there, and nobody refused."""
+    admits = result in ("success", "ignore")
+    return result if enforce == "yes" or (enforce == "adopt" and admits) else "ignore"
+
+
 def refusal(reason: ReasonCode) -> str:
-    """What a refused user reads."""
+    """Return the line that a refused user reads."""
     return f"{DENIED}{REASONS[reason].user_text or REASONS['internal-error'].user_text}"
 
 
@@ -50,13 +56,15 @@ def compose(
 ) -> LoginReply:
     """The reply for a verdict."""
     level = _level(facts, options, verdict)
-    join_failed = "success" if options.action_adopt_failure == "allow" else result_of("deny", facts.phase)
+    lenient = options.action_adopt_failure == "allow" or options.enforce != "yes"
+    join_failed = "success" if lenient else result_of("deny", facts.phase)
+    result = enforced(result_of(verdict.action, facts.phase), options.enforce)
     return LoginReply(
-        result=result_of(verdict.action, facts.phase),
+        result=result,
         reason=verdict.reason,
         level=level,
         log=log_line(facts, options, verdict, detail) if options.log_level >= WANTED_FROM[level] else "",
-        error=refusal(verdict.reason) if verdict.action == "deny" else "",
+        error=refusal(verdict.reason) if verdict.action == "deny" and options.enforce == "yes" else "",
         info=info,
         env=env,
         unset=unset,
@@ -94,6 +102,8 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
     pairs: list[tuple[str, str | int]] = [
         ("verdict", verdict.action),
         ("reason", verdict.reason),
+        # what stands there already would be if this were `yes`
+        ("enforce", options.enforce if options.enforce != "yes" else ""),
         ("user", facts.user),
         ("uid", facts.uid),
         ("from", facts.source or "-"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of one login while it is decided.
+"""The state of one login while it is decided.
 
 Rules of this file:
 1. It holds state, finds the login's processes, and gives up what it holds. Decisions, acts and words are elsewhere.
@@ -37,7 +37,7 @@ STRICT = {"action_no_jobs": "deny", "action_adopt_failure": "deny", "action_gene
 
 
 class CallerGone(Exception):
-    """Nobody is there any more to be adopted."""
+    """The processes of the login have ended."""
 
 
 class Login:

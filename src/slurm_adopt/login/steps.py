@@ -16,12 +16,12 @@ from ..model import RUNNING, STEP_ENDING, STEP_GONE, STEP_SILENT, SUSPENDED, Ste
 from ..record import record
 from ..system.kernel.freezer import is_frozen
 from ..system.kernel.procfs import read_cgroups
-from ..system.slurm.conf import read_slurm_conf
+from ..system.slurm.node_conf import read_node_conf
 from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.slurm.spool_dir import spool_dirs
 from ..system.slurm.stepd import StepFault, connect_step
 from ..system.tasks.task import MS, DeadlineExceeded, all_of
-from .adoption import membership_of
+from .recent import Recent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,16 +46,22 @@ if TYPE_CHECKING:
     class StepSource(Protocol):
         """Where a login's facts about the node come from: looked up anew (`FreshLookup`), or remembered by the service.
 
-        `callers`: what is known of the machines that logins come from, if anything is remembered.
+        `callers`: what is known of the machines that logins come from, if anything is remembered. `recent`: what other
+        logins have just found out.
         """
 
         callers: CallerMemory | None
+        recent: Recent
 
         def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
             """slurmstepd has not answered an adoption: the connection is taken over, or closed."""
 
-        def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
-            """The node's slurm.conf as it is now; `ConfFault`."""
+        def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
+            """The node's slurm.conf as it is now; `ConfFault`. `place`: the module's option slurm_conf=, empty without
+            it; None for what is no login's question."""
+
+        def remark_of(self, conf: SlurmConf) -> str:
+            """What the log line of a login should say of slurm.conf."""
 
         def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
@@ -80,7 +86,7 @@ class OwnStep:
 
 
 class OwnSteps:
-    """What the spool directories hold for one user; `close()` when the login is decided."""
+    """One user's extern steps, found in the spool directories. The caller calls `close()` when the login is decided."""
 
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
@@ -118,20 +124,29 @@ class FreshLookup:
 
     callers: CallerMemory | None = None
 
+    def __init__(self) -> None:
+        self.recent = Recent()
+
     def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:  # noqa: ARG002
         """The module holds the numbers; a helper does not live on to look."""
         connection.close()
 
-    def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:  # noqa: ARG002  # reading files has no deadline
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:  # noqa: ARG002  # files have none
         """Read slurm.conf."""
         yield from ()
-        return read_slurm_conf()
+        return read_node_conf(place or "")
+
+    def remark_of(self, conf: SlurmConf) -> str:
+        """Nobody else says it."""
+        return conf.remark
 
     def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
         """Look through the spool directories and ask all steps there."""
         owners = conf.step_owners
-        directories = open_directories(spool_dirs(conf, nodename), owners)
+        directories = open_directories(conf, nodename)
         try:
+            for directory in directories:
+                directory.check_not_own(uid)
             paths = list_steps(directories)
             return (yield from query_own_steps(paths, uid, owners, deadline_ns))
         finally:
@@ -144,14 +159,14 @@ def list_steps(directories: Iterable[SpoolDirectory]) -> list[StepPath]:
     return [path for directory in directories for path in directory.extern_steps()]
 
 
-def open_directories(names: Iterable[tuple[str, str | None]], owners: tuple[int, ...]) -> list[SpoolDirectory]:
+def open_directories(conf: SlurmConf, nodename: str) -> list[SpoolDirectory]:
     """All spool directories that exist; `SpoolFault` if none does, or if one is not to be trusted."""
     opened: list[SpoolDirectory] = []
     missing: SpoolFault | None = None
     try:
-        for name, node in names:
+        for name, node in spool_dirs(conf, nodename):
             try:
-                opened.append(SpoolDirectory(name, owners, node))
+                opened.append(SpoolDirectory(name, conf.step_owners, node, conf.spool_owners))
             except SpoolFault as fault:
                 if fault.reason != "spool-dir-missing":
                     raise
@@ -238,7 +253,7 @@ def find_preferred(uid: int, found: OwnSteps) -> int:
     return preference.job_id if same else 0
 
 
-def find_membership(processes: Iterable[AnyProcess], found: OwnSteps) -> int:
+def find_membership(processes: Iterable[AnyProcess], found: OwnSteps, recent: Recent) -> int:
     """The job in whose extern step all of these processes are, as the kernel says; 0 if there is none."""
     texts = [read_cgroups(process) for process in processes]
     if not texts or None in texts:
@@ -246,6 +261,6 @@ def find_membership(processes: Iterable[AnyProcess], found: OwnSteps) -> int:
     for step in found.own:
         identity = step.connection.identity
         reference = read_cgroups(identity) if identity is not None else None
-        if reference is not None and all(membership_of(reference, text or b"").inside for text in texts):
+        if reference is not None and all(recent.membership_of(reference, text or b"").inside for text in texts):
             return step.path.job_id
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written down: numbers, the audit stream, notes between processes. It knows nothing of how a login is decided.
+"""Records what happened: metrics, the audit stream, notes between processes. Knows nothing of how a login is decided.
 
 metrics     numbers in Prometheus' format
 audit       one line of JSON for each login, move and end of a session

@@ -3,17 +3,20 @@
 
     {"event": "login", "time": ..., "user": ..., "uid": ..., "from": ..., "service": ..., "phase": ..., "verdict": ...,
      "reason": ..., "job": ..., "chosen": ..., "where": ..., "pid": ..., "ms": ..., "path": ..., "caller": ...,
-     "security": ..., "auth": [...], "failed": [...]}
+     "security": ..., "auth": [...], "failed": [...], "enforce": "no" | "adopt", "facts": {...}, "options": [...],
+     "strict": true}
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
      "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
 
-sshd tells how the user proved who he is in the session phase, so `auth` is in the line of the end; in that of the
-login only if the session phase is the one that decided.
+sshd tells in the session phase how the user authenticated, so `auth` is in the line of the end; in that of the
+login only if the session phase is the one that decided. With `enforce` the verdict is what it would have been. `facts`,
+`options` (of the PAM line) and `strict` (the account line refuses what fails) are all that the decision depends on:
+`login.recorded` makes facts of them again.
 
 Rules of this file:
 1. Times are UTC, RFC 3339 with milliseconds. `where` is what the kernel shows, read after the decision.
 2. Plain ASCII: whatever a user or host is called, a line is one line.
-3. A file is only ever appended to, and must not be a link, or anybody's but root's.
+3. A file is only ever appended to, whole lines, and must not be a link, or anybody's but root's (`files.append`).
 4. A login that writes nothing down is still a login: failures are counted, never raised.
 """
 
@@ -22,12 +25,11 @@ from __future__ import annotations
 import binascii
 import importlib
 import json
-import os
-import stat
 import time
 
 from ..system.host.journal import LogSender
 from ..system.kernel.procfs import read_cgroups
+from ..system.tasks.files import append
 from ..wire.cgroup_path import decode_cgroups, extern_step
 from ..wire.errors import RemoteProtocolError
 
@@ -57,7 +59,7 @@ class Audit:
         self._path = path
         self.enabled = journal or bool(path)
         if path:
-            os.close(_open(path))
+            _append(path, b"")
 
     def write(self, event: dict[str, Any]) -> None:
         """One line. The file is opened each time, so that logrotate needs no signal."""
@@ -66,7 +68,10 @@ class Audit:
         line = json.dumps(event, ensure_ascii=True, separators=(",", ":"))
         lost = self._sender is not None and not self._sender.send(line)
         if self._path:
-            lost = not _append(self._path, line.encode("ascii") + b"\n") or lost
+            try:
+                _append(self._path, line.encode("ascii") + b"\n")
+            except AuditFault:
+                lost = True
         if lost:
             self._metrics.count("slurm_adopt_audit_lost_total")
 
@@ -99,6 +104,11 @@ def login_event(decided: Decided, path: str) -> dict[str, Any]:
         event["auth"] = auth
     if decided.failed:
         event["failed"] = list(decided.failed)
+    if decided.enforce != "yes":
+        event["enforce"] = decided.enforce
+    event["facts"], event["options"] = decided.facts, list(decided.args)
+    if decided.strict:
+        event["strict"] = True
     return event
 
 
@@ -162,26 +172,8 @@ def stamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
-def _open(path: str) -> int:
+def _append(path: str, line: bytes) -> None:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        append(path, line)
     except OSError as error:
         raise AuditFault(f"{path}: {error.strerror}") from None
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
-        os.close(fd)
-        raise AuditFault(f"{path} must be a regular file that only root may write")
-    return fd
-
-
-def _append(path: str, line: bytes) -> bool:
-    try:
-        fd = _open(path)
-    except AuditFault:
-        return False
-    try:
-        return os.write(fd, line) == len(line)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)

@@ -2,9 +2,9 @@
 """The service's numbers, in Prometheus' text format.
 
 Rules of this file:
-1. Pure: counting and writing as text; who reads or stores it is elsewhere.
-2. A label's values are ours (verdicts, reason codes, paths): nothing a user chooses can make a new time series.
-3. `load` takes what `render` wrote, so that counters go on after an idle exit; anything else is passed over.
+1. Pure: this file counts and formats; others read and store the text.
+2. Label values are ours (verdicts, reason codes, paths). No user input creates a time series.
+3. `load` reads what `render` wrote, so that counters survive an idle exit. It ignores everything else.
 """
 
 from __future__ import annotations
@@ -17,32 +17,42 @@ if TYPE_CHECKING:
 
 #: name: (type, help). A histogram's unit is seconds.
 FAMILIES = {
-    "slurm_adopt_logins_total": ("counter", "Requests decided, by phase, verdict, reason code and path."),
-    "slurm_adopt_login_seconds": ("histogram", "Time from accepting a request to its reply."),
-    "slurm_adopt_callers_total": ("counter", "Logins whose source was asked for, by what came of it."),
-    "slurm_adopt_strangers_total": ("counter", "Connections of processes that are not root's, closed unread."),
+    "slurm_adopt_logins_total": (
+        "counter",
+        "Decided requests, by phase, verdict, reason code and path (service or one-shot helper).",
+    ),
+    "slurm_adopt_would_deny_total": ("counter", "Logins that enforce= has let in, by the reason for a refusal."),
+    "slurm_adopt_login_seconds": ("histogram", "Seconds from accepting a request to sending its reply."),
+    "slurm_adopt_callers_total": ("counter", "Caller-ID lookups, by result."),
+    "slurm_adopt_strangers_total": (
+        "counter",
+        "Connections from processes that are not root's; the service closes them unread.",
+    ),
     "slurm_adopt_strangers_in_steps_total": (
         "counter",
-        "Processes of others, moved into a job by their number.",
+        "Processes of other users that slurmstepd moved into a job because their pid was reused.",
     ),
-    "slurm_adopt_bad_requests_total": ("counter", "Requests that were malformed."),
-    "slurm_adopt_sent_away_total": ("counter", "Requests sent to the one-shot helper because there was no room."),
-    "slurm_adopt_dropped_total": ("counter", "Connections given up without a reply, by reason."),
-    "slurm_adopt_moves_total": ("counter", "Logins that users have moved, or wanted to, by result and reason code."),
-    "slurm_adopt_faults_total": ("counter", "Faults of slurm-adopt itself."),
-    "slurm_adopt_logins_running": ("gauge", "Requests being decided now."),
-    "slurm_adopt_logins_waiting": ("gauge", "Requests waiting for a place."),
-    "slurm_adopt_sessions": ("gauge", "Sessions in jobs that this service watches."),
-    "slurm_adopt_steps": ("gauge", "Extern steps in the index, by whether their owner is known."),
-    "slurm_adopt_step_questions_total": ("counter", "Steps asked whose they are."),
-    "slurm_adopt_index_rebuilds_total": ("counter", "Times the index could not be kept current, by reason."),
-    "slurm_adopt_conf_reads_total": ("counter", "Times slurm.conf was read."),
+    "slurm_adopt_bad_requests_total": ("counter", "Malformed requests."),
+    "slurm_adopt_sent_away_total": (
+        "counter",
+        "Requests left to the one-shot helper because the service was at a limit.",
+    ),
+    "slurm_adopt_dropped_total": ("counter", "Connections closed without a reply, by reason."),
+    "slurm_adopt_moves_total": ("counter", "Requests to move a login, by result and reason code."),
+    "slurm_adopt_faults_total": ("counter", "Internal errors."),
+    "slurm_adopt_logins_running": ("gauge", "Requests that are being decided."),
+    "slurm_adopt_logins_waiting": ("gauge", "Requests that wait to be decided."),
+    "slurm_adopt_sessions": ("gauge", "Open sessions that the service watches."),
+    "slurm_adopt_steps": ("gauge", "Extern steps on the node, by whether their owner is known."),
+    "slurm_adopt_step_questions_total": ("counter", "Ownership queries sent to slurmstepds."),
+    "slurm_adopt_index_rebuilds_total": ("counter", "Rebuilds of the index of extern steps, by reason."),
+    "slurm_adopt_conf_reads_total": ("counter", "Reads of slurm.conf."),
     "slurm_adopt_audit_lost_total": ("counter", "Audit lines that could not be written."),
     "slurm_adopt_loop_seconds": (
         "histogram",
-        "Longest turn of the service's loop in each second, from 5 ms on.",
+        "Longest turn of the service's event loop in each second, if 5 ms or more.",
     ),
-    "slurm_adopt_start_time_seconds": ("gauge", "When the service started, in seconds since 1970."),
+    "slurm_adopt_start_time_seconds": ("gauge", "Start of the service, in seconds since 1970."),
     "slurm_adopt_memory_bytes": ("gauge", "Resident memory of the service."),
 }
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

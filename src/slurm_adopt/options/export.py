@@ -31,33 +31,58 @@ JOB_NAMES = (
 )
 #: What a site may name besides, one by one.
 NAMEABLE = (*JOB_NAMES, "SLURM_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*", "TMPDIR")
-#: Never, whoever names it. These are parts of the names of what makes Slurm's commands read another configuration, runs
-#: a program (SLURM_TASK_PROLOG), loads a library into every program of a kind (OMP_TOOL_LIBRARIES,
-#: CUDA_INJECTION64_PATH), says where programs and libraries are, or is a secret.
-NEVER_PARTS = (
-    "_CONF",
-    "PROLOG",
-    "EPILOG",
-    "INJECTION",
-    "_TOOL",
-    "_LIB",
-    "_PATH",
-    "PLUGIN",
-    "SPANK",
-    "_JWT",
-    "_SACK",
-    "_KEY",
+#: Never, whoever names it: parts of `_NAME`, and what a variable with such a name does. Only the families of `NAMEABLE`
+#: get this far; the others stand here so that who names one reads why.
+NEVER = (
+    (
+        ("_LD_", "_DYLD_", "_LIB", "PRELOAD", "INJECTION", "_TOOL", "PLUGIN", "SPANK", "_GCONV"),
+        "makes programs load a library or plugin",  # OMP_TOOL_LIBRARIES, CUDA_INJECTION64_PATH, HSA_TOOLS_LIB
+    ),
+    (("PATH", "_HOME", "_ROOT"), "says where programs, libraries or settings are"),  # CUDA_CACHE_PATH: compiled code
+    (
+        ("PROLOG", "EPILOG", "CONTAINER", "COMPILER", "NVCC", "_SHELL", "EDITOR", "PAGER", "BROWSER", "_COMMAND"),
+        "says which program is run",  # SLURM_TASK_PROLOG, and SLURM_CONTAINER: the bundle that srun starts
+    ),
+    (("EXPORT",), "sets other variables"),  # SLURM_EXPORT_ENV=ALL,LD_PRELOAD=...: as srun --export
+    (
+        (
+            "PYTHON",
+            "PERL",
+            "RUBY",
+            "JAVA",
+            "NODE_OPTIONS",
+            "_LUA",
+            "JULIA",
+            "BASH",
+            "ZDOTDIR",
+            "_GIT_",
+            "_MAKE",
+            "_LESS",
+        ),
+        "makes an interpreter or a tool run code",
+    ),
+    (("_CONF",), "makes programs read other settings"),
+    (("_JWT", "_SACK", "_KEY", "TOKEN", "SECRET", "PASSW"), "is a secret"),
 )
 LIST_CAP = 32
 #: Words for SLURM_JOB_ID alone, and for not even that.
 PLAIN = ("id", "none")
 
 
+def why_never(name: str) -> str:
+    """What the variable does that no session gets from a job; empty if it does nothing of the kind."""
+    return next((why for parts, why in NEVER if any(part in f"_{name}" for part in parts)), "")
+
+
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a variable's name is one of `patterns`."""
-    if any(part in name for part in NEVER_PARTS):
-        return False
-    return any(name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])) for pattern in patterns)
+    """Whether a variable's name is one of `patterns`, and none that is never taken."""
+    known = any(name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])) for pattern in patterns)
+    return known and not why_never(name)
+
+
+def may_be(name: str, value: str) -> bool:
+    """Whether the variable may have this value: a folder relative to wherever a program is started is none."""
+    return value.startswith("/") or not name.endswith(("DIR", "DIRECTORY"))
 
 
 def export_patterns(value: str) -> tuple[str, ...]:
@@ -71,6 +96,21 @@ def export_patterns(value: str) -> tuple[str, ...]:
 
 def is_export(value: str) -> bool:
     """Whether `export_env=` takes this value."""
+    return not export_problem(value)
+
+
+def export_problem(value: str) -> str:
+    """Why `export_env=` does not take this value, in words that name the variable; empty if it does."""
+    if value in (*PLAIN, "job"):
+        return ""
     names = value.split(",")
-    known = all(name and "*" not in name and matches(name, NAMEABLE) for name in names)
-    return value in (*PLAIN, "job") or (known and len(names) <= LIST_CAP)
+    if len(names) > LIST_CAP:
+        return f"more than {LIST_CAP} names"
+    for name in names:
+        if not name:
+            return "an empty name"
+        if why_never(name):
+            return f"{name} {why_never(name)}"
+        if "*" in name or not matches(name, NAMEABLE):
+            return f"{name} is none of {', '.join(NAMEABLE[len(JOB_NAMES) :])} or of `job`, each in full"
+    return ""

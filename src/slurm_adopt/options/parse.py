@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action
+    from ..model import Action, Enforce
 
 
 @record
@@ -30,6 +30,7 @@ class Options:
     join_container: bool
     log_level: int
     nodename: str
+    slurm_conf: str
     service: str
     ignore_root: bool
     single_job_skip_rpc: bool
@@ -44,8 +45,15 @@ class Options:
     socket: str
     greeting: bool
     user_move: bool
+    enforce: Enforce
     profile: str
+    #: whether the line says what action_generic_failure is to be
+    is_generic_failure_set: bool = False
     problems: tuple[str, ...] = ()
+
+    def works_in(self, service: str) -> bool:
+        """Whether the line is for this PAM service."""
+        return self.service in ("*", service)
 
     @property
     def takes_over(self) -> bool:
@@ -71,8 +79,7 @@ def parse_options(args: Iterable[str]) -> Options:
             values[name] = value
         else:
             values[name] = spec.stricter or default_of(spec)
-            allowed = ", ".join(spec.values) if spec.values else spec.form
-            problems.append(f"{arg!r} is not one of: {allowed}; {name}={values[name]} is used")
+            problems.append(f"{arg!r} {_why_not(spec, value)}; {name}={values[name]} is used")
     if values["profile"] == "strict":
         for spec in OPTIONS:
             if spec.strict:
@@ -86,6 +93,7 @@ def parse_options(args: Iterable[str]) -> Options:
         join_container=values["join_container"] == "true",
         log_level=_level(values["log_level"]),
         nodename=values["nodename"],
+        slurm_conf=values["slurm_conf"],
         service=values["service"],
         ignore_root=values["ignore_root"] == "1",
         single_job_skip_rpc=values["single_job_skip_rpc"] == "1",
@@ -100,7 +108,9 @@ def parse_options(args: Iterable[str]) -> Options:
         socket=values["socket"],
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
+        enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
+        is_generic_failure_set="action_generic_failure" in seen or values["profile"] == "strict",
         problems=tuple(problems),
     )
 
@@ -120,9 +130,20 @@ def _fits(spec: OptionSpec, value: str) -> bool:
         return is_export(value)
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
+    if spec.name == "slurm_conf":
+        return value.startswith("/") and len(value) < 1024
     if spec.name == "nodename":
         return 0 < len(value) <= 255 and "/" not in value
     return 0 < len(value) <= 64
+
+
+def _why_not(spec: OptionSpec, value: str) -> str:
+    why = ""
+    if spec.name == "export_env":
+        from .export import export_problem
+
+        why = f" ({export_problem(value)})"
+    return f"is not one of: {', '.join(spec.values) if spec.values else spec.form}{why}"
 
 
 def _seconds_ok(value: str, least: float, most: float) -> bool:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one table of options: the parser and the README read it.
+"""The one table of options. The parser and the generated documentation read it.
 
 Rules of this file:
-1. Names and values are matched exactly. The original matches prefixes: `denyXYZ` is deny there, and so a typo passes.
-2. `stricter` is what an unknown value becomes: never weaker than any documented one.
+1. Names and values are matched exactly. The original matches prefixes: it takes `denyXYZ` for `deny`.
+2. An unknown value counts as `stricter`, which is never weaker than any documented value.
 3. `strict` is what `profile=strict` sets.
 """
 
@@ -17,7 +17,7 @@ LOG_NUMBERS = tuple(str(number) for number in range(10))
 
 @record
 class OptionSpec:
-    """One option. `values` are the words it takes, default first; empty for free text, described by `form`."""
+    """One option. `values` are the words it accepts, default first; empty for free text, which `form` describes."""
 
     name: str
     values: tuple[str, ...]
@@ -33,36 +33,38 @@ OPTIONS = (
     OptionSpec(
         "action_no_jobs",
         ("deny", "ignore"),
-        "The user has no job on this node: refuse, or leave it to the other modules.",
+        "If the user has no job on this node: refuse, or leave the decision to the other modules.",
         stricter="deny",
         strict="deny",
     ),
     OptionSpec(
         "action_unknown",
         ("newest", "preferred", "allow", "deny"),
-        "Several jobs, and caller ID names none: take the one that started last, the one chosen with `slurm-adopt use` "
-        "(else the newest), let in outside all jobs, or refuse.",
+        "If the user has several jobs and caller ID names none: use the one that started last, use the one chosen with "
+        "`slurm-adopt use` (else the newest), let the login in outside all jobs, or refuse.",
         stricter="deny",
     ),
     OptionSpec(
         "action_adopt_failure",
         ("allow", "deny"),
-        "The login could not be put into any job: let it in all the same (unsafe), or refuse.",
+        "If the login could not be put into any job: let it in all the same (unsafe), or refuse.",
         stricter="deny",
         strict="deny",
     ),
     OptionSpec(
         "action_generic_failure",
         ("ignore", "allow", "deny"),
-        "Slurm could not be asked at all: leave it to the other modules (unsafe), let in (unsafe), or refuse.",
+        "If Slurm could not be asked at all: leave the decision to the other modules (unsafe), let the login in "
+        "(unsafe), or refuse. Without this option, a login is refused if somebody other than root may have caused it, "
+        "or if slurmd runs but its slurm.conf is not found.",
         stricter="deny",
         strict="deny",
     ),
-    OptionSpec("disable_x11", ("0", "1"), "1: leave DISPLAY alone, even if the job forwards X11.", stricter="1"),
+    OptionSpec("disable_x11", ("0", "1"), "`1` leaves DISPLAY alone, even if the job forwards X11.", stricter="1"),
     OptionSpec(
         "join_container",
         ("true", "false"),
-        "Join the namespaces of job_container/tmpfs and namespace/*.",
+        "`true` joins the namespaces of job_container/tmpfs and namespace/*.",
         stricter="true",
     ),
     OptionSpec(
@@ -72,25 +74,35 @@ OPTIONS = (
         stricter="info",
         default="info",
     ),
-    OptionSpec("nodename", (), "This node's NodeName, where it is not `hostname -s`.", form="a NodeName of slurm.conf"),
+    OptionSpec("nodename", (), "This node's NodeName, if it is not `hostname -s`.", form="a NodeName of slurm.conf"),
+    OptionSpec(
+        "slurm_conf",
+        (),
+        "The slurm.conf to read. Without this option it is the one that the running slurmd uses, or else the one in "
+        "the usual places.",
+        form="an absolute path",
+        origin="slurm-adopt",
+    ),
     OptionSpec(
         "service",
         (),
-        "The PAM service to work in; `*` is all. Any other service is left alone.",
+        "The PAM service that the module acts in; `*` means all. It ignores every other service.",
         form="a PAM service name or *",
         default="sshd",
     ),
-    OptionSpec("ignore_root", ("1", "0"), "0: root is adopted if root has a job here; never refused.", stricter="1"),
+    OptionSpec(
+        "ignore_root", ("1", "0"), "`0` adopts root if root has a job here. Root is never refused.", stricter="1"
+    ),
     OptionSpec(
         "single_job_skip_rpc",
         ("1", "0"),
-        "0: caller ID is asked for even if the user has only one job here.",
+        "`0` looks up the caller ID even if the user has only one job here.",
         stricter="1",
     ),
     OptionSpec(
         "timeout",
         (),
-        "The longest a login may take here, in seconds.",
+        "The longest time that a login may take here, in seconds, for each phase.",
         form="seconds from 0.1 to 300",
         default="5",
         origin="slurm-adopt",
@@ -98,7 +110,7 @@ OPTIONS = (
     OptionSpec(
         "prolog_wait",
         (),
-        "How long a login waits, within `timeout`, if the user's only job here is still starting; 0: not at all.",
+        "How long a login waits, within `timeout`, if the user's only job here is still starting. `0` does not wait.",
         form="seconds from 0 to 300",
         default="2",
         origin="slurm-adopt",
@@ -106,8 +118,8 @@ OPTIONS = (
     OptionSpec(
         "caller_timeout",
         (),
-        "How long a login of a user with several jobs may wait for its source node to say which one it comes from; "
-        "never more than half of what is left of `timeout`.",
+        "How long a login of a user with several jobs may wait for its source node to say which job it comes from. It "
+        "never waits longer than half of what is left of `timeout`.",
         form="seconds from 0.1 to 60",
         default="1",
         origin="slurm-adopt",
@@ -115,15 +127,15 @@ OPTIONS = (
     OptionSpec(
         "rlimits",
         ("keep", "job"),
-        "`job`: the session gets the resource limits that Slurm gave the job, instead of pam_limits' (session phase).",
+        "`job` gives the session the resource limits that Slurm gave the job, instead of pam_limits' (session phase).",
         stricter="keep",
         origin="slurm-adopt",
     ),
     OptionSpec(
         "export_env",
         (),
-        "Variables of the job for the session: `none` (needs the session line), `id` is SLURM_JOB_ID alone, `job` adds "
-        "what holds for the whole job on this node (SLURM_JOB_*, visible GPUs) and nothing of a single task; or names.",
+        "Which variables of the job the session gets. `id` is SLURM_JOB_ID alone. `job` adds what holds for the whole "
+        "job on this node (SLURM_JOB_*, visible GPUs), and nothing of a single task. `none` needs the session line.",
         form="none, id, job, or names of variables with commas",
         default="id",
         origin="slurm-adopt",
@@ -131,29 +143,30 @@ OPTIONS = (
     OptionSpec(
         "runtime_dir",
         ("none", "user"),
-        "`user`: XDG_RUNTIME_DIR is the directory that the shipped prolog hook makes for users with jobs on the node.",
+        "`user` sets XDG_RUNTIME_DIR to the directory that the shipped prolog hook makes for users with jobs here.",
         stricter="none",
         origin="slurm-adopt",
     ),
     OptionSpec(
         "user_manager",
         ("keep", "refuse", "confine"),
-        "The user's systemd manager, which pam_systemd starts outside of all jobs (session phase): keep it, end it "
-        "before the session begins, or hold all it starts to the CPUs and the memory of the user's jobs.",
+        "What happens to the user's systemd manager, which pam_systemd starts outside of all jobs (session phase): "
+        "keep it, end it before the session begins, or confine it to the CPUs and the memory of the user's jobs.",
         stricter="refuse",
         origin="slurm-adopt",
     ),
     OptionSpec(
         "mode",
         ("auto", "service", "oneshot"),
-        "Ask the resident service if it is there, only it, or always start the one-shot helper.",
+        "`auto` asks the resident service, and starts the one-shot helper if the service does not answer. `service` "
+        "and `oneshot` use only one of them.",
         stricter="auto",
         origin="slurm-adopt",
     ),
     OptionSpec(
         "socket",
         (),
-        "The resident service's socket.",
+        "The socket of the resident service.",
         form="an absolute path",
         default="/run/slurm-adopt/login.sock",
         origin="slurm-adopt",
@@ -161,15 +174,23 @@ OPTIONS = (
     OptionSpec(
         "greeting",
         ("off", "on"),
-        "Tell an interactive session in one line which job it is in, why, and how long it will last.",
+        "`on` tells an interactive session in one line which job it is in, why, and how long the job will last.",
         stricter="off",
         origin="slurm-adopt",
     ),
     OptionSpec(
         "user_move",
         ("no", "yes"),
-        "`yes`: `slurm-adopt move` may put a running login into another job of its user (sshd's account line).",
+        "`yes` allows `slurm-adopt move` to put a running login into another job of its user (sshd's account line).",
         stricter="no",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "enforce",
+        ("yes", "adopt", "no"),
+        "`adopt`: whoever has a job goes into it, and nobody is refused. `no`: each login is decided and logged, and "
+        "nothing is changed: to see what the line would do. `profile=strict` does not touch it.",
+        stricter="yes",
         origin="slurm-adopt",
     ),
     OptionSpec(

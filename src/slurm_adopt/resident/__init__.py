@@ -7,6 +7,8 @@ node_cache, step_index, conf_cache   what is known of the node, and kept current
 sessions, session_ends          sessions that are open in jobs, and why each ended
 warn                            lines on terminals before a job ends
 admin                           the administrator's socket
+last_hour                       the last hour's numbers
+run_files                       where sockets and files are
 
 May import: login, observe, system, wire, model. Nothing here waits for a child, reads what a user can make hang, or
 starts a program: that is done in children (`system.tasks.child`).

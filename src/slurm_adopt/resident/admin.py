@@ -26,12 +26,12 @@ TIME_NS = 2_000 * MS
 
 
 class Admin:
-    """Answers `metrics` on a listening stream socket."""
+    """Answers words (`metrics`, `recent`) on a listening stream socket."""
 
-    def __init__(self, loop: Loop, listener: sock.Socket, render: Callable[[], str]) -> None:
+    def __init__(self, loop: Loop, listener: sock.Socket, answers: dict[bytes, Callable[[], str]]) -> None:
         self._loop = loop
         self._listener = listener
-        self._answers = {b"metrics": render}
+        self._answers = answers
         self._callers = 0
         loop.watch(listener.fileno(), POLLIN, self._accept)
 

@@ -65,7 +65,7 @@ class Clients:
     """All connections of the service."""
 
     def __init__(self, loop: Loop, source: StepSource, metrics: Metrics) -> None:
-        self.admission: Admission[Client] = Admission()
+        self.admission = Admission()
         self.open: set[Client] = set()
         self.cap = min(CLIENT_CAP, sock.descriptor_share())
         #: called with each answer, after it was sent, and the seconds it took

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the resident service remembers of the node: the `StepSource` whose cost does not grow with other users' jobs.
+"""Remembers the node's steps in the resident service: the `StepSource` whose cost does not grow with others' jobs.
 
 Rules of this file:
 1. A login asks the steps that are its user's, and those that nobody knows yet; never another user's.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..login.recent import Recent
 from ..login.steps import GRACE_NS, OwnStep, OwnSteps, ask_steps
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
 from ..system.rpc.memory import CallerMemory
@@ -27,6 +28,8 @@ from .turnstile import Turn, Turnstile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..observe.metrics import Metrics
     from ..system.kernel.procfs import Process
     from ..system.slurm.conf import SlurmConf
@@ -43,10 +46,13 @@ INDEX_CAP = 16
 class NodeCache:
     """The `StepSource` of the resident service."""
 
-    def __init__(self, loop: Loop) -> None:
-        self.conf_cache = ConfCache(loop)
+    def __init__(self, loop: Loop, on_remark: Callable[[str], None] | None = None) -> None:
+        self.conf_caches: dict[str, ConfCache] = {}
+        self._on_remark = on_remark
+        self._place = ""
         self.callers: CallerMemory | None = CallerMemory()
         self.callers.workers = MungeWorkers(loop.call_at)
+        self.recent = Recent()
         self.late: LateAnswers | None = None
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
@@ -63,9 +69,20 @@ class NodeCache:
         else:
             self.late.watch(connection, processes)
 
-    def read_conf(self, deadline_ns: int) -> Task[SlurmConf]:
-        """The remembered slurm.conf, if its files are unchanged."""
-        return (yield from self.conf_cache.read(deadline_ns))
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
+        """The remembered slurm.conf, if its files are unchanged; None: the one of the last login."""
+        if place is not None:
+            self._place = place
+        cache = self.conf_caches.get(self._place)
+        if cache is None:
+            if len(self.conf_caches) >= INDEX_CAP:
+                self.conf_caches.clear()
+            cache = self.conf_caches[self._place] = ConfCache(self._loop, self._place, self._on_remark)
+        return (yield from cache.read(deadline_ns))
+
+    def remark_of(self, conf: SlurmConf) -> str:  # noqa: ARG002
+        """The service has said it once, in a line of its own."""
+        return ""
 
     def query_own(
         self,
@@ -76,6 +93,8 @@ class NodeCache:
     ) -> Task[OwnSteps]:
         """The user's own steps, as the index has them, each asked now."""
         indexes = self._current(conf, nodename)
+        for index in indexes:
+            index.check_not_own(uid)
         found = OwnSteps()
         if not any(index.unsettled or uid in index.settled for index in indexes):
             return found  # most refusals end here
@@ -141,8 +160,9 @@ class NodeCache:
 
     def report(self, metrics: Metrics) -> None:
         """Put what has happened since the last report, and how things are, into the numbers."""
-        metrics.count("slurm_adopt_conf_reads_total", self.conf_cache.reads)
-        self.conf_cache.reads = 0
+        for cache in self.conf_caches.values():
+            metrics.count("slurm_adopt_conf_reads_total", cache.reads)
+            cache.reads = 0
         steps = unsettled = 0
         for index in self.indexes.values():
             steps += len(index.entries)
@@ -175,7 +195,9 @@ class NodeCache:
             if index is None:
                 if len(self.indexes) >= INDEX_CAP:
                     self._forget()
-                index = self.indexes[directory] = StepIndex(self._loop, directory[0], conf.step_owners, directory[1])
+                index = self.indexes[directory] = StepIndex(
+                    self._loop, directory[0], conf.step_owners, directory[1], conf.spool_owners
+                )
             try:
                 index.refresh()
             except SpoolFault as fault:

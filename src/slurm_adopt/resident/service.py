@@ -29,13 +29,16 @@ from ..system.host.listener import Listener, prepare_folder
 from ..system.host.systemd import Supervisor
 from ..system.tasks import sockets as sock
 from ..system.tasks.child import reap_children
+from ..system.tasks.files import read_if_trusted, replace_file
 from ..system.tasks.loop import Loop
 from ..system.tasks.task import MS, POLLIN
 from ..wire.logline import format_line
 from .admin import Admin
 from .clients import Clients
+from .last_hour import WOULD_DENY, LastHour
 from .late_answers import LateAnswers, Stranger
 from .node_cache import NodeCache
+from .run_files import ADMIN_SOCKET, NUMBERS_FILE, RECENT_FILE, SESSIONS_FILE
 from .session_ends import Endings
 from .sessions import Session, Sessions
 from .warn import Warner
@@ -47,10 +50,7 @@ if TYPE_CHECKING:
     from ..login.answer import Answer
     from ..observe.notes import Decided
 
-LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
-ADMIN_SOCKET = "/run/slurm-adopt/admin.sock"
-SESSIONS_FILE = "/run/slurm-adopt/sessions"
-NUMBERS_FILE = "/run/slurm-adopt/metrics.prom"
+NUMBERS_CAP = 1 << 20
 #: How old the written numbers may be.
 WRITE_NS = 5_000 * MS
 #: Under systemd the unit sets it.
@@ -66,7 +66,7 @@ GARBAGE = 20_000
 
 @record
 class Setup:
-    """What the command line says. `idle_exit_s` 0: never; `warn_before_s` empty: nobody is warned."""
+    """The settings of the command line. `idle_exit_s` 0: never; `warn_before_s` empty: no warnings."""
 
     listen: str = ""
     idle_exit_s: float = 0
@@ -83,7 +83,8 @@ class Service:
         self.setup = setup
         self.loop = Loop()
         self.metrics = Metrics()
-        self.memory = NodeCache(self.loop)
+        self.last_hour = LastHour()
+        self.memory = NodeCache(self.loop, self._on_remark)
         self.memory.late = LateAnswers(self.loop, self._on_stranger)
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
@@ -107,7 +108,8 @@ class Service:
         self._load_numbers()
         listener = Listener(ADMIN_SOCKET, _socket.SOCK_STREAM)
         self._own.append(listener)
-        self.admin = Admin(self.loop, listener.socket, self.render)
+        answers = {b"metrics": self.render, b"recent": self._render_recent}
+        self.admin = Admin(self.loop, listener.socket, answers)
 
     def run(self) -> None:
         """Serve until stopped or idle."""
@@ -170,8 +172,12 @@ class Service:
             self.supervisor.tell("WATCHDOG=1")
             self.loop.call_at(time.monotonic_ns() + self.supervisor.watchdog_ns // 3, self._watchdog)
 
+    def _on_remark(self, remark: str) -> None:
+        """slurmd uses another slurm.conf than the usual places have, or some such thing: once for all logins."""
+        self._log.send(format_line([("event", "slurm-conf"), ("detail", remark)]))
+
     def _on_stranger(self, stranger: Stranger) -> None:
-        """Somebody else's process was moved into a job by its number."""
+        """Record that slurmstepd moved another user's process into a job because its pid was reused."""
         self.metrics.count("slurm_adopt_strangers_in_steps_total", undone=str(stranger.is_back).lower())
         event: list[tuple[str, str | int]] = [
             ("event", "stranger-in-step"),
@@ -225,10 +231,15 @@ class Service:
         if decided.phase == "close_session":
             return
         self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
-        # the session phase of a login that the account phase has put into its job says nothing new
-        if self.audit.enabled and decided.reason not in ("session-verified", "session-not-ours"):
-            self.audit.write(login_event(decided, path))
-        if self._watches and decided.action == "allow" and decided.job and decided.pid:
+        if decided.enforce != "yes" and verdict == "deny":
+            self.metrics.count("slurm_adopt_would_deny_total", reason=reason, enforce=decided.enforce)
+        if not _says_nothing_new(decided):
+            shown = WOULD_DENY if decided.enforce != "yes" and verdict == "deny" else verdict
+            self.last_hour.count(decided.when, shown, reason)
+            if self.audit.enabled:
+                self.audit.write(login_event(decided, path))
+        is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no"
+        if self._watches and is_in_job and decided.pid:
             self.sessions.opened(_session(decided))
 
     def _take_notes(self) -> None:
@@ -239,7 +250,7 @@ class Service:
             self._take_moves()
 
     def _take_moves(self) -> None:
-        """What users have moved meanwhile: before a session's end is written, so that it names the right job."""
+        """Read the users' moves before the end of a session is written, so that it names the right job."""
         with contextlib.suppress(OSError):
             for move in take_moves():
                 self.metrics.count("slurm_adopt_moves_total", result=move.result, reason=move.reason)
@@ -256,7 +267,7 @@ class Service:
         metrics.put("slurm_adopt_logins_running", admission.running)
         metrics.put("slurm_adopt_logins_waiting", admission.waiting)
         metrics.put("slurm_adopt_sessions", len(self.sessions))
-        metrics.put("slurm_adopt_memory_bytes", _resident_bytes())
+        report_memory(metrics)
         self.memory.report(metrics)
         return metrics.render()
 
@@ -267,18 +278,24 @@ class Service:
 
     def _write_numbers(self) -> None:
         self._writing = False
-        text = self.render()
+        data = self.render().encode("ascii", "replace")
         # how many log in when is nobody's business but root's; what node_exporter is to read, the site has asked for
-        _attempt(lambda: _write(NUMBERS_FILE, text, 0o600))
+        _attempt(lambda: replace_file(NUMBERS_FILE, data, 0o600))
+        recent = self.last_hour.render(time.time()).encode()
+        _attempt(lambda: replace_file(RECENT_FILE, recent, 0o600))
         if self.setup.metrics_file:
-            _attempt(lambda: _write(self.setup.metrics_file, text, 0o644))
+            # node_exporter reads at any time; its folder may belong to somebody else than root
+            _attempt(lambda: replace_file(self.setup.metrics_file, data, 0o644))
+
+    def _render_recent(self) -> str:
+        """The last hour."""
+        self._take_notes()
+        return self.last_hour.render(time.time())
 
     def _load_numbers(self) -> None:
-        try:
-            with open(NUMBERS_FILE, encoding="ascii", errors="replace") as file:
-                self.metrics.load(file.read(1 << 20))
-        except OSError:
-            return
+        for path, load in ((NUMBERS_FILE, self.metrics.load), (RECENT_FILE, self.last_hour.load)):
+            with contextlib.suppress(OSError):
+                load((read_if_trusted(path, NUMBERS_CAP) or b"").decode("ascii", "replace"))
 
 
 def _session(decided: Decided) -> Session:
@@ -286,25 +303,20 @@ def _session(decided: Decided) -> Session:
     return Session(*who, decided.job, decided.source, decided.nodename, decided.when, decided.auth)
 
 
+def _says_nothing_new(decided: Decided) -> bool:
+    """Whether it is the session phase of a login that the account phase has told of."""
+    observed = decided.enforce == "no" and decided.phase == "open_session" and decided.action == "allow"
+    return observed or decided.reason in ("session-verified", "session-not-ours")
+
+
 def _attempt(act: Callable[[], None]) -> None:
-    """Something that the service would like to leave behind, but does without."""
+    """Run a final act whose failure does no harm; ignore OSError."""
     with contextlib.suppress(OSError):
         act()
 
 
-def _resident_bytes() -> int:
-    """statm's second field: resident pages."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _write(path: str, text: str, mode: int) -> None:
-    """Whole or not at all: node_exporter reads at any time. Its folder may belong to somebody else than root."""
-    draft = f"{path}.{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(draft)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(fd, "w") as file:
-        os.fchmod(fd, mode)  # the unit's umask is 0077
-        file.write(text)
-    os.replace(draft, path)
+def report_memory(metrics: Metrics) -> None:
+    """Put the service's resident memory; without a descriptor left the earlier value stays."""
+    with contextlib.suppress(OSError), open("/proc/self/statm", "rb") as file:
+        resident_pages = int(file.read().split()[1])
+        metrics.put("slurm_adopt_memory_bytes", resident_pages * os.sysconf("SC_PAGE_SIZE"))

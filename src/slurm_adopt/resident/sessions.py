@@ -16,6 +16,7 @@ import time
 
 from ..record import record
 from ..system.kernel.procfs import has_ended
+from ..system.tasks.files import read_if_trusted, remove, replace_file
 from ..system.tasks.sockets import descriptor_share
 from ..system.tasks.task import MS, POLLIN
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: More than any node has processes for; each costs one descriptor, if there is one for it (`descriptor_share`).
 SESSION_CAP = 4096
+#: SSH_AUTH_INFO_0 is the longest in a session's line.
+FILE_CAP = 64 << 20
 #: Without pidfds (Linux before 5.3, or too many sessions) the processes are looked at this often.
 LOOK_NS = 10_000 * MS
 LOGOUT, PROCESS_ENDED, UNOBSERVED = "logout", "process-ended", "unobserved"
@@ -101,21 +104,16 @@ class Sessions:
     def save(self, path: str) -> None:
         """Hand over to the next service."""
         text = "".join(json.dumps(session.__dict__) + "\n" for session in self._open.values())
-        draft = f"{path}.{os.getpid()}"
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(fd, "w") as file:
-            file.write(text)
-        os.replace(draft, path)
+        replace_file(path, text.encode("ascii"), 0o600)
 
     def restore(self, path: str) -> None:
         """Take over from the service before, which may have been gone for a while."""
         try:
-            with open(path) as file:
-                lines = file.read().splitlines()
-            os.unlink(path)
-        except (OSError, ValueError):
+            text = read_if_trusted(path, FILE_CAP)
+        except OSError:
             return
-        for line in lines[:SESSION_CAP]:
+        remove(path)
+        for line in (text or b"").splitlines()[:SESSION_CAP]:
             try:
                 session = Session(**json.loads(line))
             except (ValueError, TypeError):

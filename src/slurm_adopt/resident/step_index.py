@@ -22,9 +22,9 @@ import time
 
 from ..model import STEP_GONE
 from ..system.kernel.inotify import IN_CREATE, IN_MOVED_TO, LOST, Inotify, decode_events
-from ..system.kernel.ownership import only_writable_by_owner
 from ..system.slurm.spool import EXTERN_SUFFIX, SpoolDirectory, StepPath
 from ..system.slurm.stepd import Identity, StepFault, connect_step
+from ..system.tasks.files import other_writers
 from ..system.tasks.task import MS
 
 TYPE_CHECKING = False
@@ -84,9 +84,17 @@ class HeldDirectory:
 class StepIndex:
     """The extern steps of one spool directory."""
 
-    def __init__(self, loop: Loop, name: str, owners: tuple[int, ...], node: str | None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        name: str,
+        owners: tuple[int, ...],
+        node: str | None,
+        folder_owners: tuple[int, ...] | None = None,
+    ) -> None:
         self.name = name
         self.owners = owners
+        self.folder_owners = owners if folder_owners is None else folder_owners
         self.node = node
         self.entries: dict[str, Entry] = {}
         self.settled: dict[int, dict[str, Entry]] = {}
@@ -120,6 +128,11 @@ class StepIndex:
             self._take_in(events)
         self._changed = changed
 
+    def check_not_own(self, uid: int) -> None:
+        """`SpoolFault` if the directory belongs to the user who logs in, who is not to be judged by it."""
+        if self._held is not None:
+            self._held.directory.check_not_own(uid)
+
     def close(self) -> None:
         """Forget everything."""
         self._forget()
@@ -142,15 +155,17 @@ class StepIndex:
             found = os.stat(self.name)
         except OSError:
             return None
-        trusted = found.st_uid in self.owners and only_writable_by_owner(found)
-        same = self._held is not None and (found.st_dev, found.st_ino) == self._held.identity
-        return found if trusted and same else None
+        if self._held is None or (found.st_dev, found.st_ino) != self._held.identity:
+            return None
+        # another owner: who may not be judged by it is another one, too
+        others = other_writers(self.name, found, (self._held.directory.owner,))
+        return None if others else found
 
     def _open(self) -> None:
         if self._held is not None:
             self._count("directory-replaced")
         self.close()
-        self._held = HeldDirectory(SpoolDirectory(self.name, self.owners, self.node))
+        self._held = HeldDirectory(SpoolDirectory(self.name, self.owners, self.node, self.folder_owners))
         try:
             # by descriptor: it is this very directory that is watched, whatever its name leads to by now
             self._watch = Inotify(f"/proc/self/fd/{self._held.directory.fd}")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import time
 
-from ..login.session.greeting import duration
 from ..system.kernel.procfs import Process, has_ended
 from ..system.kernel.terminals import write_to_terminals
 from ..system.rpc.controller import query_end
@@ -27,6 +26,7 @@ from ..system.slurm.job_end import TABLE, plausible, query_job_end, write_table
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.child import ChildFault, call_in_child
 from ..system.tasks.task import MS, DeadlineExceeded, HelperNeeded, all_of, sleep_until
+from ..words import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Warner:
             end_s = yield from query_end(self._conf, callers.workers, job.version, job.job_id, deadline_ns)
         job.asked_ns = time.monotonic_ns()
         if end_s is None:
-            # nobody waits for a controller that is gone once more for each of his jobs
+            # do not wait again for each job for a controller that is gone
             self._ask_from_ns = job.asked_ns + ASK_FAILED_NS
         elif plausible(end_s):
             job.set_end(end_s, self.marks_s, time.time())
@@ -210,7 +210,7 @@ class Warner:
             self.lines += int(said)
 
     def _write_table(self) -> None:
-        """What the greeting of a login says about the time left."""
+        """Return the time left for the greeting of a login."""
         table = {key: job.end_s for key, job in self.jobs.items() if job.end_s}
         if table != self._written:
             self._written = table

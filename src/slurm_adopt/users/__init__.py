@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users ask for: their jobs, a preference, a move of their login.
+"""Serves what users ask for: their jobs, a preference, a move of their login.
 
 server      the parent: accepts, counts, starts a child for each request
 requests    the child: one request, one answer

@@ -124,7 +124,7 @@ def hold_until_answered() -> None:
 
 
 def _held(pins: Pins, asking: Task[T], deadline_ns: int, is_over: list[bool]) -> Task[T]:
-    """What `asking` results in; meanwhile those who are held go on."""
+    """Return the result of `asking`; let the held processes go on meanwhile."""
 
     def noted() -> Task[T]:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users may ask for: their jobs on this node, a preference, a move of their login.
+"""Answers one request of a user: list the jobs on this node, store a preference, move the login.
 
 Runs in a process of its own for each request (users/server.py).
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..login.recent import Recent
 from ..login.steps import FreshLookup, find_membership, find_preferred
 from ..model import ENDING, REASONS
 from ..observe.notes import MoveNote, write_move
@@ -48,7 +49,7 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
     if request.command == "move" and not options.user_move:
         return _reply("refused", "user-move-off")
     try:
-        conf = yield from FreshLookup().read_conf(deadline_ns)
+        conf = yield from FreshLookup().read_conf(deadline_ns, options.slurm_conf)
         check_not_own(conf, peer.uid)
         found = yield from FreshLookup().query_own(conf, options.nodename, peer.uid, deadline_ns)
     except (ConfFault, SpoolFault) as fault:
@@ -71,13 +72,13 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
 
 def site_options() -> Options:
     """The options of our line for sshd; the defaults if it is not there."""
-    lines = [line for line in read_stack("sshd", "account") if line.module.endswith(MODULE)]
+    lines = [line for line in read_stack("sshd", "account").lines if line.name == MODULE]
     return parse_options(lines[-1].args if lines else ())
 
 
 def list_jobs(asker: Process, uid: int, found: OwnSteps) -> UserReply:
     """The user's jobs on this node, the newest first."""
-    here = find_membership((asker,), found)
+    here = find_membership((asker,), found, Recent())
     preferred = find_preferred(uid, found)
     newest = newest_first_id(found)
     steps = sorted(found.own, key=lambda step: step.fact.started, reverse=True)

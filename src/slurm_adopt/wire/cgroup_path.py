@@ -37,9 +37,11 @@ class CgroupLine:
 
 @record
 class StepPath:
-    """What a path says about a job. `step` is `extern`, `batch`, `interactive`, `0`, `3+1`, or None for the job's
-    own folder; `prefix` is what stands before Slurm's folder (`/` closes it); `top` is the path up to the step's
-    (or job's) folder, and `rest` what follows."""
+    """The job and step that a cgroup path names.
+
+    `step` is `extern`, `batch`, `interactive`, `0`, `3+1`, or None for the job itself. `prefix` is the path before
+    Slurm's folder (`/` closes it), `top` the path up to the step's (or job's) folder, and `rest` what follows.
+    """
 
     version: int
     job_id: int | None
@@ -118,7 +120,7 @@ def _found(version: int, parts: list[str], first: int, ids: tuple[int | None, in
 
 
 def decode_v1(path: str) -> StepPath | None:
-    """What a cgroup v1 path says, None if it is not one of a job."""
+    """Return the job and step that a cgroup v1 path names; None if it names no job."""
     if "/uid_" not in path:
         return None
     parts = path.split("/")
@@ -133,7 +135,7 @@ def decode_v1(path: str) -> StepPath | None:
 
 
 def decode_v2(path: str) -> StepPath | None:
-    """What a cgroup v2 path says, None if it is not one of a job."""
+    """Return the job and step that a cgroup v2 path names; None if it names no job."""
     if V2_SCOPE not in path:
         return None
     parts = path.split("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ProtocolError(Exception):
-    """Something that may not stand on the wire."""
+    """Bytes or values that the protocol does not allow."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 PACKET_CAP = 4096
 FIELD_CAP = 64
 KEY_CAP = 24
-#: Keys of every login, which need not be looked at letter by letter.
-USUAL_KEYS = frozenset(
-    ("V", "PHASE", "SERVICE", "USER", "UID", "RHOST", "ARG0", "ARG1", "CONN0", "AUTH", "TTY", "DEADLINE")
-)
 KEY_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 #: What the module shows a person is one line of a terminal or three, never a page.
 TEXT_CAP = 512
@@ -60,7 +56,7 @@ def decode_fields(packet: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for part in parts:
         key, mark, value = part.partition("=")
-        if not mark or not (key in USUAL_KEYS or _is_key(key)):
+        if not mark or not _is_key(key):
             raise RemoteProtocolError(f"not a field: {part[:40]!r}")
         fields[key] = value
     if len(fields) != len(parts):
@@ -102,7 +98,7 @@ def take_family(fields: dict[str, str], prefix: str, cap: int) -> tuple[str, ...
 
 
 def check_rest(fields: dict[str, str], *prefixes: str) -> None:
-    """What nobody took is passed over, but for a number too many, or after a gap, of one of the families."""
+    """Ignore unknown fields; refuse a surplus number, or one after a gap, of one of the families."""
     for key in fields:
         for prefix in prefixes:
             if key.startswith(prefix) and key[len(prefix) :].isdigit():

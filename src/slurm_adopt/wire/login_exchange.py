@@ -63,7 +63,7 @@ class Connection:
 
 @record
 class LoginRequest:
-    """What the module asks. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` and `chosen` are SLURM_JOB_ID and
+    """The module's request. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` and `chosen` are SLURM_JOB_ID and
     SLURM_ADOPT_CHOSEN of the PAM environment; `strict`: the account line refuses what fails."""
 
     phase: Phase
@@ -91,7 +91,7 @@ class LoginRequest:
 
 @record
 class LoginReply:
-    """What the module carries out. `joins` names namespaces; their descriptors travel beside the packet, in order.
+    """The reply that the module carries out. `joins` names namespaces; their descriptors come beside it, in order.
 
     `hold`: slurmstepd may still move the caller's number, which must not be given to another process meanwhile."""
 

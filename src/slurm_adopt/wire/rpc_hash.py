@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a credential says about the message it comes with: the payload inside the munge credential or token.
+"""Binds a credential to the message it comes with: the payload inside the munge credential or token.
 
 | receiver            | accepts                                                                            |
 | ------------------- | ---------------------------------------------------------------------------------- |

@@ -14,7 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 from ..record import record
-from .hostlist import HostList, HostListError
+from .hostlist import MAX_DIGITS, HostList, HostListError
 from .slurm_conf import NODE, logical_line, read_pairs
 
 TYPE_CHECKING = False
@@ -57,11 +57,11 @@ class _Line:
         if "/" in name or not name.isprintable() or name.startswith("."):
             # it becomes a part of file names
             raise HostListError(f"no name for a node: {name[:40]!r}")
-        port = int(self.ports[min(index, len(self.ports) - 1)])
-        if not 0 < port < 65536:
-            raise HostListError(f"port {port} of node {name}")
+        port = self.ports[min(index, len(self.ports) - 1)]
+        if not (port.isascii() and port.isdigit() and len(port) <= MAX_DIGITS and 0 < int(port) < 65536):
+            raise HostListError(f"port {port[:40]!r} of node {name}")
         host = self.hosts[min(index, len(self.hosts) - 1)]
-        return NodeRecord(name, host, self.addresses[min(index, len(self.addresses) - 1)], port)
+        return NodeRecord(name, host, self.addresses[min(index, len(self.addresses) - 1)], int(port))
 
 
 def _port_list(text: str) -> HostList:

@@ -40,7 +40,7 @@ class Key:
 
 @record
 class Claims:
-    """What a verified token says. `ruid` is the uid that may verify it, `ANY_UID` for any."""
+    """The claims of a verified token. `ruid` is the uid that may verify it, `ANY_UID` for any."""
 
     uid: int
     gid: int

@@ -27,7 +27,7 @@ ENOENT = 2
 
 @record
 class SocketOwner:
-    """Who made a socket, and its inode (0: it is closed already)."""
+    """The uid that made a socket, and its inode (0: already closed)."""
 
     uid: int
     inode: int
@@ -76,7 +76,7 @@ def _plain(address: bytes) -> bytes:
 
 
 def _hex_address(address: bytes) -> str:
-    """As /proc/net/tcp writes it: 32-bit words of memory, printed as host numbers."""
+    """Return an address as /proc/net/tcp writes it: 32-bit words of memory, printed as host numbers."""
     return "".join([f"{struct.unpack('=I', address[place : place + 4])[0]:08X}" for place in range(0, len(address), 4)])
 
 

@@ -28,7 +28,7 @@ MAX_JOB = (1 << 32) - 1
 
 @record
 class UserRequest:
-    """What a user wants. `job_id` is 0 unless the command is about one job."""
+    """A request of a user. `job_id` is 0 unless the command is about one job."""
 
     command: str
     job_id: int = 0

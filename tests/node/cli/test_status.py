@@ -174,3 +174,30 @@ def test_status__a_process_of_somebody_else_in_a_job(node: Node) -> None:
     done = node.run(["slurm-adopt", "status", "--check"], check=False)
     assert done.returncode == 1
     assert f"process {stranger} (sleep) of bob is in job {job}, which is somebody else's" in done.stdout
+
+
+#: A process called sshd below a set-uid program called sshd: both names are chosen by who makes the link.
+FORGE = """
+import os, pty, sys, time
+os.makedirs("/tmp/forged/python")
+os.symlink("/usr/bin/passwd", "/tmp/forged/sshd")
+os.symlink(sys.executable, "/tmp/forged/python/sshd")
+if pty.fork()[0] == 0:
+    if os.fork() == 0:
+        os.execv("/tmp/forged/python/sshd", ["sshd: carol@pts/9", "-c", "import time; time.sleep(1000)"])
+    os.execv("/tmp/forged/sshd", ["sshd: carol [priv]"])
+time.sleep(1000)
+"""
+
+
+def test_status__what_only_calls_itself_sshd_is_no_login(node: Node) -> None:
+    """Nor is its title read, which its owner can lock for whoever reads it."""
+    node.write("/etc/lab/forge.py", FORGE)
+    forger = node.popen(["python3", "/etc/lab/forge.py"], "alice")
+    try:
+        node.process("sshd: carol [priv]")
+        node.process("sshd: carol@pts/9 -c import time; time.sleep(1000)", "alice")
+        assert status(node)["logins"] == []
+    finally:
+        node.run("pkill -KILL -u alice; rm -rf /tmp/forged", check=False)
+        forger.wait()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -139,6 +140,32 @@ def conf_missing(rig: Rig) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def conf_missing_without_slurmd(rig: Rig) -> Iterator[None]:
+    rig.node.slurmd.stop()
+    try:
+        with conf_missing(rig):
+            yield
+    finally:
+        rig.node.slurmd.start()
+
+
+def conf_folder(mode: int = 0o755, owner: str = "root", taken_away: bool = False) -> Breakage:
+    """/etc/slurm with another mode or owner; `taken_away`: and without slurm.conf."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        folder = CONF.rpartition("/")[0]
+        rig.node.run(f"chmod {mode:o} {folder}; chown {owner} {folder}")
+        try:
+            with conf_missing(rig) if taken_away else contextlib.nullcontext():
+                yield
+        finally:
+            rig.node.run(f"chmod 755 {folder}; chown root {folder}")
+
+    return breakage
+
+
 def conf(text: str | None, mode: int = 0o644, owner: str | None = None, added: str = "") -> Breakage:
     """Another slurm.conf; None: what it was, and `added`."""
 
@@ -198,10 +225,38 @@ def spool_world_writable(rig: Rig) -> Iterator[None]:
         folder.chmod(mode)
 
 
+def spool_of(user: str) -> Breakage:
+    """SlurmdSpoolDir belongs to this user."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        rig.node.run(["chown", user, rig.node.spool_dir])
+        try:
+            yield
+        finally:
+            rig.node.run(["chown", "root", rig.node.spool_dir])
+
+    return breakage
+
+
+spool_of_user = spool_of("alice")
+
+
 @contextlib.contextmanager
-def spool_of_user(rig: Rig) -> Iterator[None]:
-    rig.node.run(["chown", "alice", rig.node.spool_dir])
+def spool_of_slurm_user(rig: Rig) -> Iterator[None]:
+    """Who is an ordinary user here, so that a login of theirs can be tried."""
+    with conf(None, added="SlurmUser=bob\n")(rig), spool_of("bob")(rig):
+        yield
+
+
+@contextlib.contextmanager
+def spool_group_writable(rig: Rig) -> Iterator[None]:
+    folder = rig.node.path(rig.node.spool_dir)
+    before = folder.stat()
+    os.chown(folder, -1, 4)
+    folder.chmod(0o775)
     try:
         yield
     finally:
-        rig.node.run(["chown", "root", rig.node.spool_dir])
+        os.chown(folder, -1, before.st_gid)
+        folder.chmod(before.st_mode & 0o7777)

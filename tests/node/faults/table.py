@@ -73,21 +73,35 @@ def _generic(reason: str) -> tuple[tuple[str, str], tuple[str, str]]:
     return (reason, reason), (IGNORE, DENY)
 
 
+def _unsafe(reason: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Somebody else than root may have brought it about, or the node has jobs that cannot be found: refused, unless the
+    line says action_generic_failure=."""
+    return (reason, reason), (DENY, DENY)
+
+
 FAULTS = (
     # --- slurm.conf and the spool directory ---
-    Fault("conf-missing", "No slurm.conf in any of its places", breakages.conf_missing, *_generic("slurm-conf-missing"), user="bob"),
+    Fault("conf-missing", "No slurm.conf in any of its places, and no slurmd runs", breakages.conf_missing_without_slurmd, *_generic("slurm-conf-missing"), user="bob"),
+    Fault("conf-lost", "slurm.conf is gone, and slurmd runs", breakages.conf_missing, *_unsafe("slurm-conf-lost"), user="bob"),
     Fault("conf-unreadable", "slurm.conf is a directory, or cannot be read", breakages.conf_directory, *_generic("slurm-conf-unreadable"), user="bob"),
-    Fault("conf-untrusted", "slurm.conf may be written by everybody", breakages.conf_world_writable, *_generic("slurm-conf-untrusted"), user="bob"),
-    Fault("conf-foreign", "slurm.conf belongs to an ordinary user", breakages.conf_of_user, *_generic("slurm-conf-untrusted"), user="bob"),
-    Fault("conf-own", "slurm.conf belongs to SlurmUser, who logs in himself", breakages.conf_of_slurm_user, *_generic("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-untrusted", "slurm.conf may be written by everybody", breakages.conf_world_writable, *_unsafe("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-foreign", "slurm.conf belongs to an ordinary user", breakages.conf_of_user, *_unsafe("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-folder-untrusted", "Everybody may write to the folder of slurm.conf", breakages.conf_folder(0o777), *_unsafe("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-folder-foreign", "The folder of slurm.conf belongs to an ordinary user", breakages.conf_folder(owner="alice"), *_unsafe("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-taken-away", "Everybody may write to the folder of slurm.conf, and somebody has moved it away", breakages.conf_folder(0o777, taken_away=True), *_unsafe("slurm-conf-untrusted"), user="bob"),
+    Fault("conf-folder-sticky", "The same with the sticky bit, as /tmp has it", breakages.conf_folder(0o1777), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only"),
+    Fault("conf-own", "slurm.conf belongs to SlurmUser, who logs in", breakages.conf_of_slurm_user, *_generic("slurm-conf-untrusted"), user="bob"),
     Fault("conf-of-slurm-user", "slurm.conf belongs to SlurmUser, somebody else logs in", breakages.conf_of_slurm_user, ("adopted", "adopted"), (ALLOW, ALLOW), user="carol", in_job="carol's"),
     Fault("conf-malformed", "slurm.conf's SlurmdSpoolDir is no path", breakages.conf_malformed, *_generic("slurm-conf-malformed"), user="bob"),
     Fault("conf-include-loop", "slurm.conf includes itself", breakages.conf_include_loop, *_generic("slurm-conf-malformed"), user="bob"),
-    Fault("conf-include-missing", "A file that slurm.conf includes is not there", breakages.conf_include_missing, *_generic("slurm-conf-missing"), user="bob"),
+    Fault("conf-include-missing", "A file that slurm.conf includes is not there, and slurmd runs", breakages.conf_include_missing, *_unsafe("slurm-conf-lost"), user="bob"),
     Fault("spool-missing", "SlurmdSpoolDir does not exist", breakages.spool_missing, ("spool-dir-missing", "spool-dir-missing"), (DENY, DENY), user="bob"),
-    Fault("spool-file", "SlurmdSpoolDir is a file", breakages.spool_file, *_generic("spool-dir-untrusted"), user="bob"),
-    Fault("spool-world-writable", "Everybody may write to SlurmdSpoolDir", breakages.spool_world_writable, *_generic("spool-dir-untrusted"), user="bob"),
-    Fault("spool-foreign", "SlurmdSpoolDir belongs to an ordinary user", breakages.spool_of_user, *_generic("spool-dir-untrusted"), user="bob"),
+    Fault("spool-file", "SlurmdSpoolDir is a file", breakages.spool_file, *_unsafe("spool-dir-untrusted"), user="bob"),
+    Fault("spool-world-writable", "Everybody may write to SlurmdSpoolDir", breakages.spool_world_writable, *_unsafe("spool-dir-untrusted"), user="bob"),
+    Fault("spool-group-writable", "A group other than root's may write to SlurmdSpoolDir", breakages.spool_group_writable, *_unsafe("spool-dir-untrusted"), user="bob"),
+    Fault("spool-foreign", "SlurmdSpoolDir belongs to an ordinary user", breakages.spool_of_user, *_unsafe("spool-dir-untrusted"), user="bob"),
+    Fault("spool-own", "SlurmdSpoolDir belongs to SlurmUser, who logs in", breakages.spool_of_slurm_user, *_generic("spool-dir-untrusted"), user="bob"),
+    Fault("spool-of-slurm-user", "SlurmdSpoolDir belongs to SlurmUser, somebody else logs in", breakages.spool_of_slurm_user, ("adopted", "adopted"), (ALLOW, ALLOW), user="carol", in_job="carol's"),
     Fault("spool-unreadable", "SlurmdSpoolDir cannot be opened (a loop of links)", breakages.spool_loop, *_generic("spool-dir-unreadable"), user="bob"),
     # --- what lies in the spool directory ---
     Fault("entry-file", "A plain file with a step's name", spool_entry("touch {path}"), *NO_JOB),
@@ -160,6 +174,7 @@ FAULTS = (
 NO_FAILURE = {
     "service-busy",
     "adopted",
+    "would-adopt",
     "session-verified",
     "session-readopted",
     "session-not-ours",
@@ -203,6 +218,7 @@ ELSEWHERE = (
     Other("process-changed", "The process to adopt ended meanwhile", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/login/test_login_faults.py::test_login_faults__process_that_is_gone"),
     Other("user-manager-failed", "`user_manager=refuse`, and systemd does not end the user's manager, or does not answer", "allow, in the job, the log says it", "deny", "vm/test_managers_of_users.py::test_user_manager__a_manager_that_cannot_be_ended"),
     Other("session-escapes", "pam_systemd in the session stack, cgroup v2, no session line of ours after it", "allow, outside (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "vm/test_systemd_session.py::test_systemd_session__account_line_alone_never_leaves_a_session_outside"),
+    Other("session-uncertain", "It cannot be told from the PAM files whether pam_systemd will move this user's session (a jump over it that depends on a module that nobody knows), and no session line of ours settles it", "allow, in the job, the log says it", "deny (`adopt-failed`)", "unit/login/test_expect.py::test_expect__what_the_files_do_not_tell"),
     Other("namespace-deferred", "Job with namespaces, keyboard-interactive, no session line", "allow, in the job but not its namespaces (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "node/login/test_namespace_deferred.py::test_namespace_deferred__keyboard_interactive"),
     Other("job-suspended", "The user's job is suspended (`scontrol suspend`, gang scheduling)", "deny", "deny", "node/login/test_suspended.py::test_suspended__refused_at_once_and_nobody_else_is_kept_out"),
     Other("step-suspended", "The job is suspended just while slurmstepd adopts", "deny (`job-suspended`), the login is taken out again", "deny (`job-suspended`), the login is taken out again", "node/login/test_suspended.py::test_suspended__in_the_middle_of_a_login"),
@@ -219,6 +235,11 @@ def render() -> str:
         "One row per fault. Each is set up in an isolated node with real Slurm by the test named last, which checks all columns,",
         "that the login takes no longer than `timeout=` and a second, and that root gets in. This file is made from the table in",
         "`tests/node/faults/table.py` by `python -m tests.node.faults.table`; `src/slurm_adopt/model.py` says what each code means.",
+        "",
+        "What somebody else than root may have brought about (`-untrusted`), and what is lost while slurmd runs",
+        "(`slurm-conf-lost`), is refused by default as well: the default of `action_generic_failure` is for a machine on which",
+        "Slurm cannot be asked. A line that names `action_generic_failure=` decides these, too. SlurmUser's own logins, if what",
+        "would decide about them is SlurmUser's, follow `action_generic_failure` and its default.",
         "",
         "*Default* is a PAM line without options, *strict* one with `profile=strict`; `ignore` leaves the login to the other",
         "modules of the stack, which usually admit it. With `action_*` options of its own a site chooses otherwise.",

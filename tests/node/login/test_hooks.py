@@ -120,29 +120,90 @@ def test_hooks__a_foreign_directory_is_not_announced(node: Node) -> None:
     node.run(f"chown alice {DIRECTORY}; chmod 700 {DIRECTORY}")
 
 
+#: Argument: how a process hides from Slurm in folders of its own below the extern step's.
 HIDE = """
-for top in /sys/fs/cgroup/freezer/slurm*/uid_*/job_$SLURM_JOB_ID/step_extern; do
-    (mkdir $top/mine && echo 0 > $top/mine/cgroup.procs && exec setsid sleep 4242) >/dev/null 2>&1 </dev/null &
-done
-sleep 0.3; pgrep -x -f 'sleep 4242'
+import os, sys, time
+for line in open("/proc/self/cgroup"):
+    if ":freezer:" in line: os.chdir("/sys/fs/cgroup/freezer" + line.split(":", 2)[2].strip())
+for _ in range(25 if "deep" in sys.argv else 1):  # deeper than a path may be long
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+ours, theirs = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    with open("cgroup.procs", "w") as file: file.write("0")
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3): os.dup2(null, fd)
+    os.write(theirs, b"x")
+    os.chdir("/")
+    time.sleep(4242)
+os.read(ours, 1)
+if "frozen" in sys.argv:
+    with open("freezer.state", "w") as file: file.write("FROZEN")
+print(pid, len(os.getcwdb()))
 """
 
 
-def test_hooks__what_hides_below_its_step_ends_with_the_job(node: Node) -> None:
-    """On cgroup v1, where the step's folder is the user's up to 22.05: Slurm leaves such a process behind."""
+def hides(node: Node) -> bool:
+    """Whether a user can hide from Slurm here: on cgroup v1 the step's folder is the user's up to 22.05."""
     if node.tree.version != 1:
         pytest.skip("cgroup v2: the folders are root's")
     if node.slurm_release < (21, 8):
         pytest.skip("20.11: the step itself does not end before that process, no epilog runs, Slurm drains the node")
+    return node.slurm_release < (24, 11)
+
+
+@pytest.mark.parametrize("how", ["plain", "deep", "frozen", "deep frozen"])
+def test_hooks__what_hides_below_its_step_ends_with_the_job(node: Node, how: str) -> None:
+    """Slurm leaves such a process behind."""
+    can_hide = hides(node)
+    node.write("/etc/lab/hide.py", HIDE)
     job = node.submit("alice")
-    said = node.ssh("alice", HIDE).stdout.split()
-    if node.slurm_release >= (24, 11):
+    said = node.ssh("alice", f"python3 /etc/lab/hide.py {how}").stdout.split()
+    if not can_hide:
         assert said == [], "the step's folder is root's here: nobody can hide below it"
         return
-    pid = int(said[-1])
-    assert node.cgroups_of(pid)["freezer"].endswith(f"job_{job}/step_extern/mine")
+    if "deep" in how:
+        assert int(said[1]) > 4096
+    else:
+        assert f"job_{job}/step_extern/ddd" in node.cgroups_of(int(said[0]))["freezer"]
     node.cancel(job)
     wait_for(lambda: not node.processes("alice"), "the process in hiding to be gone")
+    wait_for(lambda: not folders_of(node, job), "the job's folders to be gone")
+
+
+#: Argument: the job whose folders are filled again and again, from another one.
+FILL = """
+import contextlib, glob, os, sys, time
+steps = glob.glob(f"/sys/fs/cgroup/freezer/slurm*/uid_*/job_{sys.argv[1]}/step_extern")
+while True:
+    pid = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "4242")
+    for step in steps:
+        with contextlib.suppress(OSError): os.mkdir(f"{step}/mine")
+        with contextlib.suppress(OSError), open(f"{step}/mine/cgroup.procs", "w") as file: file.write(str(pid))
+    while os.waitpid(pid, os.WNOHANG) == (0, 0): time.sleep(0.001)
+"""
+
+
+def test_hooks__folders_that_are_filled_from_another_job_go_with_the_last_one(node: Node) -> None:
+    if not hides(node):
+        return
+    node.write("/etc/lab/fill.py", FILL)
+    first, second = node.submit("alice", ntasks=1), node.submit("alice", ntasks=1)
+    node.ssh("alice", f"setsid python3 /etc/lab/fill.py {first} >/dev/null 2>&1 </dev/null &")
+    filler = node.process(f"python3 /etc/lab/fill.py {first}", "alice")
+    assert f"job_{second}/step_extern" in filler.cgroups["freezer"]
+    wait_for(lambda: f"job_{first}/step_extern/mine" in str(node.processes("alice")), "the folder to be filled")
+    node.cancel(first)
+    wait_for(lambda: not node.path(f"/run/slurm-adopt/marks/1501/{first}").exists(), "the first job's epilog")
+    node.cancel(second)
+    wait_for(lambda: not node.processes("alice"), "the processes in hiding to be gone")
+    wait_for(lambda: not folders_of(node, first), "the first job's folders to be gone")
+
+
+def folders_of(node: Node, job: int) -> str:
+    return node.run(f"ls -d /sys/fs/cgroup/freezer/slurm*/uid_*/job_{job}", check=False).stdout
 
 
 @pytest.mark.parametrize("job", ["", "../../etc/x", "7;id", "7 8"])

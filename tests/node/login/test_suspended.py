@@ -112,7 +112,7 @@ def request_and_freeze(*arguments):
 
 adoption.request_adoption = request_and_freeze
 try:
-    run(adoption.adopt_into(found.own[0].connection, 1501, lambda: (process,), False, False))
+    run(adoption.adopt_into(found.own[0].connection, 1501, lambda: (process,), False, False, source.recent))
     print("adopted")
 except StepFault as fault:
     print(fault.reason)

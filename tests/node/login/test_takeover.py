@@ -94,6 +94,43 @@ def test_takeover__rlimits_job_gives_the_jobs_limits(node: Node) -> None:
         assert (limits["n"][1], limits["l"], limits["c"]) == (str(PAM_NOFILE), ("64", "64"), ("0", "0"))
 
 
+def test_takeover__a_job_with_tiny_limits_still_has_a_session(node: Node) -> None:
+    """Whatever the user has done to the job's limits, sshd carries the login to its end."""
+    tiny = (
+        "ulimit -t 2; ulimit -f 1; ulimit -d 900; ulimit -s 128; ulimit -u 1; ulimit -n 8; ulimit -v 20000; ulimit -c 0"
+    )
+    submit_with(node, "true", f"{tiny}; exec sleep 1000")
+    wait_for(lambda: any(p.command == "sleep 1000" for p in node.processes("alice")), "the script's limits")
+    use_strict_lines(node, f"{STRICT} rlimits=job")
+    print_limits = "for i in t f d s u n v; do echo limit $i $(ulimit -S$i) $(ulimit -H$i); done"
+    before = _limits(node.run(["su", "alice", "-s", "/bin/bash", "-c", print_limits]).stdout)
+    limits = _limits(node.ssh("alice", print_limits).stdout)
+    kib = {"d": 1 << 20, "s": 1 << 10, "v": 1 << 20}
+    for letter in ("d", "s", "v"):
+        assert limits[letter] == (str(kib[letter]),) * 2, letter
+    assert limits["n"] == ("256", "256")
+    for letter in ("t", "f", "u"):
+        assert limits[letter] == before[letter], letter
+    assert [node.ssh("alice", "echo in").stdout for _ in range(3)] == ["in\n"] * 3
+
+
+def test_takeover__a_small_limit_keeps_no_login_out_of_wtmp(node: Node) -> None:
+    """sshd, which records it, gets the job's limits."""
+    records = 384 << 18  # whole ones; 96 MiB
+    node.run(f"touch /var/log/wtmp; truncate -s {records} /var/log/wtmp")
+    wtmp = node.path("/var/log/wtmp")
+    submit_with(node, "ulimit -f 1")
+    use_strict_lines(node)
+    sizes = [wtmp.stat().st_size]
+    for line in (STRICT, f"{STRICT} rlimits=job"):
+        use_strict_lines(node, line)
+        assert node.ssh("alice", "true", tty=True).returncode == 0
+        sizes.append(wtmp.stat().st_size)
+    node.run("truncate -s 0 /var/log/wtmp")
+    # from Debian 13 on sshd records nothing there
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] >= 0
+
+
 def test_takeover__a_login_does_not_count_as_the_job(node: Node) -> None:
     """A first login with more than the job has, from pam_limits, raises nothing for the second."""
     submit_with(node, f"ulimit -n {JOB_NOFILE}")
@@ -180,7 +217,7 @@ def test_takeover__an_endless_environment_does_not_cost_the_login(node: Node) ->
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "counts"), [("644", "root", True), ("664", "root", False), ("644", "alice", False)]
+    ("mode", "owner", "counts"), [("644", "root", True), ("664", "root:adm", False), ("644", "alice", False)]
 )
 def test_takeover__the_prologs_file_counts_if_it_is_roots(node: Node, mode: str, owner: str, counts: bool) -> None:
     job = submit_with(node, GPUS)

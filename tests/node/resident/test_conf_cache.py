@@ -49,8 +49,8 @@ class Rig:
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     path = tmp_path / "slurm.conf"
     path.write_text("ClusterName=one\nNodeName=lab\n")
-    monkeypatch.setattr(conf_cache, "read_slurm_conf", lambda: slurm_conf.read_slurm_conf((str(path),)))
-    monkeypatch.setattr(conf_cache, "is_current", lambda conf: slurm_conf.is_current(conf, (str(path),)))
+    monkeypatch.setattr(conf_cache, "read_node_conf", lambda *_, **__: slurm_conf.read_slurm_conf((str(path),)))
+    monkeypatch.setattr(conf_cache, "is_node_conf_current", lambda conf, _: slurm_conf.is_current(conf, (str(path),)))
     before = set(os.listdir("/proc/self/fd"))
     rig = Rig(path)
     yield rig
@@ -104,7 +104,7 @@ def test_conf_cache__a_fault_is_every_waiting_logins_fault_and_not_for_ever(rig:
 
 
 def test_conf_cache__a_reader_that_hangs_holds_up_nobody_else(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conf_cache, "read_slurm_conf", lambda: time.sleep(60))
+    monkeypatch.setattr(conf_cache, "read_node_conf", lambda *_, **__: time.sleep(60))
     monkeypatch.setattr(conf_cache, "READ_CAP_NS", 300 * MS)
     impatient, patient = rig.start(0.05), rig.start()
     other: list[bool] = []
@@ -116,5 +116,5 @@ def test_conf_cache__a_reader_that_hangs_holds_up_nobody_else(rig: Rig, monkeypa
 
 
 def test_conf_cache__a_reader_that_dies_is_a_fault(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conf_cache, "read_slurm_conf", lambda: os._exit(3))
+    monkeypatch.setattr(conf_cache, "read_node_conf", lambda *_, **__: os._exit(3))
     assert rig.read().reason == "slurm-conf-unreadable"

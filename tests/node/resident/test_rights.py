@@ -45,7 +45,7 @@ except AssertionError:
 class Lacking:
     """A `StepSource` of a service that may not do what the login needs."""
 
-    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()
         raise HelperNeeded
 

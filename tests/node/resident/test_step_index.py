@@ -32,6 +32,8 @@ class Conf:
     def __init__(self, spool_dir: Path) -> None:
         self.spool_dir = str(spool_dir)
         self.step_owners = (0,)
+        self.spool_owners = (0,)
+        self.slurmds = ()
         self.slurmd_user = "root"
         self.statements = ()
 

@@ -164,7 +164,7 @@ def ask(conf: SlurmConf, slurmd: Slurmd, version: int = V42, seconds: float = 10
 def status_of(conf: SlurmConf, slurmd: Slurmd, version: int = V42) -> str:
     with pytest.raises(CallerFault) as caught:
         ask(conf, slurmd, version)
-    return caught.value.status
+    return caught.value.reason
 
 
 @pytest.mark.parametrize("number", range(36, 46))
@@ -319,7 +319,7 @@ def test_callerid__nobody_listens(conf: SlurmConf) -> None:
         port = server.getsockname()[1]
     with pytest.raises(CallerFault) as caught:
         run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, 1001, soon()))
-    assert caught.value.status == "caller-unreachable"
+    assert caught.value.reason == "caller-unreachable"
 
 
 def test_callerid__no_key_here(conf: SlurmConf, serve: Callable[..., Slurmd], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -650,3 +650,18 @@ def test_callerid__tls_needs_a_good_ca_file(
     else:
         path.write_text("nonsense")
     assert status_of(secure, slurmd, 45 << 8) == "caller-untrusted"
+
+
+@pytest.mark.parametrize("ca", ["missing", "other"])
+@pytest.mark.parametrize("parameters", ["load_system_certificates", "load_system_certificates,ca_cert_file=CA", ""])
+def test_callerid__tls_with_system_certificates_names_the_option_that_helps(
+    conf: SlurmConf, serve: Callable[..., Slurmd], pki: Path, parameters: str, ca: str
+) -> None:
+    slurmd = serve(say(lambda request: reply(version_of(request))), tls_server(pki))
+    path = Path(conf.path).parent / "ca_cert.pem"
+    secure = replace(tls_conf(conf, pki / "other.pem"), tls_parameters=parameters.replace("CA", str(path)))
+    if ca == "missing":
+        path.unlink()
+    with pytest.raises(CallerFault) as caught:
+        ask(secure, slurmd, 45 << 8)
+    assert ("with ca_cert_file=" in caught.value.detail) == (parameters == "load_system_certificates")

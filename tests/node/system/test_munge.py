@@ -109,7 +109,7 @@ def children() -> set[str]:
 def reason_of(task: object) -> str:
     with pytest.raises(MungeFault) as caught:
         run(task)  # type: ignore[arg-type]
-    return caught.value.reason
+    return caught.value.why
 
 
 @pytest.mark.parametrize("payload", [b"", b"\2" + bytes(32), b"a\0b"])
@@ -135,7 +135,7 @@ def test_munge__replayed_and_expired(workers: MungeWorkers, munged: str) -> None
     run(decode_credential(workers, text, munged, ME, soon()))
     with pytest.raises(MungeFault) as caught:
         run(decode_credential(workers, text, munged, ME, soon()))
-    assert caught.value.reason == "credential-replayed"
+    assert caught.value.why == "credential-replayed"
     assert caught.value.content == Credential(os.geteuid(), os.getegid(), ANY_UID, b"x")
     text = run(encode_credential(workers, b"x", ANY_UID, 1, munged, ME, soon()))
     encoded = int(time.time())

@@ -54,9 +54,13 @@ def test_program__that_somebody_else_could_replace(folder: Path, wrong: str, how
     place = (folder / wrong).resolve()
     if how == "owner":
         os.chown(place, 1501, -1)
+    elif how == "group":
+        os.chown(place, -1, 7)
+        place.chmod(0o775)
     else:
-        place.chmod(0o775 if how == "group" else 0o757)
-    with pytest.raises(UntrustedProgram, match=f"chown root {place}"):
+        place.chmod(0o757)
+    mended = {"owner": "chown root", "group": "chmod g-w", "others": "chmod go-w"}[how]
+    with pytest.raises(UntrustedProgram, match=f"{mended} {place}$"):
         resolve_program((str(folder / "bin/cat"),))
 
 

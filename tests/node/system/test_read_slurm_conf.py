@@ -151,6 +151,112 @@ def test_slurm_conf__nobody_is_judged_by_his_own_file(conf: Path) -> None:
     assert caught.value.reason == "slurm-conf-untrusted"
 
 
+@root_only
+@pytest.mark.parametrize(
+    ("mode", "owner", "reason"),
+    [
+        (0o755, 0, ""),
+        (0o775, 0, ""),
+        (0o777, 0, "slurm-conf-untrusted"),
+        (0o757, 7, "slurm-conf-untrusted"),
+        (0o1777, 0, ""),
+        (0o755, 7, ""),
+        (0o755, 12345, "slurm-conf-untrusted"),
+    ],
+)
+@pytest.mark.parametrize("way", ["folder", "above", "link", "link-of-a-folder", "include"])
+def test_slurm_conf__who_may_write_to_the_folders_on_the_way(
+    tmp_path: Path, way: str, mode: int, owner: int, reason: str
+) -> None:
+    """7 is SlurmUser here."""
+    site = tmp_path / "site"
+    (site / "etc").mkdir(parents=True)
+    (tmp_path / "root").mkdir()
+    conf = site / "etc" / "slurm.conf"
+    conf.write_text("SlurmUser=7\n")
+    folder = site / "etc"
+    if way == "above":
+        folder = site
+    elif way == "link":
+        conf = tmp_path / "root" / "slurm.conf"
+        conf.symlink_to("../site/etc/slurm.conf")
+    elif way == "link-of-a-folder":
+        (tmp_path / "root" / "slurm").symlink_to(site / "etc")
+        conf = tmp_path / "root" / "slurm" / "slurm.conf"
+    elif way == "include":
+        conf = tmp_path / "root" / "slurm.conf"
+        conf.write_text(f"SlurmUser=7\nInclude {site}/etc/slurm.conf\n")
+    os.chown(folder, owner, 0 if mode != 0o775 else 12345)
+    folder.chmod(mode)
+    if reason:
+        assert fault(conf) == reason
+        return
+    found = read(conf)
+    assert (str(folder), owner) in found.folders or owner == 0
+    if mode == 0o775:
+        assert f"{folder}: group 12345 may write it: chmod g-w {folder}" in found.problems
+    check_not_own(found, 1001)
+    if owner:
+        with pytest.raises(ConfFault) as caught:
+            check_not_own(found, owner)
+        assert caught.value.is_own
+
+
+@root_only
+def test_slurm_conf__in_a_sticky_folder_what_leads_on_must_be_roots(tmp_path: Path) -> None:
+    """Whoever owns a link in /tmp may replace it."""
+    (tmp_path / "slurm.conf").write_text("SlurmUser=7\n")
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    link = public / "slurm.conf"
+    link.symlink_to("../slurm.conf")
+    assert read(link).path == str(link)
+    os.chown(link, 12345, 0, follow_symlinks=False)
+    assert fault(link) == "slurm-conf-untrusted"
+    os.chown(link, 7, 0, follow_symlinks=False)
+    with pytest.raises(ConfFault):
+        check_not_own(read(link), 7)
+
+
+@root_only
+def test_slurm_conf__what_everybody_may_have_taken_away_is_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "slurm").mkdir()
+    assert fault(tmp_path / "slurm" / "slurm.conf") == "slurm-conf-missing"
+    (tmp_path / "slurm").chmod(0o777)
+    assert fault(tmp_path / "slurm" / "slurm.conf") == "slurm-conf-untrusted"
+
+
+def test_slurm_conf__links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert fault(tmp_path / "loop") == "slurm-conf-unreadable"
+    (tmp_path / "slurm.conf").symlink_to("away")
+    assert fault(tmp_path / "slurm.conf") == "slurm-conf-missing"
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("owner", "pattern", "look_up", "owners"),
+    [
+        (0, "", False, (0,)),
+        (0, "", True, (0, 7)),
+        (7, "", False, (0, 7)),
+        (12345, "", False, (0, 7)),
+        (0, "/%n", False, (0, 7)),
+    ],
+)
+def test_slurm_conf__who_may_own_the_spool_directory(
+    conf: Path, tmp_path: Path, owner: int, pattern: str, look_up: bool, owners: tuple[int, ...]
+) -> None:
+    """SlurmUser is looked up only where it matters: the directory service that knows the name may hang."""
+    (tmp_path / "spool").mkdir()
+    os.chown(tmp_path / "spool", owner, 0)
+    conf.write_text(f"SlurmUser=7\nSlurmdSpoolDir={tmp_path}/spool{pattern}\n")
+    found = read_slurm_conf((str(conf),), look_up)
+    assert found.spool_owners == owners
+    assert found.step_owners == (0,)
+
+
 def test_slurm_conf__notices_a_change(conf: Path) -> None:
     places = (str(conf.parent / "earlier.conf"), str(conf))
     (conf.parent / "part.conf").write_text("")

@@ -8,6 +8,7 @@ import pytest
 
 from slurm_adopt.record import replace
 from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.slurm.slurmd import Slurmd, compiled_place_in, is_slurmd
 from slurm_adopt.system.slurm.spool_dir import extern_node, spool_dirs
 from slurm_adopt.wire.slurm_conf import parse
 
@@ -56,6 +57,28 @@ def test_spool_dir__localhost_comes_last(conf: SlurmConf) -> None:
     assert spool_dirs(local, "", "here") == [("/var/spool/slurmd", "here")]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "told", "hostname", "expected"),
+    [
+        # the host's name is another node's, or nobody's; what slurmd was told comes first
+        ("/s/%n", ("n3",), "host2", [("/s/n3", "n3"), ("/s/n2", "n2")]),
+        ("/s/%n.%h", ("n3",), "elsewhere", [("/s/n3.host3", "n3"), ("/s/elsewhere.elsewhere", None)]),
+        ("/s/%n", ("dyn.1", ""), "where.ever", [("/s/dyn.1", "dyn.1"), ("/s/where", None), ("/s/where.ever", None)]),
+        ("/s/%n", ("v2", "v1"), "multi", [("/s/v2", "v2"), ("/s/v1", "v1")]),
+        # all sockets of the folder are looked at anyway
+        ("/s", ("dyn",), "where", [("/s", None)]),
+        ("/s", ("n3",), "host2", [("/s", "n3"), ("/s", "n2")]),
+    ],
+)
+def test_spool_dir__names_that_slurmd_was_told(
+    conf: SlurmConf, pattern: str, told: tuple[str, ...], hostname: str, expected: list[tuple[str, str | None]]
+) -> None:
+    slurmds = tuple(Slurmd(100 + number, 1, "/usr/sbin/slurmd", node=node) for number, node in enumerate(told))
+    known = replace(conf, spool_dir=pattern, slurmds=slurmds)
+    assert spool_dirs(known, "", hostname) == expected
+    assert spool_dirs(known, "n1", hostname) == spool_dirs(replace(conf, spool_dir=pattern), "n1", hostname)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to other users")
 def test_spool_dir__dynamic_nodes_are_found_by_looking(conf: SlurmConf, tmp_path: Path) -> None:
     for folder, entries in {
@@ -96,3 +119,28 @@ def test_spool_dir__dynamic_nodes_are_found_by_looking(conf: SlurmConf, tmp_path
 )
 def test_spool_dir__extern_node(entry: str, node: str | None) -> None:
     assert extern_node(entry) == node
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"", ""),
+        (b"\0/etc/slurm/slurm.conf\0", "/etc/slurm/slurm.conf"),
+        (b"x\0%s/slurm.conf\0/run/slurm/conf/slurm.conf\0\0/opt/a b/slurm.conf\0", "/opt/a b/slurm.conf"),
+        (b"\0see /etc/slurm.conf\0/slurm.conf.d\0etc/slurm.conf\0", ""),
+        (b"\0/a\xff/slurm.conf\0/b\n/slurm.conf\0", ""),
+        (b"/slurm.conf", ""),
+    ],
+)
+def test_slurmd__the_place_that_is_compiled_in(data: bytes, place: str) -> None:
+    assert compiled_place_in(data) == place
+
+
+def test_slurmd__names() -> None:
+    assert [is_slurmd(f"/usr/sbin/{name}") for name in ("slurmd", "slurmd-wlm", "slurmdbd", "slurmstepd", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

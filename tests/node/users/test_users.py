@@ -167,7 +167,7 @@ def test_use__a_preference_that_is_not_roots_does_not_count(users: Node) -> None
     )
     users.run("chown alice /run/slurm-adopt/preferences/1501")
     assert job_of_login(users) == second
-    users.run("chown root /run/slurm-adopt/preferences/1501; chmod 620 /run/slurm-adopt/preferences/1501")
+    users.run("chown root:adm /run/slurm-adopt/preferences/1501; chmod 620 /run/slurm-adopt/preferences/1501")
     assert job_of_login(users) == second
     users.run("rm /run/slurm-adopt/preferences/1501; ln -s /etc/passwd /run/slurm-adopt/preferences/1501")
     assert job_of_login(users) == second

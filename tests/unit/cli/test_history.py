@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from slurm_adopt.cli.history import decode_lines, fits, parse_since, table
+from slurm_adopt.cli.history import decode_lines, fits, parse_since, summary, table, would_deny
 from slurm_adopt.cli.main import CommandError, main
 
 LOGIN = {"event": "login", "time": "2026-11-22T10:00:00.000Z", "user": "alice", "uid": 1501, "from": "10.0.0.1",
@@ -86,3 +86,31 @@ def test_history__without_a_journal_there_is_a_hint(tmp_path, capsys, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["history"]) == 1
     assert "--audit-file" in capsys.readouterr().err
+
+
+def test_history__who_would_have_been_refused(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    """By user and reason, over days; real refusals and logins that are let in are not among them."""
+    observed = {**DENIED, "enforce": "no"}
+    events = [
+        LOGIN,
+        DENIED,
+        {**LOGIN, "enforce": "no", "reason": "would-adopt"},
+        observed,
+        {**observed, "time": "2026-11-23T10:00:00.000Z"},
+        {**observed, "user": "carol", "reason": "job-ending", "enforce": "adopt"},
+    ]
+    assert [would_deny(event) for event in events] == [False, False, False, True, True, True]
+    path = tmp_path / "audit"
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert main(["history", "--file", str(path), "--would-deny"]) == 0
+    rows = [row.split()[:4] for row in capsys.readouterr().out.splitlines()]
+    assert rows == [
+        ["USER", "REASON", "LOGINS", "DAYS"],
+        ["bob", "no-job", "2", "2"],
+        ["carol", "job-ending", "1", "1"],
+    ]
+    assert list(summary([])) == ["Nobody would have been refused."]
+
+
+def test_history__a_verdict_that_did_not_count_is_in_brackets() -> None:
+    assert list(table([{**DENIED, "enforce": "no"}]))[1].split()[5:7] == ["(deny)", "no-job"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm_adopt.login.session.greeting import duration, greeting
+from slurm_adopt.login.session.greeting import greeting
 from slurm_adopt.model import CHOICES, Facts, StepFact, Verdict
 from slurm_adopt.wire.fields import TEXT_CAP
 
@@ -76,11 +76,3 @@ def test_greeting__fits_a_line_whatever_the_number_of_jobs() -> None:
 @pytest.mark.parametrize("chosen", [choice for choice in CHOICES if choice not in ("only", "account")])
 def test_greeting__every_choice_has_words(chosen: Chosen) -> None:
     assert "one of your" not in greeting(facts(7, 8, chosen=chosen), VERIFIED, None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (89, "89 s"), (90, "1 min"), (3599, "59 min"), (3600, "1 h 0 min"), (86399, "23 h 59 min"), (90000, "1 d 1 h")],
-)  # fmt: skip
-def test_greeting__duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

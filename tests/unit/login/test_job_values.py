@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from slurm_adopt.login.session import environment
 from slurm_adopt.login.session import rlimits as limits
-from slurm_adopt.options.export import JOB_NAMES, export_patterns, is_export, matches
+from slurm_adopt.options.export import JOB_NAMES, NAMEABLE, export_patterns, is_export, matches
 from slurm_adopt.options.parse import parse_options
+from slurm_adopt.system.kernel.procfs import Process
 from slurm_adopt.system.slurm.prolog import _job_in_prolog
 
 
@@ -52,6 +53,79 @@ def test_job_values__a_bad_list_exports_the_id_alone(value: str) -> None:
     options = parse_options([f"export_env={value}"])
     assert options.export_env == "id"
     assert len(options.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("LD_PRELOAD", "makes programs load a library"),
+        ("LD_AUDIT", "makes programs load a library"),
+        ("OMP_TOOL_LIBRARIES", "makes programs load a library"),
+        ("CUDA_INJECTION64_PATH", "makes programs load a library"),
+        ("PATH", "says where programs"),
+        ("CUDA_CACHE_PATH", "says where programs"),
+        ("CUDA_HOME", "says where programs"),
+        ("BASH_ENV", "makes an interpreter or a tool run code"),
+        ("PYTHONSTARTUP", "makes an interpreter or a tool run code"),
+        ("PERL5OPT", "makes an interpreter or a tool run code"),
+        ("GIT_SSH", "makes an interpreter or a tool run code"),
+        ("SLURM_TASK_PROLOG", "says which program is run"),
+        ("SLURM_CONTAINER", "says which program is run"),
+        ("HIP_COMPILER", "says which program is run"),
+        ("SLURM_EXPORT_ENV", "sets other variables"),
+        ("SLURM_CONF", "makes programs read other settings"),
+        ("SLURM_JWT", "is a secret"),
+        ("FOO", "is none of"),
+        ("SLURM_*", "is none of"),
+    ],
+)
+def test_job_values__a_refusal_names_the_variable_and_says_why(name: str, why: str) -> None:
+    assert not matches(name, NAMEABLE) or "*" in name
+    (problem,) = parse_options([f"export_env=CUDA_VISIBLE_DEVICES,{name}"]).problems
+    assert f"({name} {why}" in problem
+
+
+def test_job_values__other_refusals() -> None:
+    assert "(an empty name)" in parse_options(["export_env=TMPDIR,"]).problems[0]
+    assert "(job is none of" in parse_options(["export_env=job,TMPDIR"]).problems[0]
+    assert "(more than 32 names)" in parse_options(["export_env=" + ",".join(["TMPDIR"] * 33)]).problems[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS", "OMP_DISPLAY_ENV", "OMP_STACKSIZE", "OMP_TEAMS_THREAD_LIMIT"]
+    + ["CUDA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_MODULE_LOADING"]
+    + [
+        "CUDA_CACHE_DISABLE",
+        "CUDA_DEVICE_ORDER",
+        "NVIDIA_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+    ]
+    + ["MKL_NUM_THREADS", "MKL_ENABLE_INSTRUCTIONS", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK"]
+    + [
+        "SLURM_JOB_NAME",
+        "SLURM_JOB_LICENSES",
+        "SLURM_SUBMIT_DIR",
+        "SLURM_MPI_TYPE",
+        "SLURM_TOPOLOGY_ADDR_PATTERN",
+        "TMPDIR",
+    ],
+)
+def test_job_values__what_stays_allowed(name: str) -> None:
+    assert parse_options([f"export_env={name}"]).problems == ()
+
+
+def test_job_values__nothing_of_job_is_refused() -> None:
+    assert not [name for name in JOB_NAMES if not matches(name.replace("*", "X"), JOB_NAMES)]
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "SLURM_SUBMIT_DIR", "CUDA_MPS_PIPE_DIRECTORY"])
+def test_job_values__a_folder_is_an_absolute_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"relative": (), "./x": (), "": (), "/scratch/7": ((name, "/scratch/7"),)}
+    for value, expected in values.items():
+        monkeypatch.setattr(environment, "read_environ", lambda _, value=value: f"{name}={value}".encode())
+        assert environment.collect_variables((name,), 0, [Process(1, 1)]) == expected
 
 
 @given(st.text(max_size=60))
@@ -100,6 +174,50 @@ def test_job_values__the_highest_limit_is_no_higher_than_one_that_was_given() ->
     assert limits._smaller(-1, 5) == 5
     assert limits._smaller(7, 5) == 5
     assert limits._smaller(-1, -1) == -1
+
+
+NONE = limits.INFINITY
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("number", "job", "own", "expected"),
+    [
+        (4, (NONE, NONE), (0, NONE), (0, NONE)),  # core: the soft one is the login's own
+        (4, (0, 0), (NONE, NONE), (0, 0)),
+        (0, (1, 1), (NONE, NONE), (NONE, NONE)),  # CPU, FSIZE, NPROC never fall ...
+        (1, (0, 4096), (100, 5000), (100, 5000)),
+        (6, (1, 1), (4000, 8000), (4000, 8000)),
+        (6, (9000, NONE), (4000, 8000), (9000, NONE)),  # ... but rise
+        (7, (8, 8), (5000, 5000), (256, 256)),  # the others have floors ...
+        (7, (777, 4096), (5000, 5000), (777, 4096)),
+        (7, (8, 8), (100, 200), (100, 200)),  # ... which pam_limits has to have given
+        (7, (8, 8), (100, NONE), (100, 256)),
+        (9, (4096, 4096), (NONE, NONE), (GIB, GIB)),
+        (2, (4096, NONE), (NONE, NONE), (GIB, NONE)),
+        (3, (1, 1), (NONE, NONE), (1 << 20, 1 << 20)),
+        (8, (0, 0), (65536, 65536), (0, 0)),  # MEMLOCK is as the job has it
+        (8, (NONE, NONE), (65536, 65536), (NONE, NONE)),
+    ],
+)
+def test_job_values__what_a_login_gets(
+    number: int, job: tuple[int, int], own: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert limits.limit_for(number, job, own) == expected
+
+
+LIMIT = st.one_of(st.just(NONE), st.integers(0, 1 << 40))
+PAIR = st.tuples(LIMIT, LIMIT).map(lambda pair: (limits._smaller(*pair), pair[1]))
+
+
+@given(st.integers(0, limits.COUNT - 1), PAIR, PAIR)
+def test_job_values__no_limit_is_more_than_job_or_pam_limits_gave(
+    number: int, job: tuple[int, int], own: tuple[int, int]
+) -> None:
+    soft, hard = limits.limit_for(number, job, own)
+    assert limits._smaller(soft, hard) == soft, "the kernel refuses others"
+    for given_one, one, other in ((soft, job[0], own[0]), (hard, job[1], own[1])):
+        assert limits._larger(given_one, limits._larger(one, other)) == limits._larger(one, other)
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,31 @@ def test_reply__untrusted_steps_are_security_events() -> None:
         "step-foreign"
     )
     assert security_event(Facts("account", "sshd", "alice", 1001)) == ""
+
+
+@pytest.mark.parametrize(
+    ("enforce", "action", "phase", "result"),
+    [
+        ("yes", "deny", "account", "perm_denied"),
+        ("yes", "deny", "open_session", "session_err"),
+        ("yes", "allow", "account", "success"),
+        ("adopt", "deny", "account", "ignore"),
+        ("adopt", "deny", "open_session", "ignore"),
+        ("adopt", "allow", "account", "success"),
+        ("no", "deny", "account", "ignore"),
+        ("no", "allow", "account", "ignore"),
+        ("no", "allow", "open_session", "ignore"),
+    ],
+)
+def test_reply__enforce_is_what_is_left_of_a_verdict(enforce: str, action: str, phase: str, result: str) -> None:
+    """The log keeps the verdict as it would be; nobody is told of a refusal that is none."""
+    verdict = Verdict(action, "no-job" if action == "deny" else "adopted")  # type: ignore[arg-type]
+    found = Facts(phase, "sshd", "alice", 1001)  # type: ignore[arg-type]
+    reply = compose(found, parse_options([f"enforce={enforce}", "profile=strict"]), verdict, joins=("mount",))
+    assert reply.result == result
+    assert reply.log.startswith(f"verdict={action} ")
+    assert (f" enforce={enforce} " in reply.log) == (enforce != "yes")
+    assert bool(reply.error) == (action == "deny" and enforce == "yes")
+    assert reply.join_failed == (
+        "success" if enforce != "yes" else "perm_denied" if phase == "account" else "session_err"
+    )

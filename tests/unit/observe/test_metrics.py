@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,16 +63,3 @@ def test_metrics__any_mangled_sample_can_be_loaded(name: str, rest: str) -> None
     metrics = Metrics()
     metrics.load(f"{name}{rest}")
     metrics.render()
-
-
-def test_metrics__files_have_their_modes_whatever_the_umask(tmp_path: Path) -> None:
-    """Under systemd it is 0077: node_exporter could not read its file. What is ours is not for users' eyes."""
-    from slurm_adopt.resident.service import _write
-
-    before = os.umask(0o077)
-    try:
-        for name, mode in (("site", 0o644), ("ours", 0o600)):
-            _write(str(tmp_path / name), "x", mode)
-            assert (tmp_path / name).stat().st_mode & 0o777 == mode
-    finally:
-        os.umask(before)

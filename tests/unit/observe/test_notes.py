@@ -14,7 +14,8 @@ from slurm_adopt.observe.notes import Decided, take_notes, write_note
 from slurm_adopt.record import replace
 
 ONE = Decided(1.5, 0.02, "", "account", "alice", 1501, "10.0.0.1", "sshd", "not-asked", "", "allow", "adopted", 7, "only",
-              100, 12345, ("8:step-gone",), "publickey ssh-ed25519 AAAA\n")  # fmt: skip
+              100, 12345, ("8:step-gone",), "publickey ssh-ed25519 AAAA\n",
+              {"steps": [(7, "running", (1, 2, 7), 9728)]}, ("profile=strict",), False, "yes")  # fmt: skip
 
 
 def test_notes__come_back_once_and_in_order(tmp_path: Path) -> None:

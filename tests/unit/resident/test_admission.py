@@ -12,13 +12,13 @@ from slurm_adopt.resident.admission import RUN, SEND_AWAY, WAIT, Admission
 
 
 def test_admission__a_user_gets_a_quarter_and_then_waits() -> None:
-    admission: Admission[int] = Admission(places=8, waiting_room=8)
+    admission = Admission(places=8, waiting_room=8)
     assert [admission.offer(1, n) for n in range(5)] == [RUN, RUN, WAIT, WAIT, SEND_AWAY]
     assert admission.offer(2, 10) == RUN
 
 
 def test_admission__free_places_go_round_among_users() -> None:
-    admission: Admission[str] = Admission(places=4, waiting_room=16)
+    admission = Admission(places=4, waiting_room=16)
     for uid in (1, 2, 3, 4):
         assert admission.offer(uid, "first") == RUN
     for name in ("a1", "a2", "a3"):
@@ -31,7 +31,7 @@ def test_admission__free_places_go_round_among_users() -> None:
 
 
 def test_admission__who_gives_up_leaves_the_queue() -> None:
-    admission: Admission[str] = Admission(places=4, waiting_room=16)
+    admission = Admission(places=4, waiting_room=16)
     admission.offer(1, "first")
     admission.offer(1, "second")
     admission.offer(1, "third")
@@ -44,7 +44,7 @@ def test_admission__who_gives_up_leaves_the_queue() -> None:
 def test_admission__never_over_a_share_and_nobody_is_forgotten(
     steps: list[tuple[int, bool]], places: int, room: int
 ) -> None:
-    admission: Admission[tuple[int, int]] = Admission(places, room)
+    admission = Admission(places, room)
     running: Counter[int] = Counter()
     waiting: set[tuple[int, int]] = set()
     for number, (uid, comes) in enumerate(steps):

@@ -28,7 +28,7 @@ class Hanging:
 
     callers = None
 
-    def read_conf(self, deadline_ns: int) -> Iterator[Any]:
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> Iterator[Any]:  # noqa: ARG002
         yield from sleep_until(deadline_ns)
 
 

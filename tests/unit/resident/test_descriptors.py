@@ -20,7 +20,8 @@ from slurm_adopt.observe.metrics import Metrics
 from slurm_adopt.resident import sessions
 from slurm_adopt.resident.clients import Clients
 from slurm_adopt.resident.conf_cache import ConfCache
-from slurm_adopt.system.host.pam_stack import find_guard
+from slurm_adopt.resident.service import report_memory
+from slurm_adopt.system.host.pam_stack import read_stack
 from slurm_adopt.system.host.preferences import read_preference
 from slurm_adopt.system.kernel.carrier import find_login_processes
 from slurm_adopt.system.kernel.procfs import Process, has_ended, open_cgroups, read_socket_inodes
@@ -56,7 +57,7 @@ def _none_left() -> Iterator[None]:
 class Empty:
     """A `StepSource` of a service that cannot open anything."""
 
-    def read_conf(self, deadline_ns: int) -> object:
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from connect_step("/nowhere", (0,), deadline_ns)
 
 
@@ -83,7 +84,7 @@ def test_descriptors__lack_of_them_is_not_the_end_of_a_process() -> None:
         lambda: read_socket_inodes(process),
         lambda: open_cgroups(process),
         lambda: SpoolDirectory("/tmp", (0,)),
-        lambda: find_guard("of-this-test"),
+        lambda: read_stack("of-this-test", "session"),
         lambda: read_preference(0, "/etc"),
         lambda: names_in_hosts(b""),
         lambda: run(ConfCache(Loop())._read_in_child()),
@@ -144,7 +145,7 @@ def test_descriptors__without_a_process_the_service_leaves_it_to_the_helper(monk
     """fork(2) says EAGAIN where the unit has its TasksMax= or a user's children all hang: no fault of the login's."""
 
     class NoChild:
-        def read_conf(self, deadline_ns: int) -> object:
+        def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
             yield from call_in_child(lambda: b"never", deadline_ns)
 
     def refuse() -> int:
@@ -157,3 +158,13 @@ def test_descriptors__without_a_process_the_service_leaves_it_to_the_helper(monk
     # what a login gets from its job besides is left out
     assert run(query_variables(("SLURM_JOB_*",), 1, (), time.monotonic_ns() + 10**9)) == ()
     assert run(query_job_end(1, Process(1, 1), 1502, time.monotonic_ns() + 10**9)) == 0
+
+
+def test_descriptors__lack_of_them_leaves_the_earlier_number(request: pytest.FixtureRequest) -> None:
+    metrics = Metrics()
+    report_memory(metrics)
+    before = metrics.value("slurm_adopt_memory_bytes")
+    assert before > 1 << 20
+    request.getfixturevalue("_none_left")
+    report_memory(metrics)
+    assert metrics.value("slurm_adopt_memory_bytes") == before

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from slurm_adopt.login import await_start as starting
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.observe.metrics import Metrics
 from slurm_adopt.resident.clients import Clients
 from slurm_adopt.system.host import journal
@@ -23,7 +24,7 @@ from slurm_adopt.wire.login_exchange import LoginRequest, decode_reply, encode_r
 class Broken:
     """A `StepSource` without a slurm.conf."""
 
-    def read_conf(self, deadline_ns: int) -> object:  # noqa: ARG002
+    def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()
         raise ConfFault("slurm-conf-missing", "none")
 
@@ -64,11 +65,11 @@ def test_starting__many_logins_that_wait_look_once(monkeypatch: pytest.MonkeyPat
         return (uid,)
 
     monkeypatch.setattr(starting, "find_prologs", find_prologs)
-    monkeypatch.setattr(starting, "pid_files", lambda *_: [])
+    monkeypatch.setattr(starting, "running_slurmds", lambda *_: [])
     monkeypatch.setattr(starting, "POLL_NS", 10**10)
-    monkeypatch.setattr(starting, "KNOWN", {}, raising=False)
+    recent = Recent()
     conf = SimpleNamespace(prolog="/etc/slurm/prolog", step_owners=(0,))
     for _ in range(100):
-        assert starting.find_starting(conf, "", 1501) == (1501,)  # type: ignore[arg-type]
-        assert starting.find_starting(conf, "", 1502) == (1502,)  # type: ignore[arg-type]
+        assert starting.find_starting(recent, conf, "", 1501) == (1501,)  # type: ignore[arg-type]
+        assert starting.find_starting(recent, conf, "", 1502) == (1502,)  # type: ignore[arg-type]
     assert looked == [1501, 1502]

@@ -3,7 +3,7 @@
 
 Rules of this file:
 1. Two sources: the file that the shipped prolog hook has written (root's), then the environment that slurmstepd gave
-   the processes of the job. The latter a user could have shaped; it is his own job and his own session.
+   the processes of the job. A user could have shaped the latter; it is the same user's job and session.
 2. Reading /proc/PID/environ waits for the process's memory map, which its owner can lock for ever (and a hung Lustre
    does): that is done in a child with a small share of the time. What it does not yield is left out.
 3. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.
@@ -12,12 +12,12 @@ Rules of this file:
 from __future__ import annotations
 
 import os
-import stat
 import time
 
-from ...options.export import matches
+from ...options.export import matches, may_be
 from ...system.kernel.procfs import read_environ
 from ...system.tasks.child import ChildFault, call_in_child
+from ...system.tasks.files import is_private, read_if_trusted
 from ...system.tasks.task import MS, DeadlineExceeded
 
 TYPE_CHECKING = False
@@ -62,13 +62,12 @@ def collect_variables(
 ) -> tuple[tuple[str, str], ...]:
     """The job's variables of these names, each once, by name."""
     found: dict[str, str] = {}
-    texts = [_read_job_file(job_id).replace(b"\n", b"\0")]
+    # the prolog hook's file, if nobody but root can have written it
+    texts = [(read_if_trusted(f"{JOBS_DIRECTORY}/{job_id}.env", FILE_CAP) or b"").replace(b"\n", b"\0")]
     texts += [read_environ(process) for process in list(sources)[:PROCESS_CAP]]
     for text in texts:
         for name, value in _decode(text):
-            if name == "TMPDIR" and not value.startswith("/"):
-                continue  # relative to wherever a program is started
-            if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns):
+            if name not in found and name != "SLURM_JOB_ID" and matches(name, patterns) and may_be(name, value):
                 found[name] = value
     return _fitting(found)
 
@@ -86,8 +85,7 @@ def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
         info = os.lstat(path)
     except OSError:
         return ()
-    private = stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o077
-    return (("XDG_RUNTIME_DIR", path),) if private else ()
+    return (("XDG_RUNTIME_DIR", path),) if is_private(info, uid) else ()
 
 
 def _read_mounts() -> list[list[str]]:
@@ -119,20 +117,3 @@ def _fitting(found: dict[str, str]) -> tuple[tuple[str, str], ...]:
             kept.append((name, found[name]))
             left -= size
     return tuple(kept)
-
-
-def _read_job_file(job_id: int) -> bytes:
-    """The prolog hook's file, if it is root's and nobody else can have written it."""
-    try:
-        fd = os.open(f"{JOBS_DIRECTORY}/{job_id}.env", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != 0 or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return b""
-        return os.read(fd, FILE_CAP)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)

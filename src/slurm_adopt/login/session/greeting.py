@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an admitted user reads: which job the session is in, why, what else was possible, and for how long.
+"""The line that an admitted user reads: the session's job, why this one, the other jobs, the time left.
 
 Rules of this file:
 1. Pure words: it is given the facts and the time left.
@@ -11,6 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 from ...model import ACCOUNT, CALLER, NEWEST, PREFERRED, RUNNING, Facts, Verdict
+from ...words import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,16 +59,3 @@ def _end(left_s: float | None) -> str:
     if left_s is None:
         return ""
     return f" It ends in {duration(left_s)}." if left_s > 0 else " Its time is up."
-
-
-def duration(seconds: float) -> str:
-    """A time to come in the two units that matter: `3 h 12 min`."""
-    minutes = int(seconds) // 60
-    if seconds < 90:
-        return f"{max(0, int(seconds))} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes // 60
-    if hours < 24:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"

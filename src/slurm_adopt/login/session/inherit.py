@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a session takes over from its job beyond membership, if the site asks for it: limits and variables.
+"""Hands limits and variables of the job to the session, if the site asks for it.
 
 Rules of this file:
 1. With the default options (`Options.takes_over` is false) nothing here runs or is loaded.

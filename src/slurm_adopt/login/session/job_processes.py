@@ -17,7 +17,6 @@ import time
 
 from ...system.kernel.procfs import read_cgroups, read_owned_process
 from ...system.slurm.spool import SpoolFault
-from ...system.slurm.spool_dir import spool_dirs
 from ...system.slurm.stepd import StepFault, connect_step, query_numbers
 from ...system.tasks.task import MS, all_of
 from ...wire.cgroup_path import same_job
@@ -49,7 +48,7 @@ def find_job_processes(
     until_ns = min(deadline_ns, time.monotonic_ns() + SHARE_NS)
     owners = conf.step_owners
     try:
-        directories = open_directories(spool_dirs(conf, nodename), owners)
+        directories = open_directories(conf, nodename)
     except SpoolFault:
         return ()
     try:

@@ -5,8 +5,9 @@ pam_limits gives a login the node's limits, not those that slurmstepd has given 
 nofile, stack. LaunchParameters=ulimit_pam_adopt (Slurm 23.02) covers RLIMIT_RSS alone.
 
 The user has chosen the job's limits, and sshd, which is root's, gets them before the session inherits them. So the soft
-limit of core dumps stays (one of sshd's would hold its keys), and no limit is lower than what sshd needs to carry the
-login to its end.
+limit of core dumps stays (one of sshd's would hold its keys). What sshd has used up already, or shares with the user's
+other processes (CPU time, file size, number of processes), may rise but never falls. The others keep what sshd needs to
+carry the login to its end, as far as pam_limits has given that much.
 
 Rules of this file:
 1. The source is a process of the job that is not a login. Nobody but root can raise a hard limit, so the highest one
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 COUNT = 16
 INFINITY = -1
 CORE = 4
-#: By the kernel's numbers: CPU in seconds, FSIZE, DATA, STACK in bytes, RSS means nothing, NPROC, NOFILE, MEMLOCK is
-#: free, AS in bytes.
-FLOORS = {0: 600, 1: 64 << 20, 2: 1 << 30, 3: 1 << 20, 6: 64, 7: 256, 9: 1 << 30}
+#: By the kernel's numbers: CPU, FSIZE (sshd records the login in wtmp and lastlog), NPROC.
+RISING = (0, 1, 6)
+#: DATA and STACK in bytes, NOFILE, AS in bytes.
+FLOORS = {2: 1 << 30, 3: 1 << 20, 7: 256, 9: 1 << 30}
 #: "Max realtime timeout      " and all others in /proc/PID/limits
 NAME_WIDTH = 26
 
@@ -61,10 +63,9 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
         if not is_same(process):
             continue
         for number, wanted in enumerate(limits):
-            limit = (_larger(wanted[0], FLOORS.get(number, 0)), _larger(wanted[1], FLOORS.get(number, 0)))
+            limit = wanted
             try:
-                if number == CORE:  # the session may raise it for itself
-                    limit = (_smaller(resource.prlimit(process.pid, CORE)[0], limit[1]), limit[1])
+                limit = limit_for(number, wanted, resource.prlimit(process.pid, number))
                 resource.prlimit(process.pid, number, limit)
             except (OSError, ValueError) as error:
                 failed.append(f"rlimit {number} could not be raised: {error}")
@@ -72,8 +73,18 @@ def apply_limits(limits: tuple[Limit, ...], processes: Iterable[Process]) -> str
     return failed[0] if failed else ""
 
 
+def limit_for(number: int, job: Limit, own: Limit) -> Limit:
+    """What a process of the login gets: the job's limit, as far as sshd can live with it. `own` is what it has now."""
+    if number == CORE:  # the session may raise it for itself
+        return _smaller(own[0], job[1]), job[1]
+    if number in RISING:
+        return _highest(job, own)
+    floor = FLOORS.get(number, 0)
+    return _larger(job[0], _smaller(floor, own[0])), _larger(job[1], _smaller(floor, own[1]))
+
+
 def _lower(process: AnyProcess, number: int, limit: Limit) -> None:
-    """As much of the limit as the process's own hard limit allows."""
+    """Set the limit, cut to what the process's own hard limit allows."""
     import resource
 
     try:

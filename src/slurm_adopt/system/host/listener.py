@@ -2,7 +2,8 @@
 """The sockets that the service makes itself.
 
 Rules of this file:
-1. The folder may be written by root only; the socket has its mode, 0600 unless it is for users, from birth.
+1. Nobody but root may write the folder (`files.make_folder`). The socket has its mode, 0600 unless it is for users,
+   from birth.
 2. It appears under its name complete and listening, and replaces what was there: nobody meets a half-made one.
 3. Only the very file that was made here is removed at the end; a successor's stays.
 """
@@ -10,10 +11,9 @@ Rules of this file:
 from __future__ import annotations
 
 import _socket
-import contextlib
 import os
-import stat
 
+from ..tasks.files import draft_of, make_folder, remove
 from ..tasks.sockets import Socket
 
 BACKLOG = 4096
@@ -27,12 +27,9 @@ def prepare_folder(path: str) -> None:
     """Make the folder of a socket, 0755, or be sure that it is safe."""
     folder = os.path.dirname(path)
     try:
-        os.makedirs(folder, 0o755, exist_ok=True)
-        found = os.stat(folder)
+        make_folder(folder, 0o755)
     except OSError as error:
         raise ListenFault(f"{folder}: {error.strerror}") from None
-    if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ListenFault(f"{folder} must be root's and writable by nobody else")
 
 
 class Listener:
@@ -42,17 +39,17 @@ class Listener:
         prepare_folder(path)
         self.path = path
         self.socket = Socket(_socket.AF_UNIX, kind | _socket.SOCK_NONBLOCK)
-        draft = f"{path}.{os.getpid()}"
+        draft = draft_of(path)
         mask = os.umask(0o777 & ~mode)
         try:
-            _remove(draft)
+            remove(draft)
             self.socket.bind(draft)
             self.socket.listen(BACKLOG)
             found = os.lstat(draft)
             os.replace(draft, path)
         except OSError as error:
             self.socket.close()
-            _remove(draft)
+            remove(draft)
             raise ListenFault(f"{path}: {error.strerror or error}") from None
         finally:
             os.umask(mask)
@@ -66,9 +63,4 @@ class Listener:
         except OSError:
             return
         if (found.st_dev, found.st_ino) == self._identity:
-            _remove(self.path)
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+            remove(self.path)

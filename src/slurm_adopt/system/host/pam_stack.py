@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading PAM's configuration: which lines a service's stack consists of.
+"""Reading PAM's configuration: which lines a service's stack consists of, as libpam reads them.
+
+Everything here was tried with libpam 1.5.2 and 1.7.0, and is tried again by tests/libpam.
 
 Rules of this file:
-1. Read only; nothing here ever writes to /etc/pam.d.
-2. Includes are followed as libpam does (`@include`, `include`, `substack`), to a depth, each file once per branch.
-3. A stack that was read before is used again as long as each of its files is the same one, unchanged, and those that
+1. Read only; nothing here ever writes to PAM's files.
+2. A line that libpam cannot use is a line all the same: it fails, whatever its module would have said.
+3. What is read differently by different releases of libpam, or is not read to its end, is a doubt; nobody guesses.
+4. A stack that was read before is used again as long as each of its files is the same one, unchanged, and those that
    were missing are missing.
 """
 
@@ -19,18 +22,27 @@ from ..tasks.task import raise_own_lack
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Optional
+    from typing import Literal, Optional
 
     #: device, inode, size, change time in ns; None: there is no such file
     Identity = Optional[tuple[int, int, int, int]]
+    What = Literal["module", "substack", "broken"]
 
-DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
+#: In libpam's order: the site's, the distribution's, and the vendor's directory of SUSE and of Fedora. The last two are
+#: compiled in there only; nobody else has them.
+DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d", "/usr/share/pam.d")
+#: Used where there is none of the directories.
+ONE_FILE = "/etc/pam.conf"
+#: The service whose lines hold for services that have none.
+OTHER = "other"
 MODULE = "pam_slurm_adopt.so"
-#: They move a session into a scope of its own.
-SCOPE_MODULES = ("pam_systemd.so", "pam_elogind.so")
-DEPTH_CAP = 8
+#: libpam's own cap for substacks, and from 1.7 on for includes; before, a stack that includes itself ends sshd.
+DEPTH_CAP = 16
+#: No real stack has a tenth of it.
+LINE_CAP = 1024
 FILE_CAP = 256 * 1024
 KINDS = ("auth", "account", "password", "session")
+BLANKS = " \n\t"
 #: A file that was changed so short a time ago might be changed once more without its change time telling.
 SETTLED_NS = 2_000_000_000
 KNOWN_STACKS_CAP = 64
@@ -38,9 +50,10 @@ KNOWN_STACKS_CAP = 64
 
 @record
 class PamLine:
-    """One line of a stack: `optional` is the leading `-`; `control` as it stands there; `origin` is `file:line`.
+    """One line of a stack: `optional` is the leading `-`; `control` without brackets; `origin` is `file:line`.
 
-    `scope` are the origins of the substack lines that it stands below: `done` and `die` end one substack only.
+    `what`: a module; the beginning of a substack, whose lines follow with a higher `level`; or a line that libpam has
+    no use for and that fails when its turn comes.
     """
 
     kind: str
@@ -49,156 +62,224 @@ class PamLine:
     args: tuple[str, ...]
     optional: bool
     origin: str
-    scope: tuple[str, ...] = ()
+    level: int = 0
+    what: What = "module"
+
+    @property
+    def name(self) -> str:
+        """The module's file name."""
+        return self.module.rpartition("/")[2]
 
 
-#: For the resident service: the lines of a stack, and all files that were looked for.
-KNOWN_STACKS: dict[tuple[str, str, tuple[str, ...]], tuple[tuple[PamLine, ...], dict[str, Identity]]] = {}
+@record
+class Stack:
+    """The lines of one management group of a service, includes unfolded; and where it is in doubt what libpam reads."""
+
+    lines: tuple[PamLine, ...]
+    doubts: tuple[str, ...] = ()
 
 
-def read_stack(service: str, kind: str, directories: tuple[str, ...] = DIRECTORIES) -> tuple[PamLine, ...]:
-    """The lines of one management group of a service, includes unfolded; empty if there is no such service."""
-    key = (service, kind, directories)
+#: For the resident service: stacks, and all files that were looked for.
+KNOWN_STACKS: dict[tuple[str, str, str], tuple[Stack, dict[str, Identity]]] = {}
+
+
+def read_stack(service: str, kind: str, root: str = "") -> Stack:
+    """The stack of a service; without a line if there is neither one for the service nor one for `other`.
+
+    `root` goes before every path.
+    """
+    key = (service, kind, root)
     known = KNOWN_STACKS.get(key)
     if known is not None and all(_identity(path) == seen for path, seen in known[1].items()):
         return known[0]
-    files: dict[str, Identity] = {}
-    lines = tuple(_lines(service, kind, directories, 0, files))
+    reading = _Reading(kind, root)
+    for name in (service, OTHER):
+        if not reading.lines:
+            reading.read_service(name)
+    stack = Stack(tuple(reading.lines), tuple(reading.doubts))
     settled_ns = time.time_ns() - SETTLED_NS
-    if all(seen is None or seen[3] < settled_ns for seen in files.values()):
+    if all(seen is None or seen[3] < settled_ns for seen in reading.files.values()):
         if len(KNOWN_STACKS) >= KNOWN_STACKS_CAP:
             KNOWN_STACKS.clear()
-        KNOWN_STACKS[key] = lines, files
-    return lines
+        KNOWN_STACKS[key] = stack, reading.files
+    return stack
 
 
-def find_guard(service: str, directories: tuple[str, ...] = DIRECTORIES) -> PamLine | None:
-    """The session line of ours that holds a session in its job; None if there is none.
-
-    It stands after every module that moves sessions away, nothing ahead of it may end the stack or jump over it, and
-    its failure counts. What its own options say is the caller's to judge.
-    """
-    lines = read_stack(service, "session", directories)
-    movers = [index for index, line in enumerate(lines) if _name(line) in SCOPE_MODULES]
-    for index in range(movers[-1] + 1 if movers else 0, len(lines)):
-        if _name(lines[index]) == MODULE and _is_binding(lines[index].control) and _is_reached(lines, index):
-            return lines[index]
-    return None
-
-
-def moves_sessions(service: str, directories: tuple[str, ...] = DIRECTORIES, root: str = "") -> bool:
-    """Whether the service's session stack has a module that will move the session out of its job.
-
-    On cgroup v1 pam_systemd moves the session in systemd's own hierarchy only, and without logind it does nothing (seen
-    with systemd 257 on Debian 13).
-    """
-    if not os.path.exists(f"{root}/sys/fs/cgroup/cgroup.controllers") or not os.path.isdir(f"{root}/run/systemd/seats"):
-        return False
-    return any(_name(line) in SCOPE_MODULES for line in read_stack(service, "session", directories))
-
-
-def list_services(directories: tuple[str, ...] = DIRECTORIES) -> list[str]:
-    """All PAM services of this node, by name."""
+def list_services(root: str = "") -> list[str]:
+    """All PAM services of this node that have a file of their own, by name."""
     found: set[str] = set()
-    for directory in directories:
+    for directory in DIRECTORIES:
         try:
-            found.update(os.listdir(directory))
+            found.update(os.listdir(root + directory))
         except OSError:
             continue
     return sorted(name for name in found if not name.startswith(".") and "~" not in name)
 
 
-def actions_of(control: str) -> dict[str, str]:
-    """What a control does with a module's return codes (pam.conf(5)): by the code's name, `default` for the rest."""
-    simple = {
-        "required": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "bad"},
-        "requisite": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "die"},
-        "sufficient": {"success": "done", "new_authtok_reqd": "done", "default": "ignore"},
-        "optional": {"success": "ok", "new_authtok_reqd": "ok", "default": "ignore"},
-    }
-    if not control.startswith("["):
-        return simple.get(control.lower(), {"default": "bad"})
-    pairs = [word.partition("=") for word in control.strip("[]").lower().split()]
-    return {name: action for name, _, action in pairs}
+class _Reading:
+    """One reading of a stack: its lines so far, and the files that were looked for."""
 
+    def __init__(self, kind: str, root: str) -> None:
+        self.kind = kind
+        self.root = root
+        self.lines: list[PamLine] = []
+        self.doubts: list[str] = []
+        self.files: dict[str, Identity] = {}
 
-def _name(line: PamLine) -> str:
-    return line.module.rpartition("/")[2]
+    def read_service(self, service: str) -> None:
+        if "/" in service or service.startswith("."):
+            return
+        if not any(self._is_directory(directory) for directory in DIRECTORIES):
+            self._read_one_file(service)
+            return
+        path, text = self._open(service)
+        if text is not None and not self._take(path, _assemble(text), None, 0, 0):
+            self.doubts.append(f"{path}: libpam refuses this file")
 
+    def _read_one_file(self, service: str) -> None:
+        """/etc/pam.conf, where each line begins with a service's name."""
+        path, text = self._open(ONE_FILE)
+        own = []
+        for number, line in _assemble(text or ""):
+            name, at = _token(line or "", 0)
+            if line is None or (name or "").lower() == service.lower():
+                own.append((number, line if line is None else line[at:]))
+        self._take(path, iter(own), None, 0, 0)
 
-def _is_binding(control: str) -> bool:
-    """Whether a refusal by this line refuses the session."""
-    actions = actions_of(control)
-    return all(
-        actions.get(code, actions.get("default", "bad")) in ("bad", "die") for code in ("session_err", "perm_denied")
-    )
-
-
-def _is_reached(lines: tuple[PamLine, ...], index: int) -> bool:
-    """Whether nothing ahead of a line may end the stack with success, or jump over the line."""
-    for before, line in enumerate(lines[:index]):
-        for code, action in actions_of(line.control).items():
-            ends = action == "done" or (action == "die" and code in ("success", "new_authtok_reqd"))
-            if ends and line.scope == lines[index].scope[: len(line.scope)]:
+    def _take(
+        self, path: str, source: Iterator[tuple[int, str | None]], wanted: str | None, depth: int, level: int
+    ) -> bool:
+        """Take over the lines of a file; false if libpam gives it up. `wanted`: the group that an include is for."""
+        for number, text in source:
+            origin = f"{path}:{number}"
+            if text is None:
                 return False
-            if action.isdigit() and index in _jumped_over(lines, before, int(action)):
-                return False
-    return True
+            if len(self.lines) >= LINE_CAP:
+                self.doubts.append(f"{origin}: more than {LINE_CAP} lines")
+                return True
+            if text.startswith("\\"):
+                self.doubts.append(f"{origin}: a continued line before a blank one or a comment")
+                text = text[1:]
+            first, at = _token(text, 0)
+            if first is not None and first.lower() == "@include":
+                name, _ = _token(text, at)
+                if not self._include(name or "", wanted, depth, level):
+                    if wanted is None:
+                        return False
+                    if wanted == self.kind:
+                        self.lines.append(PamLine(wanted, "required", name or "", (), False, origin, level, "broken"))
+                continue
+            self._take_line(text, origin, wanted, depth, level)
+        return True
+
+    def _take_line(self, text: str, origin: str, wanted: str | None, depth: int, level: int) -> None:
+        word, at = _token(text, 0)
+        kind = (word or "").lower()
+        optional = kind.startswith("-")
+        kind = kind[1:] if optional else kind
+        broken = kind not in KINDS
+        # libpam counts what it does not understand among those that it is reading, else among the strictest
+        kind = (wanted or KINDS[0]) if broken else kind
+        if kind != self.kind:
+            return
+        control, at = _token(text, at)
+        module, at = _token(text, at)
+        broken = broken or module is None
+        control = "bad" if control is None else control
+        if control.lower() in ("include", "substack"):
+            inner = level
+            if control.lower() == "substack":
+                inner += 1
+                self.lines.append(PamLine(kind, control, module or "", (), optional, origin, level, "substack"))
+            if not self._include(module or "", kind, depth, inner):
+                self.lines.append(PamLine(kind, "required", module or "", (), optional, origin, level, "broken"))
+            return
+        args = tuple(_tokens(text, at))
+        what: What = "broken" if broken else "module"
+        self.lines.append(PamLine(kind, control, module or "", args, optional, origin, level, what))
+
+    def _include(self, name: str, wanted: str | None, depth: int, level: int) -> bool:
+        if not name or depth + 1 >= DEPTH_CAP or level >= DEPTH_CAP:
+            return False
+        path, text = self._open(name)
+        return text is not None and self._take(path, _assemble(text), wanted, depth + 1, level)
+
+    def _open(self, name: str) -> tuple[str, str | None]:
+        """The path and the text of a file; None if there is none. A name that begins with `/` is a path."""
+        for path in [name] if name.startswith("/") else [f"{directory}/{name}" for directory in DIRECTORIES]:
+            full = self.root + path
+            self.files[full] = None
+            try:
+                fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError as error:
+                raise_own_lack(error)
+                continue
+            try:
+                self.files[full] = _identity(fd)
+                return full, os.read(fd, FILE_CAP).decode("utf-8", "replace")
+            except IsADirectoryError:
+                continue
+            finally:
+                os.close(fd)
+        return "", None
+
+    def _is_directory(self, path: str) -> bool:
+        found = os.path.isdir(self.root + path)
+        if not found:
+            self.files[self.root + path] = _identity(self.root + path)
+        return found
 
 
-def _jumped_over(lines: tuple[PamLine, ...], start: int, count: int) -> range:
-    """The lines that a jump of `count` passes; a substack counts as one."""
-    depth = len(lines[start].scope)
-    end = start + 1
-    while end < len(lines) and count > 0:
-        inside = lines[end].scope[: depth + 1]
-        end += 1
-        while len(inside) > depth and end < len(lines) and lines[end].scope[: depth + 1] == inside:
+def _assemble(text: str) -> Iterator[tuple[int, str | None]]:
+    """The lines of a file with what is continued put together, and the number of each; None: the file ends half-way.
+
+    A line that begins with a backslash is one of which it is in doubt where it ends.
+    """
+    begun, doubt = "", ""
+    raw = text.split("\n")
+    if raw and not raw[-1]:
+        raw.pop()
+    first = 0
+    for number, line in enumerate(raw, 1):
+        line = line.lstrip(BLANKS)
+        if not line or line.startswith("#"):
+            doubt = "\\" if begun else ""  # libpam 1.5 goes on behind it, 1.7 does not
+            continue
+        first = first if begun else number
+        body, comment, _ = line.partition("#")
+        trimmed = body.rstrip(BLANKS)
+        if not comment and trimmed.endswith("\\"):
+            begun += trimmed[:-1] + " "
+            continue
+        yield first, doubt + begun + (body if comment else trimmed)
+        begun = doubt = ""
+    if begun:
+        yield first, None
+
+
+def _token(text: str, start: int) -> tuple[str | None, int]:
+    """The word that begins at or after `start`, and where it ends; `[...]` is one word, without its brackets."""
+    at, size = start, len(text)
+    while at < size and text[at] in BLANKS:
+        at += 1
+    if at >= size:
+        return None, size
+    if text[at] != "[":
+        end = at
+        while end < size and text[end] not in BLANKS:
             end += 1
-        count -= 1
-    return range(start + 1, end)
+        return text[at:end], end
+    end = at + 1
+    while end < size and text[end] != "]":
+        end += 2 if text[end : end + 2] == "\\]" else 1
+    return text[at + 1 : end].replace("\\]", "]"), min(end + 1, size)
 
 
-def _lines(
-    service: str,
-    kind: str,
-    directories: tuple[str, ...],
-    depth: int,
-    files: dict[str, Identity],
-    scope: tuple[str, ...] = (),
-) -> Iterator[PamLine]:
-    if depth > DEPTH_CAP or "/" in service or service.startswith("."):
-        return
-    path, text = _read(service, directories, files)
-    for number, line in enumerate(text.replace("\\\n", " ").split("\n"), 1):
-        words = _words(line.partition("#")[0])
-        if len(words) >= 2 and words[0] == "@include":
-            yield from _lines(words[1], kind, directories, depth + 1, files, scope)
-        if len(words) < 3 or words[0].lstrip("-").lower() != kind:
-            continue
-        origin = f"{path}:{number}"
-        if words[1] in ("include", "substack"):
-            inner = (*scope, origin) if words[1] == "substack" else scope
-            yield from _lines(words[2], kind, directories, depth + 1, files, inner)
-        else:
-            yield PamLine(kind, words[1], words[2], tuple(words[3:]), words[0].startswith("-"), origin, scope)
-
-
-def _read(service: str, directories: tuple[str, ...], files: dict[str, Identity]) -> tuple[str, str]:
-    for directory in directories:
-        path = f"{directory}/{service}"
-        files[path] = None
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise_own_lack(error)
-            continue
-        try:
-            files[path] = _identity(fd)
-            return path, os.read(fd, FILE_CAP).decode("utf-8", "replace")
-        finally:
-            os.close(fd)
-    return "", ""
+def _tokens(text: str, at: int) -> Iterator[str]:
+    word, at = _token(text, at)
+    while word is not None:
+        yield word
+        word, at = _token(text, at)
 
 
 def _identity(file: str | int) -> Identity:
@@ -208,19 +289,3 @@ def _identity(file: str | int) -> Identity:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
-
-
-def _words(line: str) -> list[str]:
-    """Words of a line; `[...]` is one word, its brackets taken off an argument but kept on a control."""
-    words: list[str] = []
-    rest = line.strip()
-    while rest:
-        if rest.startswith("["):
-            word, _, rest = rest.partition("]")
-            words.append(word + "]" if len(words) == 1 else word[1:])
-        else:
-            parts = rest.split(None, 1)
-            words.append(parts[0])
-            rest = parts[1] if len(parts) > 1 else ""
-        rest = rest.strip()
-    return words

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What systemd gives a service and wants to hear from it: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
+"""Takes sockets from systemd and reports to it: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 
 Rules of this file:
 1. The variables are read once and removed, so that no child takes them for its own.

@@ -16,10 +16,12 @@ from __future__ import annotations
 import os
 import time
 
+from ...model import Fault
 from ...record import record
 from ...wire.cgroup_path import job_folder
 from ..kernel.procfs import has_ended, read_cgroups, read_file
 from ..tasks.child import ChildFault, run_program
+from ..tasks.files import make_folder, remove, replace_file
 from ..tasks.program import UntrustedProgram, resolve_program
 from ..tasks.task import MS, DeadlineExceeded, sleep_until
 
@@ -53,8 +55,11 @@ SAID_CAP = 160
 NO_LIMIT = "max"
 
 
-class ManagerFault(Exception):
+class ManagerFault(Fault):
     """The manager could not be ended, or not be confined."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("user-manager-failed", detail)
 
 
 @record
@@ -98,17 +103,10 @@ def refuse_manager(uid: int, deadline_ns: int) -> Task[str]:
 
 def _mark_refused(uid: int) -> None:
     try:
-        os.makedirs(REFUSED, mode=0o755, exist_ok=True)
-        os.close(os.open(f"{REFUSED}/{uid}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+        make_folder(REFUSED, 0o755)
+        replace_file(f"{REFUSED}/{uid}", b"", 0o644)
     except OSError as error:
-        raise ManagerFault(f"{REFUSED}/{uid} cannot be written: {error.strerror}") from None
-
-
-def _forget_refusal(uid: int) -> None:
-    try:
-        os.unlink(f"{REFUSED}/{uid}")
-    except OSError:
-        return
+        raise ManagerFault(f"{REFUSED}/{uid}: {error.strerror}") from None
 
 
 def _somebody_lingers() -> bool:
@@ -119,13 +117,13 @@ def _somebody_lingers() -> bool:
 
 
 def confine_manager(uid: int, stepds: Iterable[AnyProcess], deadline_ns: int) -> Task[None]:
-    """Hold all of the user's units to what his jobs have, together; `ManagerFault` if the kernel shows more.
+    """Confine all of the user's units to what the user's jobs have together; `ManagerFault` if the kernel shows more.
 
     `stepds` are the proven slurmstepds of the jobs' extern steps.
     """
     if not os.path.isdir(_slice_folder(uid)) and not any(os.path.isdir(folder) for folder in _manager_folders(uid)):
         return
-    _forget_refusal(uid)  # of a time when the site refused it
+    remove(f"{REFUSED}/{uid}")  # of a time when the site refused it
     wanted = sum_of([_bounds_of_job(stepd) for stepd in stepds])
     # a job that has all of the node is told to systemd, too: the epilog goes by that when a job ends
     if is_confined(uid) and read_bounds(_slice_folder(uid)) == wanted:
@@ -145,7 +143,7 @@ def is_confined(uid: int) -> bool:
 
 
 def sum_of(jobs: list[Bounds]) -> Bounds:
-    """What several jobs of one user have together."""
+    """Add up what several jobs of one user have."""
     if not jobs:
         raise ManagerFault("there is no job to take limits from")
     cpus: frozenset[int] | None = frozenset()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel shows: processes by number and start time, their cgroups, who holds a connection, who owns a file.
+"""Reads the kernel's view: processes by number and start time, their cgroups, who holds a connection.
 
 `procfs` is the only file that looks below /proc/PID. `pin` and `cgroup_move` are the only ones that change anything.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What processes would take along out of their job: memory, devices, namespaces.
+"""Finds what processes would take along out of their job: memory, devices, namespaces.
 
 The kernel charges memory to the cgroup that it was first used in, and leaves open devices and namespaces to whoever has
 them. A login that is moved with them uses what belongs to a job that may have ended.
@@ -46,7 +46,7 @@ NAMED_CAP = 8
 
 
 def find_baggage(processes: Iterable[AnyProcess]) -> list[str]:
-    """What is in the way of moving these processes together, in words; empty if nothing is."""
+    """Return in words why these processes cannot be moved together; empty if they can."""
     known = [process for process in processes if read_row_of(process) is not None]
     found: list[str] = []
     sizes = {process.pid: _memory_kib(process) for process in known}
@@ -92,7 +92,7 @@ def _is_bad_map(name: bytes) -> bool:
 
 
 def _device(name: str, found: os.stat_result) -> str:
-    """What an open descriptor is, if it is in the way."""
+    """Return in words why an open descriptor prevents a move; empty if it does not."""
     number = (os.major(found.st_rdev), os.minor(found.st_rdev))
     if stat.S_ISBLK(found.st_mode):
         return f"{name} open"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class AnyProcess(Protocol):
-        """Whatever has a process number and the start time of that process, in clock ticks since boot."""
+        """Any object with a process number and the start time of that process, in clock ticks since boot."""
 
         @property
         def pid(self) -> int: ...
@@ -113,9 +113,21 @@ def list_numbers() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
+def list_roots_programs() -> Iterator[tuple[int, str]]:
+    """Numbers and programs of all processes that are root's in the kernel's eyes: a first sieve. `OSError`."""
+    for pid in list_numbers():
+        try:
+            if os.stat(f"/proc/{pid}").st_uid == 0:
+                yield pid, os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue  # it has ended, or is a thread of the kernel's
+
+
 def read_owner(pid: int) -> int:
-    """Whose the process with this number is in the kernel's eyes: its effective uid, 0 for one that hides from its
-    user (not dumpable); -1 if there is none. Nothing but a first sieve."""
+    """Return the effective uid of the process with this number; -1 if there is none.
+
+    It is 0 for a process that is not dumpable, whoever's it is: use it as a first sieve only.
+    """
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -187,7 +199,7 @@ def read_audit_session(process: AnyProcess) -> int:
 
 
 def read_command_name(process: AnyProcess) -> str:
-    """What the process calls itself (its user chooses it); empty if it is gone."""
+    """Return the process's name, which its user chooses; empty if the process has ended."""
     return (_confirmed(process, read_file(f"/proc/{process.pid}/comm")) or b"").decode("utf-8", "replace").strip()
 
 
@@ -220,6 +232,51 @@ def read_namespace(process: AnyProcess, name: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino) if is_same(process) else None
+
+
+def read_own_namespace(name: str) -> tuple[int, int] | None:
+    """`read_namespace` of ourselves."""
+    try:
+        found = os.stat(f"/proc/self/ns/{name}")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def read_folder(process: AnyProcess) -> str:
+    """The folder that the process is in; empty if that is gone."""
+    try:
+        path = os.readlink(f"/proc/{process.pid}/cwd")
+    except OSError as error:
+        raise_own_lack(error)
+        return ""
+    return path if is_same(process) else ""
+
+
+def path_seen_by(process: AnyProcess, path: str) -> str:
+    """The path that leads from here to what the process sees at `path`; empty if it sees nothing there.
+
+    Nearly always it is the same one. A unit of systemd's may hide a folder, or put another one in its place
+    (TemporaryFileSystem=, BindPaths=, PrivateTmp=). Links with absolute targets are followed from here, not from there.
+    """
+    inside = f"/proc/{process.pid}/root{path}"
+    try:
+        theirs = os.stat(inside)
+    except (OSError, ValueError):
+        return ""
+    if not is_same(process):
+        return ""
+    try:
+        ours = os.stat(path)
+    except OSError:
+        return inside
+    return path if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) else inside
+
+
+def is_root_link(path: str) -> bool:
+    """Whether this is a link into another process's view of the files, which no text says (`path_seen_by`)."""
+    parts = path.split("/")
+    return len(parts) == 4 and parts[1] == "proc" and parts[2].isdigit() and parts[3] == "root"
 
 
 def read_children(process: AnyProcess) -> list[int]:
@@ -258,7 +315,7 @@ def read_connections(process: AnyProcess, table: str) -> str:
 
 
 def read_descriptors(process: AnyProcess, cap: int | None = None) -> Iterator[str]:
-    """What the process's descriptors are, empty for one that was just closed. A user may have a million."""
+    """Yield the target of each descriptor of the process, empty if it was just closed. A user may have a million."""
     try:
         names = os.listdir(f"/proc/{process.pid}/fd")
     except OSError as error:
@@ -269,7 +326,7 @@ def read_descriptors(process: AnyProcess, cap: int | None = None) -> Iterator[st
 
 
 def read_descriptor_stats(process: AnyProcess) -> Iterator[tuple[str, os.stat_result]]:
-    """What the process's descriptors are called, and stat(2) of each: only in a child, as a file system may hang."""
+    """Yield target and stat(2) of each descriptor. Call it in a child only: a file system may hang."""
     try:
         names = os.listdir(f"/proc/{process.pid}/fd")
     except OSError as error:
@@ -297,8 +354,14 @@ def read_environ(process: AnyProcess) -> bytes:
     return _confirmed(process, read_file(f"/proc/{process.pid}/environ")) or b""
 
 
+def read_arguments(process: AnyProcess) -> tuple[bytes, ...]:
+    """The words of the process's command line, or what it has made of them; the program's name is the first."""
+    text = _confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b""
+    return tuple(text.rstrip(b"\0").split(b"\0"))
+
+
 def read_mapped_names(process: AnyProcess) -> set[bytes] | None:
-    """What is mapped into the process's memory, by name (proc_pid_maps(5)); None if that cannot be read."""
+    """Return the names of the process's mappings (proc_pid_maps(5)); None if they cannot be read."""
     names = set()
     try:
         with open(f"/proc/{process.pid}/maps", "rb") as file:
@@ -325,7 +388,7 @@ def read_file(path: str) -> bytes | None:
 
 
 def _confirmed(process: AnyProcess, text: bytes | None) -> bytes | None:
-    """What was read, if the number has been this process's all the time: nobody gets it back."""
+    """Return what was read if the number has been this process's all the time: a lost number never comes back to it."""
     return text if text is not None and is_same(process) else None
 
 

@@ -18,7 +18,7 @@ import _socket
 import os
 import time
 
-from ...model import CallerFact
+from ...model import CallerFact, Fault
 from ...record import record
 from ...wire import callerid
 from ...wire.cgroup_path import same_job
@@ -37,7 +37,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...model import CallerStatus
     from ...wire.login_exchange import Connection
     from ...wire.slurm_nodes import NodeRecord
     from ..kernel.procfs import AnyProcess
@@ -55,19 +54,12 @@ MAX_TRIES = 4
 FIRST_TLS = 43 << 8
 
 
-class CallerFault(Exception):
-    """The question has no believable answer; `status` is the reason code."""
-
-    def __init__(self, status: CallerStatus, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
+class CallerFault(Fault):
+    """The question has no believable answer."""
 
 
 class _LowerVersion(CallerFault):
     """This version may be the reason for no answer."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("caller-refused", detail)
 
 
 class Silence(DeadlineExceeded):
@@ -125,9 +117,11 @@ def find_caller(
             asker = _Asker(conf, question, version, uid, memory, min(FAIR_NS, budget_ns * 3 // 4))
             job_id = yield from _find_elsewhere(asker, source, deadline_ns)
     except CallerFault as fault:
-        return CallerFact(fault.status, 0, source, str(fault))
+        return CallerFact(fault.reason, 0, source, fault.detail)
     except DeadlineExceeded:
         return CallerFact("caller-silent", 0, source, "no answer in time")
+    except LocalProtocolError as error:
+        return CallerFact("unknown", 0, source, str(error))
     except ValueError:
         return CallerFact("unknown", 0, source)
     except BlockingIOError:
@@ -150,7 +144,7 @@ def _find_here(
 
 @record
 class _Asker:
-    """What all questions about one login have in common."""
+    """The parts that all questions about one login share."""
 
     conf: SlurmConf
     question: Question
@@ -179,7 +173,7 @@ def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int) -> Task[int | 
 
 
 def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int) -> Task[callerid.CallerReply]:
-    """As `ask_node`; a place that was silent a moment ago is not asked, one that was not silent is remembered."""
+    """Call `ask_node`. Skip a slurmd that timed out recently; remember one that times out now."""
     memory, place = asker.memory, (node.address, node.port)
     silent_ns = memory.silent_ns(place, asker.uid) if memory is not None else 0
     if silent_ns:
@@ -230,12 +224,9 @@ def _ask_versions(
         try:
             reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns)
         except _LowerVersion as reason:
-            detail = str(reason)
-        except AuthFault as fault:
-            status: CallerStatus = "caller-no-credential" if fault.ours else "caller-untrusted"
-            raise CallerFault(status, str(fault)) from None
-        except TlsFault as fault:
-            raise CallerFault("caller-untrusted", str(fault)) from None
+            detail = reason.detail
+        except (AuthFault, TlsFault) as fault:
+            raise CallerFault(fault.reason, fault.detail) from None
         except RemoteProtocolError as error:
             raise CallerFault("caller-malformed", str(error)) from None
         except OSError as error:
@@ -251,7 +242,7 @@ def _ask_versions(
 
 
 def _versions(version: int, known: int) -> list[int]:
-    """What to try: first the version that has worked before, then this node's own and lower ones."""
+    """Return the versions to try: first the one that worked before, then this node's own and lower ones."""
     highest = min(max(version, callerid.FIRST_VERSION), callerid.LAST_VERSION) & 0xFF00
     lowest = max(callerid.FIRST_VERSION, highest - (MAX_TRIES - 1 << 8))
     usual = [tried for tried in range(highest, lowest - 1, -0x100) if tried != known]
@@ -299,7 +290,7 @@ def receive_answer(conf: SlurmConf, sock: Socket, request: bytes, version: int, 
         yield from stream.send(request, deadline_ns)
         return (yield from _receive_message(stream, deadline_ns))
     except ConnectionError as error:
-        raise _LowerVersion(f"closed: {error}") from None
+        raise _LowerVersion("caller-refused", f"closed: {error}") from None
     except DeadlineExceeded:
         raise Silence(time.monotonic_ns() - begun_ns) from None
 
@@ -334,14 +325,12 @@ def _request(
         return callerid.encode_message(version, kind, body, plugin, credential)
     except DeadlineExceeded:
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None
-    except LocalProtocolError as error:
-        raise CallerFault("unknown", str(error)) from None
 
 
 def _refused(code: int) -> None:
     if code in (callerid.RC_AUTHENTICATION, callerid.RC_PROTOCOL_VERSION):
         # 25.05 and 25.11 answer a version that they do not know with 1007
-        raise _LowerVersion(f"return code {code}")
+        raise _LowerVersion("caller-refused", f"return code {code}")
     raise CallerFault("caller-refused", f"return code {code}")
 
 
@@ -351,7 +340,7 @@ def _receive_message(stream: Stream, deadline_ns: int) -> Task[bytes]:
     while True:
         if data.startswith(b"HTTP"):
             # 25.11 and later listen for HTTP on the same port, and take an unknown version for that (seen on 26.05)
-            raise _LowerVersion("answered in HTTP")
+            raise _LowerVersion("caller-refused", "answered in HTTP")
         try:
             total = callerid.decode_length(data)
             if len(data) >= total:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who we are to a slurmd, and who it is to us: munge, or auth/slurm by key or by SACK.
+"""Makes and verifies credentials between this node and a slurmd: munge, or auth/slurm by key or by SACK.
 
 Rules of this file:
 1. A credential of ours is for SlurmdUser's eyes only: a server that is not slurmd cannot decode it. It could pass it
    on to one, though: so root's is bound to its message, and where it cannot be, it is the user's (`speaker`).
 2. Only what root or SlurmdUser has made is believed.
-3. The key belongs to root or SlurmUser, and others may not read it: a key that others know proves nothing.
+3. Nobody but root and SlurmUser may write the key, and others may not read it: a key that others know proves nothing.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import stat
 import time
 
+from ...model import Fault
 from ...record import record
 from ...wire import slurm_token
 from ...wire.callerid import AUTH_MUNGE, AUTH_SLURM
 from ...wire.errors import Incomplete, ProtocolError
 from ...wire.rpc_hash import FIRST_HASHED
 from ..slurm.accounts import uid_of_user
+from ..tasks.files import read_trusted
 from ..tasks.sockets import connect_unix, peer_of, receive, send_all
 from .munge import DEFAULT_SOCKET, MungeFault, decode_credential, encode_credential
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...model import ReasonCode
     from ..slurm.conf import SlurmConf
     from ..tasks.task import Task
     from .munge import MungeWorkers
@@ -35,17 +37,18 @@ if TYPE_CHECKING:
 SACK_PLACES = ("/run/slurm-{cluster}/sack.socket", "/run/slurm/sack.socket")
 
 
-class AuthFault(Exception):
-    """No credential could be made or verified; `ours` says that the fault is on this node."""
+#: The reason codes of a fault on this node, and of what the other side has sent.
+OURS: ReasonCode = "caller-no-credential"
+THEIRS: ReasonCode = "caller-untrusted"
 
-    def __init__(self, detail: str, ours: bool) -> None:
-        super().__init__(detail)
-        self.ours = ours
+
+class AuthFault(Fault):
+    """No credential could be made (`OURS`) or verified (`THEIRS`)."""
 
 
 @record
 class Sender:
-    """Who has made a credential, who alone may read it (0xffffffff: anybody), and the payload in it."""
+    """The uid that made a credential, the only uid that may read it (0xffffffff: any), and its payload."""
 
     uid: int
     restricted_to: int
@@ -69,15 +72,15 @@ def _ttl_s(settings: dict[str, str]) -> int:
 
 
 def speaker(conf: SlurmConf, version: int, uid: int) -> int:
-    """Who asks: we, or with versions that cannot bind a credential to a message the user `uid` who logs in.
+    """Return the uid that asks: root, or `uid`, who logs in, if the version cannot bind a credential to a message.
 
-    20.11.0-8 and 21.08.0-7 take root's credential from one message for any other. They answer a user about his own
-    jobs (all releases do), and that is all we want to know. auth/slurm has no such versions. `AuthFault` for root.
+    20.11.0-8 and 21.08.0-7 take root's credential from one message for any other. All releases answer
+    users about their own jobs, which is enough here. auth/slurm has no such versions. `AuthFault` for root.
     """
     if conf.auth_type != "auth/munge" or version >= FIRST_HASHED:
         return os.geteuid()
     if uid == 0:
-        raise AuthFault(f"root's credential is not bound to its message in version {version >> 8}", True)
+        raise AuthFault(OURS, f"root's credential is not bound to its message in version {version >> 8}")
     return uid
 
 
@@ -93,11 +96,11 @@ def make_credential(
             ttl_s = _ttl_s(settings)
             text = yield from encode_credential(workers, payload, for_uid, ttl_s, socket, as_uid, deadline_ns)
         except MungeFault as fault:
-            raise AuthFault(f"{fault.reason}: {fault}", True) from None
+            raise AuthFault(OURS, f"{fault.why}: {fault.detail}") from None
         return AUTH_MUNGE, text
     if conf.auth_type == "auth/slurm":
         return AUTH_SLURM, (yield from _make_token(conf, version, for_uid, payload, _ttl_s(settings), deadline_ns))
-    raise AuthFault(f"AuthType {conf.auth_type} is not known", True)
+    raise AuthFault(OURS, f"AuthType {conf.auth_type} is not known")
 
 
 def check_credential(
@@ -109,7 +112,7 @@ def check_credential(
     as_uid: int,
     deadline_ns: int,
 ) -> Task[Sender]:
-    """Who has made the credential of a reply to `as_uid`.
+    """Return the uid that made the credential of a reply to `as_uid`.
 
     `AuthFault` unless it is good and its maker may speak for slurmd; `DeadlineExceeded`.
     """
@@ -118,15 +121,15 @@ def check_credential(
         try:
             credential = yield from decode_credential(workers, text, socket, as_uid, deadline_ns)
         except MungeFault as fault:
-            raise AuthFault(f"{fault.reason}: {fault}", fault.reason.startswith("munge-")) from None
+            raise AuthFault(fault.reason, f"{fault.why}: {fault.detail}") from None
         sender = Sender(credential.uid, credential.restricted_to, credential.payload)
     elif conf.auth_type == "auth/slurm" and plugin == AUTH_SLURM and text:
         claims = yield from _check_token(conf, version, text, deadline_ns)
         sender = Sender(claims.uid, claims.ruid, claims.payload)
     else:
-        raise AuthFault(f"a credential of plugin {plugin} where {conf.auth_type} is in use", False)
+        raise AuthFault(THEIRS, f"a credential of plugin {plugin} where {conf.auth_type} is in use")
     if sender.uid not in conf.step_owners:
-        raise AuthFault(f"the reply was made by uid {sender.uid}", False)
+        raise AuthFault(THEIRS, f"the reply was made by uid {sender.uid}")
     return sender
 
 
@@ -148,7 +151,7 @@ def _make_token(conf: SlurmConf, version: int, for_uid: int, payload: bytes, ttl
         answer = yield from _ask_sack(conf, request, deadline_ns)
         return slurm_token.decode_sack_token(answer)
     except ProtocolError as error:
-        raise AuthFault(str(error), True) from None
+        raise AuthFault(OURS, str(error)) from None
 
 
 def _check_token(conf: SlurmConf, version: int, text: str, deadline_ns: int) -> Task[slurm_token.Claims]:
@@ -158,10 +161,10 @@ def _check_token(conf: SlurmConf, version: int, text: str, deadline_ns: int) -> 
             return slurm_token.verify_token(text, keys, os.geteuid(), int(time.time()))
         request = slurm_token.encode_sack_verify(version, text)
         if not slurm_token.decode_sack_verdict((yield from _ask_sack(conf, request, deadline_ns))):
-            raise AuthFault("SACK does not accept the token", False)
+            raise AuthFault(THEIRS, "SACK does not accept the token")
         return slurm_token.decode_claims(text)
     except ProtocolError as error:
-        raise AuthFault(str(error), False) from None
+        raise AuthFault(THEIRS, str(error)) from None
 
 
 def read_keys(conf: SlurmConf) -> tuple[slurm_token.Key, ...]:
@@ -173,28 +176,20 @@ def read_keys(conf: SlurmConf) -> tuple[slurm_token.Key, ...]:
         if text is not None:
             return slurm_token.decode_key_set(text)
     except ProtocolError as error:
-        raise AuthFault(str(error), True) from None
+        raise AuthFault(OURS, str(error)) from None
     secret = _read_secret(f"{folder}/slurm.key", owners)
     if secret is not None and len(secret) < slurm_token.MIN_KEY:
-        raise AuthFault(f"{folder}/slurm.key is shorter than {slurm_token.MIN_KEY} bytes", True)
+        raise AuthFault(OURS, f"{folder}/slurm.key is shorter than {slurm_token.MIN_KEY} bytes")
     return () if secret is None else (slurm_token.Key(secret),)
 
 
 def _read_secret(path: str, owners: tuple[int | None, ...]) -> bytes | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        return read_trusted(path, owners, slurm_token.MAX_KEY_FILE, follow=True, secret=True)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
-        raise AuthFault(f"{path}: {error.strerror}", True) from None
-    with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid not in owners or info.st_mode & 0o007:
-            raise AuthFault(f"{path}: owned by uid {info.st_uid}, mode {info.st_mode & 0o7777:o}", True)
-        text = file.read(slurm_token.MAX_KEY_FILE + 1)
-    if len(text) > slurm_token.MAX_KEY_FILE:
-        raise AuthFault(f"{path} is too large", True)
-    return text
+        raise AuthFault(OURS, f"{path}: {error.strerror}") from None
 
 
 def _ask_sack(conf: SlurmConf, request: bytes, deadline_ns: int) -> Task[bytes]:
@@ -208,14 +203,14 @@ def _ask_sack(conf: SlurmConf, request: bytes, deadline_ns: int) -> Task[bytes]:
             continue
         try:
             if peer_of(sock).uid not in owners:
-                raise AuthFault(f"{path} is served by uid {peer_of(sock).uid}", True)
+                raise AuthFault(OURS, f"{path} is served by uid {peer_of(sock).uid}")
             yield from send_all(sock, request, deadline_ns)
             return (yield from _whole(sock, deadline_ns))
         except OSError as error:
-            raise AuthFault(f"{path}: {error.strerror or error}", True) from None
+            raise AuthFault(OURS, f"{path}: {error.strerror or error}") from None
         finally:
             sock.close()
-    raise AuthFault("no slurm.key, no slurm.jwks, and no SACK socket", True)
+    raise AuthFault(OURS, "no slurm.key, no slurm.jwks, and no SACK socket")
 
 
 def _whole(sock: _socket.socket, deadline_ns: int) -> Task[bytes]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the resident service remembers of the machines that logins come from.
+"""Remembers the machines that logins come from, in the resident service.
 
 Rules of this file:
 1. Nothing in here grants: a wrong or lost entry costs time, or a login that goes where it would go without caller ID.
 2. What gets in are addresses of real connections of users who may log in and have several jobs here. An entry is
-   on the account of the user who brought it: who brings many (IPv6 gives each of us 2**64) drives out his own.
+   on the account of the user who brought it: who brings many (IPv6 gives everyone 2**64) drives out no other user's.
 3. A place is silent only if it was given a fair time. An authentic answer ends that, and nothing else does but time.
 4. Every entry ends after a while, used or not: nodes are upgraded, moved and repaired.
 """
@@ -49,7 +49,7 @@ class _Entry:
 
 
 class Table:
-    """Values that end after a while; the longest unused goes first, and a user's share is his own."""
+    """Values that end after a while. The longest unused goes first; a user's entries never drive out another's."""
 
     def __init__(self, clock: Callable[[], int], cap: int = CAP, share: int = SHARE) -> None:
         self._clock = clock
@@ -129,7 +129,7 @@ class CallerMemory:
         return nodes
 
     def keep_nodes(self, address: str, nodes: list[NodeRecord], conf: SlurmConf, hosts: object, uid: int) -> None:
-        """What was found out about an address, in the files that `nodes_of` was asked about."""
+        """Remember the nodes found for an address, with the files that `nodes_of` was asked about."""
         if conf is self._conf and hosts == self._hosts:
             self._nodes.put(address, nodes, uid, NODES_NS if nodes else STRANGER_NS)
 

@@ -5,8 +5,8 @@ Rules of this file:
 1. libmunge runs in a child: it can block for half a minute on a munged that hangs. Such a child is killed, and costs
    the login that it works for, and no other.
 2. A credential of ours is for one uid only: whoever else gets it cannot decode it.
-3. Who we are to munged is the child's uid: a credential as an ordinary user's needs a child that is one. It is his own
-   process then, which he may stop: it works for the one login that it was made for.
+3. Who we are to munged is the child's uid: a credential as an ordinary user's needs a child that is one. It is the
+   user's own process then, and the user may stop it: it works for the one login that it was made for.
 4. A decoded credential that munged does not call good is reported with its status and is never mistaken for a good one.
 """
 
@@ -16,6 +16,7 @@ import os
 import struct
 import time
 
+from ...model import Fault
 from ...record import record
 from ..kernel.procfs import read_file
 from ..tasks.child import ChildFault, Worker
@@ -42,7 +43,7 @@ LOADED: list[ctypes.CDLL] = []
 # munge_opt_t and munge_err_t of munge(3), the same since 0.5.0 (2005)
 _OPT_TTL, _OPT_SOCKET, _OPT_UID = 4, 8, 9
 _NO_LIBRARY = 0xFFFF
-_REASONS = {
+_WHY = {
     6: "munge-unreachable",
     7: "munge-timeout",
     15: "credential-expired",
@@ -63,19 +64,19 @@ KEPT_NS = 30_000 * MS
 MAX_QUESTIONS = 1000
 
 
-class MungeFault(Exception):
-    """No credential; `reason` is one of munge-missing, -unreachable, -timeout, -failed, credential-invalid,
+class MungeFault(Fault):
+    """No credential; `why` is one of munge-missing, -unreachable, -timeout, -failed, credential-invalid,
     -expired, -rewound, -replayed, -unauthorized. The last but one have `content`."""
 
-    def __init__(self, reason: str, detail: str, content: Credential | None = None) -> None:
-        super().__init__(detail)
-        self.reason = reason
+    def __init__(self, why: str, detail: str, content: Credential | None = None) -> None:
+        super().__init__("caller-no-credential" if why.startswith("munge-") else "caller-untrusted", detail)
+        self.why = why
         self.content = content
 
 
 @record
 class Credential:
-    """What a credential says: who made it, for whom (`ANY_UID`: for all), and its payload."""
+    """The content of a credential: who made it, for whom (`ANY_UID`: for all), and its payload."""
 
     uid: int
     gid: int
@@ -84,8 +85,8 @@ class Credential:
 
 
 def _fault(status: int, text: bytes, decoding: bool, content: Credential | None = None) -> MungeFault:
-    reason = _REASONS.get(status, "credential-invalid" if decoding else "munge-failed")
-    return MungeFault(reason, text.decode("utf-8", "replace"), content)
+    why = _WHY.get(status, "credential-invalid" if decoding else "munge-failed")
+    return MungeFault(why, text.decode("utf-8", "replace"), content)
 
 
 def load() -> ctypes.CDLL:
@@ -123,7 +124,7 @@ class _Munge:
             raise OSError(f"munge_ctx_set({option}) gave {status}")
 
     def text(self, status: int) -> bytes:
-        """What libmunge says about an error; the context knows more than the number."""
+        """Return libmunge's text about an error; the context knows more than the number."""
         for pointer in (
             self.library.munge_ctx_strerror(self.context),
             self.library.munge_strerror(self.c.c_int(status)),
@@ -215,7 +216,7 @@ class MungeWorkers:
         self._give_back(os.geteuid(), self._take(os.geteuid()))
 
     def ask(self, question: bytes, as_uid: int, deadline_ns: int) -> Task[bytes]:
-        """What munged says to somebody of this uid; `MungeFault`, `DeadlineExceeded`."""
+        """Ask munged as this uid. Raises `MungeFault`, `DeadlineExceeded`."""
         worker = self._take(as_uid)
         try:
             answer = yield from worker.ask(question, deadline_ns)
@@ -301,7 +302,7 @@ def encode_credential(
 
 
 def decode_credential(workers: MungeWorkers, text: str, socket: str, as_uid: int, deadline_ns: int) -> Task[Credential]:
-    """What a good credential for `as_uid` or all says; `MungeFault` for every other."""
+    """Return the content of a valid credential for `as_uid` or for all. Raises `MungeFault` for any other."""
     # to libmunge it is a C string
     question = _question(_DECODE, 0, 0, socket, text.encode("ascii"))
     answer = yield from workers.ask(question, as_uid, deadline_ns)

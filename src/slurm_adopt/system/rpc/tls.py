@@ -4,17 +4,17 @@
 Rules of this file:
 1. The server's certificate must chain to the cluster's CA. Host names are not checked: Slurm's certificates do not
    carry them, and nobody else's do (documentation of TLSType). The credential inside says who it is.
-2. The CA file belongs to root or SlurmUser and nobody else may write it, as Slurm itself demands.
+2. Nobody but root and SlurmUser may write the CA file, as Slurm itself demands; links are followed.
 3. TLS works on memory; all waiting is the task's.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 
-from ..kernel.ownership import only_writable_by_owner
+from ...model import Fault
 from ..slurm.accounts import uid_of_user
+from ..tasks.files import read_trusted
 from ..tasks.sockets import receive, send_all
 
 TYPE_CHECKING = False
@@ -32,8 +32,11 @@ MAX_CA_BYTES = 1 << 20
 CHUNK = 16 * 1024
 
 
-class TlsFault(Exception):
+class TlsFault(Fault):
     """TLS could not be set up; the text says why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("caller-untrusted", detail)
 
 
 class PlainStream:
@@ -54,10 +57,11 @@ class PlainStream:
 class TlsStream:
     """TLS over a connected socket."""
 
-    def __init__(self, sock: _socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: _socket.socket, context: ssl.SSLContext, hint: str = "") -> None:
         import ssl
 
         self.sock = sock
+        self.hint = hint
         self.errors = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self.fault: type[Exception] = ssl.SSLError
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -74,7 +78,7 @@ class TlsStream:
                 yield from self._flush(deadline_ns)
                 yield from self._feed(deadline_ns)
             except self.fault as error:
-                raise TlsFault(str(error)) from None
+                raise TlsFault(f"{error}{self.hint}") from None
 
     def send(self, data: bytes, deadline_ns: int) -> Task[None]:
         """Send all of it."""
@@ -109,23 +113,26 @@ def _parameters(conf: SlurmConf) -> dict[str, str]:
     return {name.strip().lower(): value for name, _, value in pairs}
 
 
+def _hint(conf: SlurmConf) -> str:
+    """What to do where TLSParameters names no CA of the cluster's but the system's."""
+    parameters = _parameters(conf)
+    if "load_system_certificates" not in parameters or parameters.get("ca_cert_file"):
+        return ""
+    return " (load_system_certificates is not followed: name the cluster's CA in TLSParameters with ca_cert_file=)"
+
+
 def read_ca(conf: SlurmConf) -> str:
     """The cluster's CA certificates; `TlsFault`."""
     path = _parameters(conf).get("ca_cert_file") or f"{os.path.dirname(conf.path)}/ca_cert.pem"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        text = read_trusted(path, (0, uid_of_user(conf.slurm_user)), MAX_CA_BYTES, follow=True)
     except OSError as error:
-        raise TlsFault(f"{path}: {error.strerror}") from None
-    with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        trusted = info.st_uid in (0, uid_of_user(conf.slurm_user)) and only_writable_by_owner(info)
-        if not stat.S_ISREG(info.st_mode) or not trusted or info.st_size > MAX_CA_BYTES:
-            raise TlsFault(f"{path}: owned by uid {info.st_uid}, mode {info.st_mode & 0o7777:o}, {info.st_size} bytes")
-        return file.read(MAX_CA_BYTES).decode("ascii", "replace")
+        raise TlsFault(f"{path}: {error.strerror}{_hint(conf)}") from None
+    return text.decode("ascii", "replace")
 
 
 def make_context(conf: SlurmConf) -> ssl.SSLContext:
-    """What TLS to this cluster's slurmds demands; `TlsFault`. Loading ssl takes some 20 ms."""
+    """Return the TLS context for this cluster's slurmds. Raises `TlsFault`. Loading ssl takes some 20 ms."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -146,6 +153,6 @@ def open_stream(sock: _socket.socket, conf: SlurmConf, tls: bool, deadline_ns: i
     """The stream over a connected socket."""
     if not tls:
         return PlainStream(sock)
-    stream = TlsStream(sock, make_context(conf))
+    stream = TlsStream(sock, make_context(conf), _hint(conf))
     yield from stream.handshake(deadline_ns)
     return stream

@@ -2,11 +2,14 @@
 """The node's slurm.conf: where it is, whether it may be believed, what it says.
 
 Rules of this file:
-1. The environment is never asked (SLURM_CONF belongs to whoever calls): the places are fixed, in Slurm's order.
+1. Our own environment is never asked (SLURM_CONF belongs to whoever calls): the places are fixed, in Slurm's order.
+   What the running slurmd says comes first (node_conf.py).
 2. Who may write the file decides logins. Its owner must be root or the SlurmUser it names (who may run anything as
    anybody through slurmctld, and owns /etc/slurm at many sites), and it must not be writable by others. The
-   owner is in the result: a login by that very user must not be decided by his own file. A file that some
-   other group may write is only noted in `problems`: sites have admin groups. The same holds for includes.
+   owner is in the result: a login of that very user must not be decided by the user's own file. A file that some
+   other group may write is only noted in `problems`: sites have admin groups. The same holds for includes, and for
+   every folder on the way: who may write to one can put another file there. In a folder with the sticky bit (/tmp)
+   nobody can, if what lies there is root's or SlurmUser's.
 3. Reading regular files cannot be given a deadline (a hung NFS server hangs every reader, Slurm's too); nothing else
    here waits: no DNS, no NSS beyond /etc/passwd unless a non-root owner makes it necessary.
 4. `ConfFault` is the only error.
@@ -18,17 +21,21 @@ import errno
 import os
 import stat
 
+from ...model import Fault
 from ...places import SLURM_CONF
 from ...record import record
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
+from ..kernel.procfs import is_root_link
+from ..tasks.files import is_sticky, other_writers, read_judged
 from .accounts import uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...model import ReasonCode
     from ...wire.slurm_conf import Statement
+    from .slurmd import Slurmd
 
 SEARCH_PATHS = (
     SLURM_CONF,  # what the build names
@@ -43,16 +50,19 @@ MAX_BYTES = 16 << 20
 MAX_FILES = 512
 # Slurm has no limit; nobody nests more than two or three deep, and a file may include itself
 MAX_DEPTH = 8
+# as many as the kernel follows
+MAX_LINKS = 40
 DEFAULT_PID_FILE = "/var/run/slurmd.pid"
 DEFAULT_SPOOL_DIR = "/var/spool/slurmd"
 
 
-class ConfFault(Exception):
-    """No usable slurm.conf. `reason` is the reason code: slurm-conf-missing, -unreadable, -untrusted, -malformed."""
+class ConfFault(Fault):
+    """No usable slurm.conf: slurm-conf-missing, -lost, -unreadable, -untrusted, -malformed. `is_own`: it is not to be
+    used for the login of this one user, to whom it belongs."""
 
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+    def __init__(self, reason: ReasonCode, detail: str, is_own: bool = False) -> None:
+        super().__init__(reason, detail)
+        self.is_own = is_own
 
 
 @record
@@ -69,9 +79,11 @@ class FileState:
 
 @record
 class SlurmConf:
-    """What slurm.conf says, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
-    user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have; times are seconds; lists
-    are lower case. `problems` are sentences for a person."""
+    """The settings of slurm.conf, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
+    user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have, `spool_owners` those that
+    SlurmdSpoolDir may have; times are seconds; lists are lower case. `folders` are the folders on the way to the files
+    that are not root's, with their owners. `problems` are sentences for a person. `slurmds` are those that run here (of
+    several, perhaps not all), `remark` is a sentence for the log if they do not use the file that was expected."""
 
     path: str
     cluster_name: str
@@ -81,6 +93,7 @@ class SlurmConf:
     slurm_user: str
     slurmd_user: str
     step_owners: tuple[int, ...]
+    spool_owners: tuple[int, ...]
     auth_type: str
     auth_info: str
     hash_plugin: str
@@ -96,8 +109,11 @@ class SlurmConf:
     message_timeout_s: int
     tcp_timeout_s: int
     files: tuple[FileState, ...]
+    folders: tuple[tuple[str, int], ...]
     problems: tuple[str, ...]
     statements: tuple[Statement, ...]
+    slurmds: tuple[Slurmd, ...] = ()
+    remark: str = ""
 
     def has_nodes(self) -> bool:
         """Whether any NodeName line is there (a login node's sackd has none, a dynamic cluster few)."""
@@ -113,6 +129,8 @@ class _Reader:
         self.problems: list[str] = []
         self.statements: list[Statement] = []
         self.shared: list[str] = []
+        self.folders: dict[str, os.stat_result] = {}
+        self.sticky: dict[str, int] = {}
         self.cluster = ""
         self.left = MAX_BYTES
 
@@ -142,34 +160,76 @@ class _Reader:
 
     def load(self, path: str) -> bytes:
         try:
-            # O_NONBLOCK: a FIFO in this place must not hang; links are followed, /run/slurm/conf is one
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            self.walk(path)
+            # links are followed: /run/slurm/conf is one
+            text = read_judged(path, lambda fd, info: self.remember(path, fd, info), self.left, follow=True)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             reason: ReasonCode = "slurm-conf-missing" if missing else "slurm-conf-unreadable"
             raise ConfFault(reason, f"{path}: {error.strerror}") from None
-        try:
-            self.remember(path, os.fstat(fd))
-            pieces = []
-            while piece := os.read(fd, min(self.left + 1, 1 << 20)):
-                pieces.append(piece)
-                self.left -= len(piece)
-                if self.left < 0:
-                    raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
-        except OSError as error:
-            raise ConfFault("slurm-conf-unreadable", f"{path}: {error.strerror}") from None
-        finally:
-            os.close(fd)
-        return b"".join(pieces)
+        self.left -= len(text)
+        if self.left < 0:
+            raise ConfFault("slurm-conf-malformed", f"{path}: more than {MAX_BYTES} bytes")
+        return text
 
-    def remember(self, path: str, info: os.stat_result) -> None:
+    def remember(self, path: str, fd: int, info: os.stat_result) -> None:
         if not stat.S_ISREG(info.st_mode):
             raise ConfFault("slurm-conf-unreadable", f"{path}: not a regular file")
-        if info.st_mode & stat.S_IWOTH:
-            raise ConfFault("slurm-conf-untrusted", f"{path}: everybody may write it")
-        if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
-            self.shared.append(f"{path}: group {info.st_gid} may write it")
+        # whose the files are is judged when SlurmUser is known
+        others = other_writers(path, info, None, fd, any_group=True)
+        if others:
+            raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
+        shared = other_writers(path, info, None, fd)
+        if shared:
+            self.shared.append(f"{path}: {shared}")
         self.files.append(FileState(path, info.st_dev, info.st_ino, info.st_ctime_ns, info.st_size, info.st_uid))
+
+    def walk(self, path: str) -> None:
+        """Remember every folder that decides what this path leads to, links followed; `OSError`."""
+        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        here, links = "/", 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                here = os.path.dirname(here)
+                continue
+            if here not in self.folders:
+                info = self.folders[here] = os.stat(here)
+                shared = other_writers(here, info, None) if check_folder(here, info) else ""
+                if shared:
+                    self.shared.append(f"{here}: {shared}")
+            there = os.path.join(here, part)
+            if is_sticky(self.folders[here]):  # the owner of what lies there may replace it
+                self.sticky[there] = os.lstat(there).st_uid
+            try:
+                target = "" if is_root_link(there) else os.readlink(there)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                target = ""
+            if not target:
+                here = there
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            if target.startswith("/"):
+                here = "/"
+            todo.extend(word for word in reversed(target.split("/")) if word not in ("", "."))
+
+    def ways(self) -> list[tuple[str, int]]:
+        """What led to the files and is not root's, with its owner."""
+        folders = [(path, info.st_uid) for path, info in self.folders.items()]
+        return [(path, owner) for path, owner in (*folders, *self.sticky.items()) if owner != 0]
+
+
+def check_folder(path: str, info: os.stat_result) -> bool:
+    """`ConfFault` if everybody may put another file in the place of one in this folder; False if everybody may only add
+    files to it (/tmp)."""
+    others = other_writers(path, info, None, any_group=True)
+    if others and not is_sticky(info):
+        raise ConfFault("slurm-conf-untrusted", f"{path}: {others}")
+    return not others
 
 
 def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
@@ -177,7 +237,23 @@ def find_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> str:
     for path in paths:
         if _exists(path):
             return path
+    for path in paths:
+        _check_way(path)
     raise ConfFault("slurm-conf-missing", f"none of {', '.join(paths)}")
+
+
+def _check_way(path: str) -> None:
+    """`ConfFault` if a file that is missing may have been taken away by anybody."""
+    for folder in _above(path):
+        try:
+            check_folder(folder, os.stat(folder))
+        except OSError:
+            continue
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")[1:-1]
+    return ["/" + "/".join(parts[:count]) for count in range(len(parts) + 1)]
 
 
 def _exists(path: str) -> bool:
@@ -190,25 +266,43 @@ def _exists(path: str) -> bool:
     return True
 
 
-def read_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS) -> SlurmConf:
-    """Find, read and judge the node's configuration; `ConfFault`."""
+def read_slurm_conf(paths: tuple[str, ...] = SEARCH_PATHS, look_up: bool = False) -> SlurmConf:
+    """Find, read and judge the configuration in the first of these places; `ConfFault`.
+
+    `look_up`: SlurmUser's uid is looked up even if nothing here is his (for those who keep the result).
+    """
     path = find_slurm_conf(paths)
     reader = _Reader(path)
     reader.read(path, 0)
     values = last_values(tuple(reader.statements))
     slurm_user = values.get("slurmuser", "root")
-    _check_owners(reader.files, slurm_user)
+    strangers = [(file.path, file.owner) for file in reader.files if file.owner != 0]
+    _check_owners([*strangers, *reader.ways()], slurm_user)
     reader.problems.extend(reader.shared)
-    return _conf(path, values, reader)
+    return _conf(path, values, reader, look_up)
 
 
-def _check_owners(files: list[FileState], slurm_user: str) -> None:
-    strangers = {file.owner: file.path for file in files if file.owner != 0}
+def _check_owners(strangers: list[tuple[str, int]], slurm_user: str) -> None:
     if strangers:
         allowed = uid_of_user(slurm_user)
-        for owner, path in strangers.items():
+        for path, owner in strangers:
             if owner != allowed:
                 raise ConfFault("slurm-conf-untrusted", f"{path}: owned by uid {owner}, not root or {slurm_user}")
+
+
+def _spool_owners(owners: tuple[int, ...], slurm_user: str, spool_dir: str, look_up: bool) -> tuple[int, ...]:
+    """Who may own SlurmdSpoolDir: SlurmUser as well, who may run anything as anybody. It is looked up where it matters:
+    most nodes' folder is root's, and the directory service that knows the user may hang."""
+    if slurm_user == "root":
+        return owners
+    if not look_up and "%" not in spool_dir:
+        try:
+            if os.stat(spool_dir).st_uid in owners:
+                return owners
+        except OSError:
+            return owners
+    uid = uid_of_user(slurm_user)
+    return owners if uid is None or uid in owners else (*owners, uid)
 
 
 def _number(values: dict[str, str], key: str, default: int, problems: list[str]) -> int:
@@ -234,7 +328,7 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple([word for word in text.lower().replace(" ", "").split(",") if word])
 
 
-def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
+def _conf(path: str, values: dict[str, str], reader: _Reader, look_up: bool) -> SlurmConf:
     problems = reader.problems
     auth = values.get("authtype", "auth/munge").lower()
     port = _number(values, "slurmdport", DEFAULT_PORT, problems)
@@ -243,15 +337,18 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
     spool_dir = values.get("slurmdspooldir", DEFAULT_SPOOL_DIR)
     if not spool_dir.startswith("/"):
         raise ConfFault("slurm-conf-malformed", f"{path}: SlurmdSpoolDir {spool_dir!r} is not absolute")
+    slurm_user = values.get("slurmuser", "root")
+    step_owners = _step_owners(values.get("slurmduser", "root"), problems)
     return SlurmConf(
         path=path,
         cluster_name=values.get("clustername", "").lower(),
         spool_dir=spool_dir,
         pid_file=values.get("slurmdpidfile", DEFAULT_PID_FILE),
         slurmd_port=port,
-        slurm_user=values.get("slurmuser", "root"),
+        slurm_user=slurm_user,
         slurmd_user=values.get("slurmduser", "root"),
-        step_owners=_step_owners(values.get("slurmduser", "root"), problems),
+        step_owners=step_owners,
+        spool_owners=_spool_owners(step_owners, slurm_user, spool_dir, look_up),
         # from 23.11 the part before the slash may be left out
         auth_type=auth if "/" in auth else f"auth/{auth}",
         auth_info=values.get("authinfo", ""),
@@ -268,22 +365,26 @@ def _conf(path: str, values: dict[str, str], reader: _Reader) -> SlurmConf:
         message_timeout_s=_number(values, "messagetimeout", 10, problems),
         tcp_timeout_s=_number(values, "tcptimeout", 2, problems),
         files=tuple(reader.files),
+        folders=tuple(reader.ways()),
         problems=tuple(problems),
         statements=tuple(reader.statements),
     )
 
 
 def check_not_own(conf: SlurmConf, uid: int) -> None:
-    """Refuse to judge a user by a file that he may write himself (SlurmUser, rule 2); root may write everything."""
-    for file in conf.files:
-        if file.owner == uid != 0:
-            raise ConfFault("slurm-conf-untrusted", f"{file.path}: belongs to uid {uid}, who logs in")
+    """Refuse to judge users by a file that they may write themselves (SlurmUser, rule 2); root may write everything."""
+    if uid == 0:
+        return
+    for path, owner in (*[(file.path, file.owner) for file in conf.files], *conf.folders):
+        if owner == uid:
+            raise ConfFault("slurm-conf-untrusted", f"{path}: belongs to uid {uid}, who logs in", is_own=True)
 
 
 def is_current(conf: SlurmConf, paths: tuple[str, ...] = SEARCH_PATHS) -> bool:
     """Whether reading it again would give the same: a few stat() calls for the resident service's cache."""
     try:
-        for earlier in paths[: paths.index(conf.path)]:
+        # a file that slurmd has named comes before all places
+        for earlier in paths[: paths.index(conf.path)] if conf.path in paths else ():
             if _exists(earlier):
                 return False
         for file in conf.files:

@@ -15,13 +15,13 @@ Rules of this file:
 from __future__ import annotations
 
 import os
-import stat
 import time
 
 from ...wire.cgroup_path import decode_cgroups, decode_v1, decode_v2
 from ...wire.errors import RemoteProtocolError
 from ..kernel.procfs import read_cgroups, read_environ, read_file, read_owned_process
 from ..tasks.child import ChildFault, call_in_child
+from ..tasks.files import read_if_trusted, replace_file
 from ..tasks.task import MS, DeadlineExceeded
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ AHEAD_S, PAST_S = 300 * 86400, 3600
 
 
 def query_job_end(job_id: int, stepd: AnyProcess, uid: int, deadline_ns: int) -> Task[int]:
-    """As `find_job_end`, within a small share of the time, whatever the job's processes are up to."""
+    """Call `find_job_end` in a child, within a small share of the time: the job's processes may hang it."""
 
     def work() -> bytes:
         return b"%d" % find_job_end(job_id, stepd, uid)
@@ -70,21 +70,8 @@ def plausible(end_s: int) -> int:
 
 def read_table(path: str = TABLE) -> dict[tuple[int, int, int], int]:
     """End times by (job id, slurmstepd's pid, its start)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return {}
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
-            return {}
-        text = os.read(fd, TABLE_CAP)
-    except OSError:
-        return {}
-    finally:
-        os.close(fd)
     table: dict[tuple[int, int, int], int] = {}
-    for line in text.split(b"\n"):
+    for line in (read_if_trusted(path, TABLE_CAP) or b"").split(b"\n"):
         words = line.split()
         if len(words) == 4 and all(word.isdigit() for word in words):
             job_id, pid, started, end_s = map(int, words)
@@ -94,14 +81,8 @@ def read_table(path: str = TABLE) -> dict[tuple[int, int, int], int]:
 
 def write_table(table: dict[tuple[int, int, int], int], path: str = TABLE) -> None:
     """Replace the table; `OSError`."""
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        lines = [f"{job_id} {pid} {started} {end_s}\n" for (job_id, pid, started), end_s in table.items()]
-        os.write(fd, "".join(lines).encode("ascii"))
-        os.rename(temporary, path)
-    finally:
-        os.close(fd)
+    lines = [f"{job_id} {pid} {started} {end_s}\n" for (job_id, pid, started), end_s in table.items()]
+    replace_file(path, "".join(lines).encode("ascii"), 0o600)
 
 
 def _from_processes(stepd: AnyProcess, uid: int) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose prologs are running on this node: the only trace of a job before its extern step exists.
+"""Finds the running prologs on this node and their users: the only trace of a job before its extern step exists.
 
 While slurmd runs Prolog, the spool directory holds nothing of the job: `job00007/` and the sockets appear
 together after it (seen on 20.11, 22.05, 24.11 and 26.05). What can be seen is the prolog itself, a child of slurmd
@@ -8,33 +8,42 @@ with SLURM_SCRIPT_CONTEXT=prolog_slurmd and SLURM_JOB_UID in the environment tha
 With PrologFlags=RunInJob the extern step is there first, and its slurmstepd runs the prolog (seen on 24.11).
 
 Rules of this file:
-1. Only children of slurmd count, and slurmd is the process in its pid file that runs slurmd's program as SlurmdUser.
-   A user cannot start one of these; a set-uid program with such an environment would be nobody's child but his.
+1. Only children of slurmd count, and slurmd is the one that was found when slurm.conf was read (node_conf.py), or the
+   process in its pid file that runs slurmd's program as SlurmdUser.
+   A user cannot start one of these: a set-uid program with such an environment would be the user's process's child.
 2. It only ever makes a login wait. Nothing is granted by it.
-3. Where the kernel does not list children (CONFIG_PROC_CHILDREN) or there is no pid file, there is nothing to wait for.
+3. Where the kernel does not list children (CONFIG_PROC_CHILDREN) or no slurmd is found, there is nothing to wait for.
 """
 
 from __future__ import annotations
 
-import os
-
-from ..kernel.procfs import read_children, read_environ, read_file, read_owned_process, read_program
+from ..kernel.procfs import has_ended, read_children, read_environ, read_file, read_owned_process, read_program
+from .slurmd import is_slurmd
+from .spool_dir import pid_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..kernel.procfs import AnyProcess, OwnedProcess
+    from .conf import SlurmConf
 
 CONTEXT = b"SLURM_SCRIPT_CONTEXT=prolog_slurmd"
 
 
-def find_prologs(pid_files: Iterable[str], owners: tuple[int, ...], uid: int) -> tuple[int, ...]:
+def running_slurmds(conf: SlurmConf, nodename: str) -> list[AnyProcess]:
+    """The node's slurmds as far as they are known."""
+    found: list[AnyProcess] = [slurmd for slurmd in conf.slurmds if not has_ended(slurmd)]
+    named = [read_slurmd(path, conf.step_owners) for path in pid_files(conf, nodename)]
+    numbers = {slurmd.pid for slurmd in found}
+    return found + [slurmd for slurmd in named if slurmd is not None and slurmd.pid not in numbers]
+
+
+def find_prologs(slurmds: Iterable[AnyProcess], owners: tuple[int, ...], uid: int) -> tuple[int, ...]:
     """The ids of the user's jobs whose prolog runs now, ascending."""
     jobs: set[int] = set()
-    for pid_file in pid_files:
-        slurmd = read_slurmd(pid_file, owners)
-        for child in read_children(slurmd) if slurmd is not None else ():
+    for slurmd in slurmds:
+        for child in read_children(slurmd):
             process = read_owned_process(child)
             if process is None or process.uid not in owners or process.real_uid not in owners:
                 continue
@@ -60,8 +69,7 @@ def read_slurmd(pid_file: str, owners: tuple[int, ...]) -> OwnedProcess | None:
     process = read_owned_process(pid) if pid > 1 else None
     if process is None or process.uid not in owners:
         return None
-    # Debian's is called slurmd-wlm
-    return process if os.path.basename(read_program(process)).startswith("slurmd") else None
+    return process if is_slurmd(read_program(process)) else None
 
 
 def _job_in_prolog(environ: bytes, uid: int) -> int:

@@ -7,7 +7,8 @@ Rules of this file:
    order). Never from DNS, never from the environment.
 2. Dynamic nodes (slurmd -Z, FUTURE) are not in the file, and their names cannot be derived: then the folders that
    fit the pattern and hold an extern step's socket are found by looking.
-3. A folder found by looking counts only if root or SlurmdUser owns it and nobody else may write it.
+3. A folder found by looking counts only if nobody but root, SlurmdUser and SlurmUser may write it.
+4. The names that the running slurmds were told (-N) are added to what the file gives: the host's name may be another's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import stat
 
 from ...wire.slurm_nodes import node_of_name, nodes_of_host
+from ..tasks.files import other_writers
 from ..tasks.task import raise_own_lack
 
 TYPE_CHECKING = False
@@ -62,6 +64,20 @@ def spool_dirs(conf: SlurmConf, nodename: str | None = None, hostname: str | Non
 
     `nodename` is the module's option; `hostname` this machine's (default: uname). The folders need not exist.
     """
+    if nodename or not any(slurmd.node for slurmd in conf.slurmds):
+        return _by_host(conf, nodename, hostname)
+    short = (os.uname().nodename if hostname is None else hostname).partition(".")[0]
+    told = []
+    for slurmd in conf.slurmds:
+        if slurmd.node:
+            node = node_of_name(conf.statements, slurmd.node) if "%h" in conf.spool_dir else None
+            told.append((_expand(conf.spool_dir, slurmd.node, node.hostname if node else short), slurmd.node))
+    found = _by_host(conf, nodename, hostname)
+    # where every node's sockets are looked at, one node's are among them
+    return list(dict.fromkeys([*(place for place in told if (place[0], None) not in found), *found]))
+
+
+def _by_host(conf: SlurmConf, nodename: str | None, hostname: str | None) -> list[SpoolDir]:
     full = os.uname().nodename if hostname is None else hostname
     short = full.partition(".")[0]
     pattern = conf.spool_dir
@@ -76,7 +92,7 @@ def spool_dirs(conf: SlurmConf, nodename: str | None = None, hostname: str | Non
         return [(pattern, None)]
     # without -N a dynamic slurmd calls itself by its full host name
     guesses = [(_expand(pattern, name, name), None) for name in dict.fromkeys((short, full))]
-    return list(dict.fromkeys([*guesses, *_by_looking(pattern, conf.step_owners)]))
+    return list(dict.fromkeys([*guesses, *_by_looking(pattern, conf.spool_owners)]))
 
 
 def pid_files(conf: SlurmConf, nodename: str | None = None) -> list[str]:
@@ -93,7 +109,7 @@ def _by_looking(pattern: str, owners: tuple[int, ...]) -> Iterator[SpoolDir]:
     for folder in _fitting(pattern):
         try:
             info = os.lstat(folder)
-            if not stat.S_ISDIR(info.st_mode) or info.st_uid not in owners or info.st_mode & stat.S_IWOTH:
+            if not stat.S_ISDIR(info.st_mode) or other_writers(folder, info, owners):
                 continue
             nodes = {extern_node(entry) for entry in os.listdir(folder)}
         except OSError as error:

@@ -16,21 +16,30 @@ import errno
 import os
 import time
 
-from ...model import ENDING, STEP_CLOSED, STEP_ENDING, STEP_GONE, STEP_MALFORMED, STEP_SILENT, STEP_UNTRUSTED
+from ...model import (
+    ENDING,
+    STEP_CLOSED,
+    STEP_ENDING,
+    STEP_GONE,
+    STEP_MALFORMED,
+    STEP_SILENT,
+    STEP_UNTRUSTED,
+    Fault,
+)
 from ...record import record
 from ...wire import stepd as wire
 from ...wire.cursor import Cursor
 from ...wire.errors import Incomplete, RemoteProtocolError
 from ..kernel.procfs import has_ended, read_process
 from ..tasks import sockets as sock
-from ..tasks.task import POLLIN, DeadlineExceeded, raise_own_lack, wait_for
+from ..tasks.task import DeadlineExceeded, raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
-    from ...model import ReasonCode, State
+    from ...model import State
     from ..kernel.procfs import AnyProcess
     from ..tasks.task import Task
 
@@ -41,17 +50,13 @@ BUFFER_CAP = 4 * wire.PIDS_CAP + 64
 READ_SIZE = 8192
 
 
-class StepFault(Exception):
-    """This step can't be used; `reason` is the reason code."""
-
-    def __init__(self, reason: ReasonCode, detail: str = "") -> None:
-        super().__init__(detail or reason)
-        self.reason = reason
+class StepFault(Fault):
+    """This step can't be used."""
 
 
 @record
 class Identity:
-    """Who a step is: slurmstepd's protocol version, pid and start time, the job owner's uid, the step's state."""
+    """The identity of a step: slurmstepd's protocol version, pid and start time, the job owner's uid, its state."""
 
     version: int
     pid: int
@@ -70,7 +75,7 @@ class Namespace:
 
 @record
 class Extras:
-    """What a session in the job gets besides: the X11 tunnel (display 0: none), the namespaces to join."""
+    """What slurmstepd hands to a session in the job: the X11 tunnel (display 0: none), the namespaces to join."""
 
     x11: wire.X11Display
     namespaces: list[Namespace]
@@ -84,8 +89,6 @@ class StepConnection:
         self._is_taken = False
         self.deadline_ns = deadline_ns
         self.buffer = b""
-        #: a question is on its way: its answer cannot be there yet
-        self.is_asking = False
         #: what was asked for was not answered yet, not even too late
         self.is_waited_for = False
         #: received and not asked for yet, in the order of the bytes they came with
@@ -111,7 +114,7 @@ class StepConnection:
     def send(self, data: bytes) -> Task[None]:
         """One write, so that an opcode and its arguments arrive together."""
         try:
-            self.is_asking = self.is_waited_for = True
+            self.is_waited_for = True
             yield from sock.send_all(self.socket, data, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd takes no more requests") from None
@@ -152,9 +155,6 @@ class StepConnection:
         if len(self.buffer) > BUFFER_CAP or len(self.descriptors) > wire.NAMESPACE_CAP:
             raise StepFault(STEP_MALFORMED, "an endless reply")
         try:
-            if self.is_asking:
-                self.is_asking = False
-                yield from wait_for(self.socket.fileno(), POLLIN, self.deadline_ns)
             data, fds, flags = yield from sock.receive_with_fds(self.socket, READ_SIZE, self.deadline_ns)
         except DeadlineExceeded:
             raise StepFault(STEP_SILENT, "slurmstepd does not answer") from None

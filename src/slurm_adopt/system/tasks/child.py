@@ -147,7 +147,7 @@ def _left_ns(deadline_ns: int) -> int:
 def call_in_child(
     function: Callable[[], bytes], deadline_ns: int, uid: int = 0, user_cap: int = USER_CAP, cap: int = MAX_ANSWER
 ) -> Task[bytes]:
-    """What `function` returns, computed in a child; it must not depend on any open descriptor.
+    """Compute `function` in a child and return its result; it must not depend on any open descriptor.
 
     `DeadlineExceeded` when the time is up, `ChildFault` if it fails, returns nothing, or more than `cap` bytes;
     `OSError` if there can be no child (for this user) now.
@@ -190,7 +190,7 @@ def _executing(argv: tuple[str, ...], environment: dict[str, str]) -> Callable[[
 
 
 def _run(work: Callable[[int], None], deadline_ns: int, uid: int, user_cap: int, cap: int) -> Task[bytes]:
-    """What a child writes into the pipe that `work` gets, until it closes it."""
+    """Return the bytes that a child writes into the pipe `work` gets, until it closes the pipe."""
     seconds = _left_ns(deadline_ns) / 1e9 + 1
     ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(theirs, True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Flag:
-    """Something that happens once, and that any number of tasks wait for."""
+    """An event that happens once. Any number of tasks may wait for it."""
 
     def __init__(self, loop: Loop) -> None:
         self.is_set = False
@@ -103,7 +103,7 @@ class Loop:
         return running
 
     def start(self, task: Task[Any], on_end: OnEnd | None = None) -> Running:
-        """As `spawn`, but the task runs up to its first wait now: `on_end` may be called before this returns."""
+        """Call `spawn` and run the task up to its first wait now: `on_end` may be called before this returns."""
         running = Running(task, on_end)
         self._step(running, ())
         return running

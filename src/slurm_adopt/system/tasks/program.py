@@ -3,7 +3,7 @@
 
 Rules of this file:
 1. A program is a fixed absolute path. Nothing that a user, a process or a message says chooses it.
-2. The file and every folder above it belong to root, and nobody else may write them: what was checked is what is run.
+2. Nobody but root may write the file or a folder above it (`files.other_writers`): what was checked is what is run.
 3. What needs no right gets none: the program runs as root (systemd and its like answer root only), with no capability
    and no way to gain one (`no_new_privs`).
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import stat
+
+from .files import other_writers
 
 #: linux/capability.h: version 3 has two sets of 32 bits each.
 CAPABILITY_VERSION = 0x20080522
@@ -30,12 +32,9 @@ def resolve_program(paths: tuple[str, ...]) -> str:
     resolved = os.path.realpath(path)
     place = resolved
     while True:
-        found = os.stat(place, follow_symlinks=False)
-        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise UntrustedProgram(
-                f"{place} belongs to uid {found.st_uid} and has mode {found.st_mode & 0o7777:o}: "
-                f"it must be root's, and nobody else may write it (chown root {place}; chmod go-w {place})"
-            )
+        others = other_writers(place, os.stat(place, follow_symlinks=False))
+        if others:
+            raise UntrustedProgram(f"{place}: {others}")
         if place == "/":
             break
         place = os.path.dirname(place)

@@ -52,7 +52,7 @@ def raise_own_lack(error: OSError) -> None:
 
 
 class Wait:
-    """What a task waits for: any of `fds` (descriptor, poll mask), or the time `deadline_ns`."""
+    """A wait of a task, for any of `fds` (descriptor, poll mask), or the time `deadline_ns`."""
 
     __slots__ = ("deadline_ns", "fds")
 
@@ -115,7 +115,7 @@ class Begun:
         return self._wait is None
 
     def result(self) -> Task[Any]:
-        """What the task results in."""
+        """Return the result of the task."""
         while self._wait is not None:
             ready = yield self._wait
             try:

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""slurmd, and what Slurm authenticates by: whether they run and answer."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from ...system.kernel.procfs import read_arguments, read_connections, read_socket_inodes
+from ...system.rpc.credentials import auth_settings
+from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode_credential, encode_credential
+from ...system.slurm.prolog import read_slurmd
+from ...system.slurm.spool_dir import pid_files
+from ...system.tasks.task import MS, DeadlineExceeded, run
+from .finding import ERROR, NOTE, WARNING, Finding
+from .slurm import is_login_node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...system.kernel.procfs import OwnedProcess
+    from ...system.slurm.conf import SlurmConf
+    from .node import Node
+
+MUNGE_NS = 4000 * MS
+LISTENS = "0A"
+ANYWHERE = {"00000000", "0" * 32}
+#: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
+KEYS = ("slurm.key", "slurm.jwks")
+#: adjtimex(2): the clock is not synchronized.
+TIME_ERROR = 5
+
+
+def check_slurmd(node: Node) -> Iterator[Finding]:
+    """slurmd runs, has read the slurm.conf that logins are decided by, and listens."""
+    conf = node.conf_or_none()
+    if conf is None or is_login_node(node, conf):
+        return
+    files = pid_files(conf, _nodename(node))
+    slurmd = next(filter(None, (read_slurmd(path, conf.step_owners) for path in files)), None)
+    if slurmd is None:
+        slurmd = next(node.roots_processes("slurmd"), None)
+        if slurmd is None:
+            yield Finding(
+                "slurmd-down",
+                ERROR,
+                f"no slurmd runs on this node ({', '.join(files)})",
+                "no job starts here; logins into running jobs go on, and caller ID of logins from here fails",
+                "systemctl start slurmd; `journalctl -u slurmd` says why it ended",
+            )
+            return
+        yield Finding(
+            "slurmd-pid-file",
+            WARNING,
+            f"slurmd runs, and is not the process that {', '.join(files)} names",
+            "a login cannot see that a job's prolog is running, and does not wait for the job to start",
+            "make SlurmdPidFile in slurm.conf the file that slurmd writes, and restart slurmd",
+        )
+    yield from check_arguments(slurmd, conf)
+    yield from check_port(slurmd, conf)
+
+
+def _nodename(node: Node) -> str:
+    names = {line.options.nodename for line in node.our_lines("account")} - {""}
+    return node.nodename or (names.pop() if len(names) == 1 else "")
+
+
+def check_arguments(slurmd: OwnedProcess, conf: SlurmConf) -> Iterator[Finding]:
+    """slurmd -f FILE."""
+    words = [word.decode("utf-8", "replace") for word in read_arguments(slurmd)]
+    for index, word in enumerate(words):
+        path = words[index + 1] if word == "-f" and index + 1 < len(words) else word[2:] if word[:2] == "-f" else ""
+        if path.startswith("/") and os.path.realpath(path) != os.path.realpath(conf.path):
+            yield Finding(
+                "slurmd-other-conf",
+                ERROR,
+                f"slurmd runs with -f {path}; logins are decided by {conf.path}",
+                "spool directory, node name or plugins may differ: users with jobs may be refused",
+                f"ln -sf {path} {conf.path}, or build with -Dslurm_conf={path}",
+            )
+
+
+def check_port(slurmd: OwnedProcess, conf: SlurmConf) -> Iterator[Finding]:
+    """Where slurmd listens: other nodes ask it there which job a login comes from."""
+    inodes = {link[8:-1] for link in read_socket_inodes(slurmd)}
+    places = []
+    for table in ("tcp", "tcp6"):
+        for line in read_connections(slurmd, table).splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 9 and fields[3] == LISTENS and fields[9] in inodes:
+                places.append(fields[1].partition(":")[0])
+    if not places:
+        yield Finding(
+            "slurmd-not-listening",
+            ERROR,
+            f"slurmd listens on no port (SlurmdPort is {conf.slurmd_port})",
+            "no job starts here, and no other node can ask which job a login comes from",
+            "restart slurmd; its log says why it does not listen",
+        )
+    elif not ANYWHERE & set(places):
+        yield Finding(
+            "slurmd-one-address",
+            WARNING,
+            "slurmd listens on one address of this node only (CommunicationParameters=NoInAddrAny)",
+            "logins that leave this node by another address are taken for logins of nobody's job",
+            "take NoInAddrAny out of CommunicationParameters in slurm.conf, and restart slurmd",
+        )
+
+
+def check_auth(node: Node) -> Iterator[Finding]:
+    """munged answers, or the key of auth/slurm is there and safe; and the clock is right."""
+    conf = node.conf_or_none()
+    if conf is None:
+        return
+    if conf.auth_type == "auth/munge":
+        yield from check_munge(conf)
+    elif conf.auth_type == "auth/slurm":
+        yield from check_key(node, conf)
+    yield from check_clock()
+
+
+def check_munge(conf: SlurmConf) -> Iterator[Finding]:
+    """A credential there and back."""
+    path = auth_settings(conf.auth_info).get("socket", "") or DEFAULT_SOCKET
+    workers = MungeWorkers()
+    until_ns = time.monotonic_ns() + MUNGE_NS
+    try:
+        uid = os.geteuid()
+        text = run(encode_credential(workers, b"", uid, 0, path, uid, until_ns))
+        run(decode_credential(workers, text, path, uid, until_ns))
+    except DeadlineExceeded:
+        yield Finding(
+            "munge-hung",
+            ERROR,
+            f"munged takes questions on {path}, and does not answer",
+            "no job starts here, and logins of users with several jobs wait for caller ID in vain",
+            "systemctl restart munge",
+        )
+    except MungeFault as fault:
+        code = {"munge-unreachable": "munge-down", "munge-missing": "munge-library"}.get(fault.why, "munge-fails")
+        yield Finding(
+            code,
+            ERROR,
+            f"{fault.why}: {fault} ({path})",
+            "no job starts here, and logins of users with several jobs go to the newest one, not to theirs",
+            {"munge-down": "systemctl start munge", "munge-library": "install libmunge2 (RedHat: munge-libs)"}.get(
+                code, "look at munged's log; `munge -n | unmunge` must say Success"
+            ),
+        )
+    finally:
+        workers.close()
+
+
+def check_key(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """auth/slurm's key."""
+    folder = os.path.dirname(conf.path)
+    paths = [f"{folder}/{name}" for name in KEYS]
+    found = next(((path, node.stat(path)) for path in paths if node.stat(path) is not None), None)
+    if found is None:
+        yield Finding(
+            "auth-key-missing",
+            WARNING,
+            f"AuthType=auth/slurm, and neither of {', '.join(paths)} is there",
+            "caller ID of users with several jobs cannot be believed",
+            "put slurm.key beside slurm.conf: owner SlurmUser, mode 600",
+        )
+    elif found[1] is not None and found[1].st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield Finding(
+            "auth-key-mode",
+            ERROR,
+            f"{found[0]}: mode {stat.S_IMODE(found[1].st_mode):o}",
+            "whoever reads it is everybody to Slurm",
+            f"chmod 600 {found[0]}",
+        )
+
+
+def check_clock() -> Iterator[Finding]:
+    """What the kernel says of the clock."""
+    import ctypes
+
+    space = ctypes.create_string_buffer(512)
+    if ctypes.CDLL(None).adjtimex(space) == TIME_ERROR:
+        yield Finding(
+            "clock-not-synchronized",
+            NOTE,
+            "the kernel says that the clock is not synchronized",
+            "a clock that is five minutes off makes every credential of munge's invalid",
+            "systemctl enable --now chrony (or systemd-timesyncd)",
+        )

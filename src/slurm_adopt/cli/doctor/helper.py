@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one-shot helper and the Python that runs it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ...places import HELPER
+from ...system.tasks.child import ChildFault, run_program
+from ...system.tasks.program import UntrustedProgram, resolve_program
+from ...system.tasks.task import run
+from .finding import ERROR, Finding
+from .node import is_roots_alone, shown_mode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .node import Node
+
+OLDEST = (3, 9)
+#: What a login loads, without anything that needs an open descriptor.
+PROBE = (
+    "import sys; print(*sys.version_info[:2]); sys.path.insert(0, {place!r}); "
+    "import slurm_adopt.login.helper; print('loaded')"
+)
+#: The folder that holds the package.
+PACKAGE = os.path.realpath(__file__).rpartition("/slurm_adopt/")[0]
+
+
+def check_helper(node: Node) -> Iterator[Finding]:
+    """The helper's file, as the module looks at it before it starts it."""
+    found = node.stat(HELPER)
+    if found is None:
+        yield Finding(
+            "helper-missing",
+            ERROR,
+            f"there is no {HELPER}",
+            "where the service does not answer, no login can be decided: action_generic_failure= holds for each",
+            "install slurm-adopt again",
+        )
+        return
+    trusted = is_roots_alone(found) and stat.S_ISREG(os.lstat(node.place(HELPER)).st_mode)
+    if not trusted or not found.st_mode & stat.S_IXUSR:
+        yield Finding(
+            "helper-mode",
+            ERROR,
+            f"{HELPER}: {shown_mode(found)}",
+            "the module starts only a plain file that is root's, executable, and that nobody else may write",
+            f"chown root:root {HELPER} && chmod 755 {HELPER}",
+        )
+        return
+    yield from check_python(node)
+
+
+def check_python(node: Node) -> Iterator[Finding]:
+    """The interpreter in the helper's first line: is it there, new enough, and does it load what a login needs?"""
+    first = (node.text(HELPER) or "").partition("\n")[0]
+    python = first[2:].split()[0] if first.startswith("#!") and first[2:].split() else ""
+    try:
+        program = resolve_program((python,))
+    except (UntrustedProgram, OSError) as fault:
+        yield Finding(
+            "python-missing",
+            ERROR,
+            f"{HELPER} begins with {first[:80]!r}: {fault}",
+            "the helper cannot be started",
+            "put the interpreter back, or build again with PYTHON=/absolute/path/of/python3",
+        )
+        return
+    try:
+        code = PROBE.format(place=PACKAGE)
+        said = run(run_program((program, "-IS", "-c", code), {}, node.deadline_ns)).decode("utf-8", "replace")
+    except ChildFault as fault:
+        said = str(fault)
+    words = said.split()
+    version = tuple(int(word) for word in words[:2]) if all(word.isdigit() for word in words[:2]) else ()
+    if len(version) == 2 and version < OLDEST:
+        yield Finding(
+            "python-too-old",
+            ERROR,
+            f"{python} is Python {version[0]}.{version[1]}",
+            f"the helper needs Python {OLDEST[0]}.{OLDEST[1]} or later",
+            "build again with PYTHON=/absolute/path/of/a/later/python3",
+        )
+    elif words[-1:] != ["loaded"]:
+        yield Finding(
+            "python-broken",
+            ERROR,
+            f"{python} cannot load the helper's modules from {PACKAGE}: {' '.join(words[-20:])}",
+            "the helper ends without an answer: action_generic_failure= holds for each login",
+            "install slurm-adopt again",
+        )
+
+
+def check_package(node: Node) -> Iterator[Finding]:
+    """The Python package: root's alone, every file and folder of it, and what it lies in."""
+    places = [PACKAGE]
+    while places[-1] != "/":
+        places.append(os.path.dirname(places[-1]))
+    for folder, _, names in os.walk(f"{PACKAGE}/slurm_adopt"):
+        places += [folder, *(f"{folder}/{name}" for name in names)]
+    bad = [path for path in places if not is_roots_alone(os.stat(path))]
+    if bad and not node.root:
+        yield Finding(
+            "package-writable",
+            ERROR,
+            f"{bad[0]}: {shown_mode(os.stat(bad[0]))}" + (f", and {len(bad) - 1} more" if len(bad) > 1 else ""),
+            "helper and service run this code as root: whoever may write it is root",
+            f"chown -R root:root {PACKAGE}/slurm_adopt && chmod -R go-w {PACKAGE}/slurm_adopt",
+        )

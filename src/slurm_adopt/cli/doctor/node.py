@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the checks look at: files below a root, slurm.conf, the PAM stacks, processes.
+
+Rules of this file:
+1. Reading only. A file that cannot be read is None, never an exception.
+2. `root` is a prefix for files; with one, processes and sockets are not looked at by those who use it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import sys
+
+from ...options.parse import parse_options
+from ...record import record
+from ...system.host.pam_stack import list_services, read_stack
+from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner
+from ...system.slurm.conf import SEARCH_PATHS, ConfFault, read_slurm_conf
+from ...system.slurm.node_conf import read_node_conf
+from ...wire.errors import RemoteProtocolError
+from ...wire.slurm_conf import last_values, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...options.parse import Options
+    from ...system.host.pam_stack import PamLine
+    from ...system.kernel.procfs import OwnedProcess
+    from ...system.slurm.conf import SlurmConf
+
+FILE_CAP = 1 << 20
+#: A name that only this project's module holds: what it marks a PAM handle with.
+OUR_MARK = b"pam_slurm_adopt_job"
+#: Modules of every Linux-PAM: where they are, PAM looks.
+ALWAYS_THERE = ("pam_permit.so", "pam_unix.so")
+OUR_NAME = "pam_slurm_adopt"
+
+
+@record
+class OurLine:
+    """A line of ours in a service's stack: `index` is its place in `stack`, `path` the file that PAM loads for it."""
+
+    service: str
+    line: PamLine
+    index: int
+    stack: tuple[PamLine, ...]
+    options: Options
+    path: str
+
+    @property
+    def works(self) -> bool:
+        """Whether it does anything in this service."""
+        return self.options.service in ("*", self.service)
+
+
+class Node:
+    """The machine, or a folder that looks like one. `nodename` as on the command line."""
+
+    def __init__(self, root: str = "", nodename: str = "", deadline_ns: int = 0) -> None:
+        self.root = root
+        self.nodename = nodename
+        self.deadline_ns = deadline_ns
+        self._conf: SlurmConf | ConfFault | None = None
+
+    # Files -----------------------------------------------------------------------------------------
+
+    def place(self, path: str) -> str:
+        """Where a file of the node is for us."""
+        return f"{self.root}{path}"
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """stat(2), links followed; None if it is not there."""
+        try:
+            return os.stat(self.place(path))
+        except OSError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        return self.stat(path) is not None
+
+    def read(self, path: str) -> bytes | None:
+        """A regular file's first MiB."""
+        try:
+            fd = os.open(self.place(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            return None
+        try:
+            return os.read(fd, FILE_CAP) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def text(self, path: str) -> str | None:
+        """A regular file's first MiB as text."""
+        found = self.read(path)
+        return None if found is None else found.decode("utf-8", "replace")
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that fit, without the root."""
+        return sorted(path[len(self.root) :] for path in glob.glob(self.place(pattern)))
+
+    # Slurm -----------------------------------------------------------------------------------------
+
+    @property
+    def conf_paths(self) -> tuple[str, ...]:
+        return tuple(map(self.place, dict.fromkeys(SEARCH_PATHS)))
+
+    def conf(self) -> SlurmConf:
+        """slurm.conf as a login reads it; `ConfFault`."""
+        if self._conf is None:
+            try:
+                self._conf = read_slurm_conf(self.conf_paths) if self.root else read_node_conf(self._conf_place(), True)
+            except ConfFault as fault:
+                self._conf = fault
+        if isinstance(self._conf, ConfFault):
+            raise self._conf
+        return self._conf
+
+    def _conf_place(self) -> str:
+        """What slurm_conf= says on a line of ours; empty if none says it."""
+        return next((line.options.slurm_conf for line in self.our_lines("account") if line.options.slurm_conf), "")
+
+    def conf_or_none(self) -> SlurmConf | None:
+        """slurm.conf, where somebody else says what is wrong with it."""
+        try:
+            return self.conf()
+        except ConfFault:
+            return None
+
+    def setting(self, key: str) -> str:
+        """A value of slurm.conf that logins do not need, by its name in lower case; empty if it is not there."""
+        conf = self.conf_or_none()
+        return last_values(conf.statements).get(key, "") if conf is not None else ""
+
+    def cgroup_conf(self) -> dict[str, str] | None:
+        """cgroup.conf beside slurm.conf, keys in lower case; None if there is none, or it cannot be understood."""
+        conf = self.conf_or_none()
+        path = f"{os.path.dirname(conf.path)}/cgroup.conf" if conf is not None else ""
+        found = self.read(path[len(self.root) :]) if path else None
+        if found is None:
+            return None
+        try:
+            return last_values(parse(found, path).statements)
+        except RemoteProtocolError:
+            return None
+
+    # PAM -------------------------------------------------------------------------------------------
+
+    def services(self) -> list[str]:
+        return list_services(self.root)
+
+    def stack(self, service: str, kind: str) -> tuple[PamLine, ...]:
+        return read_stack(service, kind, self.root).lines
+
+    def module_folders(self) -> list[str]:
+        """Where PAM modules may be, the folder that PAM looks into first. Links are followed: /lib is /usr/lib."""
+        arch = getattr(sys.implementation, "_multiarch", "")
+        usual = [f"/lib/{arch}", f"/usr/lib/{arch}"] if arch else []
+        usual += ["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"]
+        folders: dict[str, str] = {}
+        for folder in usual:
+            path = f"{folder}/security"
+            if os.path.isdir(self.place(path)):
+                folders.setdefault(os.path.realpath(self.place(path)), path)
+        found = list(folders.values())
+        found.sort(key=lambda folder: not any(self.exists(f"{folder}/{name}") for name in ALWAYS_THERE))
+        return found
+
+    def module_path(self, module: str) -> str:
+        """The file that PAM loads for a module's name; empty if there is none.
+
+        Debian's libpam looks into /lib/security as well.
+        """
+        if module.startswith("/"):
+            return module if self.exists(module) else ""
+        folders = self.module_folders()[:1]
+        if self.exists("/etc/debian_version"):
+            folders.append("/lib/security")
+        return next((path for path in (f"{folder}/{module}" for folder in folders) if self.exists(path)), "")
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a module's file is of this project."""
+        return OUR_MARK in (self.read(path) or b"")
+
+    def our_lines(self, kind: str, service: str | None = None) -> list[OurLine]:
+        """The lines of ours in all services (or one), by their name; those with a path by what the file is."""
+        found = []
+        for name in self.services() if service is None else [service]:
+            stack = self.stack(name, kind)
+            for index, line in enumerate(stack):
+                if not line.module.rpartition("/")[2].startswith(OUR_NAME):
+                    continue
+                path = self.module_path(line.module)
+                # a bare name is meant for ours, whatever file PAM finds for it: that is the module's own finding
+                if "/" not in line.module or not path or self.is_ours(path):
+                    found.append(OurLine(name, line, index, stack, parse_options(line.args), path))
+        return found
+
+    # Processes -------------------------------------------------------------------------------------
+
+    def roots_processes(self, name: str) -> Iterator[OwnedProcess]:
+        """Root's processes that call themselves so."""
+        for number in list_numbers():
+            if read_owner(number) != 0:
+                continue
+            process = read_owned_process(number)
+            if process is not None and process.uid == 0 and read_command_name(process) == name:
+                yield process
+
+
+def shown_mode(found: os.stat_result) -> str:
+    """`uid 0, mode 755`"""
+    return f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}"
+
+
+def is_roots_alone(found: os.stat_result) -> bool:
+    """Whether it is root's, and nobody else may write it."""
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The PAM stacks of every service that a line of ours is in, and of sshd.
+
+Rules of this file:
+1. What a stack consists of, and which session line holds, says `system.host.pam_stack`; here is what that means.
+2. A line that lets some people in ahead of ours (an admin group) is the site's wish; one that ends the stack for
+   everybody is a fault.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ...options.parse import parse_options
+from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
+from ...system.host.pam_stack import DIRECTORIES
+from ...system.host.pam_walk import PERM_DENIED, STAYS, SUCCESS, actions_of
+from .finding import ERROR, WARNING, Finding
+from .node import OUR_NAME, is_roots_alone, shown_mode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...system.host.pam_stack import PamLine
+    from .node import Node, OurLine
+
+SSHD = "sshd"
+#: They say yes to some people only: who is let in by them is the site's choice.
+FILTERS = {"pam_access.so", "pam_listfile.so", "pam_succeed_if.so", "pam_rootok.so", "pam_wheel.so", "pam_group.so",
+           "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so"}  # fmt: skip
+#: They may stand after the session line: nothing of a job's is undone by them.
+HARMLESS = {"pam_motd.so", "pam_mail.so", "pam_lastlog.so", "pam_lastlog2.so", "pam_permit.so", "pam_echo.so",
+            "pam_warn.so", "pam_umask.so"}  # fmt: skip
+MOVERS = (*SCOPE_MODULES, "pam_cgroup.so")
+#: Files that a tool writes anew: (what their names or texts show, which tool, what to do instead).
+GENERATED = (
+    ("common-", "pam-auth-update", "put the line into /etc/pam.d/sshd itself"),
+    ("system-auth", "authselect", "put the line into /etc/pam.d/sshd itself, or into a custom authselect profile"),
+    ("password-auth", "authselect", "put the line into /etc/pam.d/sshd itself, or into a custom authselect profile"),
+    ("postlogin", "authselect", "put the line into /etc/pam.d/sshd itself"),
+)
+CONTROLS = {"required", "requisite", "sufficient", "optional", "include", "substack"}
+ACTION = re.compile(r"\[\s*(?:[a-z_]+=(?:ok|done|die|bad|ignore|reset|[0-9]+)\s*)+\]")
+LINE = re.compile(r"^\s*(-?)(auth|account|session|password)\s+(\[[^\]]*\]|\S+)\s+(\S+)", re.IGNORECASE)
+INCLUDE = re.compile(r"^\s*@include\s+(\S+)")
+FILES_CAP = 32
+STRICT_ACCOUNT = "account  required  pam_slurm_adopt.so profile=strict"
+STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
+
+
+def check_pam(node: Node) -> Iterator[Finding]:
+    """All services that matter; what is seen in a file that several services include is said once."""
+    lines = {kind: node.our_lines(kind) for kind in ("account", "session")}
+    services = {line.service for kind in lines.values() for line in kind}
+    said = set()
+    parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
+    for service in sorted({*services, SSHD} & {name for name in node.services() if not name.startswith(parts)}):
+        account, session = (
+            [line for line in lines[kind] if line.service == service] for kind in ("account", "session")
+        )
+        for finding in check_stacks(node, service, account, session):
+            if (finding.code, finding.seen) not in said:
+                said.add((finding.code, finding.seen))
+                yield finding
+
+
+def check_stacks(node: Node, service: str, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
+    """One service."""
+    broken = list(check_files(node, service))
+    yield from broken
+    if any(finding.severity == ERROR for finding in broken):
+        return  # what else is said about a stack that libpam does not load would be a guess
+    yield from check_account(node, service, account)
+    yield from check_session(node, service, account, session)
+    yield from check_others(node, service)
+    for line in (*account, *session):
+        yield from check_options(line)
+    for one in (account, session):
+        yield from check_twice(one)
+        yield from check_generated(node, one)
+
+
+def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Finding]:
+    """Whether our line is asked for everybody, and whether its no counts."""
+    if not lines:
+        if service == SSHD:
+            yield Finding(
+                "pam-no-line",
+                ERROR,
+                f"/etc/pam.d/{service} has no account line of slurm-adopt",
+                "logins are not asked for a job: whoever has an account gets in",
+                f"{STRICT_ACCOUNT}    # last of the account lines in /etc/pam.d/{service}",
+            )
+        return
+    working = [line for line in lines if line.works]
+    if not working:
+        line = lines[0]
+        if line.line.origin.rpartition(":")[0].rpartition("/")[2] != service:
+            return  # it stands in a file that many services include, and works for those that it names
+        yield Finding(
+            "pam-line-idle",
+            WARNING,
+            f"{line.line.origin} works in the service {line.options.service} only, and stands in {service}",
+            "the module leaves this service alone: the line does nothing",
+            f"add service={service} (or service=*) to {line.line.origin}, or take the line away",
+        )
+        return
+    line = working[-1]
+    if line.options.problems:
+        return  # its own finding; with a wrong option it is not known what was meant
+    ending = find_ending(node, line)
+    if ending is not None:
+        yield Finding(
+            "pam-ends-before",
+            ERROR,
+            f"{ending.origin} ({ending.control} {ending.module}) ends the account stack before {line.line.origin}",
+            "slurm-adopt is never asked, and whoever has an account gets in",
+            f"move {line.line.origin} above {ending.origin}, or write `required` there",
+        )
+        return
+    if not _refuses(line.stack, line.index):
+        yield Finding(
+            "pam-not-binding",
+            ERROR,
+            f"{line.line.origin} has the control {line.line.control}: its refusal does not refuse the login",
+            "users without a job get in",
+            f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
+        )
+
+
+def check_session(node: Node, service: str, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
+    """Whether the session line is there, and last."""
+    if not any(line.works for line in account):
+        return
+    working = [line for line in session if line.works]
+    if not working:
+        yield Finding(
+            "pam-session-missing",
+            WARNING,
+            f"/etc/pam.d/{service} has an account line of slurm-adopt, and no session line that works there",
+            "what moves the session out of its job afterwards (pam_systemd, a second process of sshd) goes unnoticed",
+            f"{STRICT_SESSION}{'' if service == SSHD else f' service={service}'}    # last in /etc/pam.d/{service}",
+        )
+        return
+    line = working[-1]
+    later = [after for after in line.stack[line.index + 1 :] if _base(after) not in HARMLESS and not _is_ours(after)]
+    mover = next((after for after in later if _base(after) in MOVERS), None)
+    if mover is not None:
+        yield Finding(
+            "pam-session-too-early",
+            ERROR,
+            f"{mover.origin} ({mover.module}) comes after {line.line.origin}",
+            "it moves the session out of the job once more, and nobody looks afterwards",
+            f"make {line.line.origin} the last session line of /etc/pam.d/{service}",
+        )
+    elif later:
+        yield Finding(
+            "pam-session-not-last",
+            WARNING,
+            f"{later[0].origin} ({later[0].module}) comes after {line.line.origin}",
+            "limits, variables or keys that it sets take the place of what the session has got from its job",
+            f"make {line.line.origin} the last session line of /etc/pam.d/{service}",
+        )
+    elif session_outlook(service, lambda one: parse_options(one.args).works_in(service), root=node.root) != STAYS:
+        yield Finding(
+            "pam-session-escapes",
+            ERROR,
+            f"pam_systemd moves sessions of {service}, and {line.line.origin} does not hold all of them",
+            "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
+            f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
+        )
+    exempt = find_exemption(node, account)
+    if exempt is not None and not any(_base(before) == _base(exempt) for before in line.stack[: line.index]):
+        yield Finding(
+            "pam-exemption-not-shared",
+            WARNING,
+            f"{exempt.origin} ({exempt.module}) lets people in without a job; the session stack has no such line",
+            "when Slurm cannot be asked, the session line refuses those people all the same",
+            f"session  [success=1 default=ignore]  {' '.join((exempt.module, *exempt.args))}"
+            f"    # just before {line.line.origin}",
+        )
+
+
+def check_others(node: Node, service: str) -> Iterator[Finding]:
+    """Slurm's own modules beside ours."""
+    for kind in ("account", "session"):
+        for line in node.stack(service, kind):
+            path = node.module_path(line.module)
+            if _is_ours(line) and "/" in line.module and path and not node.is_ours(path):
+                yield Finding(
+                    "pam-original-beside",
+                    WARNING,
+                    f"{line.origin} loads {line.module}, which is not slurm-adopt's",
+                    "two modules adopt the same login, each by its own rules; the other one may wait for ever",
+                    f"remove {line.origin} when slurm-adopt enforces; with enforce=no both may stand there",
+                )
+            elif kind == "account" and _base(line) == "pam_slurm.so":
+                yield Finding(
+                    "pam-slurm-beside",
+                    WARNING,
+                    f"{line.origin} is Slurm's older module pam_slurm.so",
+                    "it decides logins as well, by what slurmctld says, and refuses when that does not answer",
+                    f"remove {line.origin}: slurm-adopt decides the same, and puts the login into the job",
+                )
+
+
+def check_options(line: OurLine) -> Iterator[Finding]:
+    """What stands on the line."""
+    if line.options.problems:
+        yield Finding(
+            "pam-options",
+            ERROR,
+            f"{line.line.origin}: {'; '.join(line.options.problems)}",
+            "the module makes of it what is stricter, and logs an error at each login",
+            f"mend {line.line.origin}; the options are in docs/reference/options.md",
+        )
+        return
+    unsafe = []
+    if line.options.action_adopt_failure == "allow":
+        unsafe.append("action_adopt_failure=allow")
+    if line.options.action_generic_failure != "deny":
+        unsafe.append(f"action_generic_failure={line.options.action_generic_failure}")
+    if line.works and line.line.kind == "account" and unsafe:
+        yield Finding(
+            "pam-unsafe-defaults",
+            WARNING,
+            f"{line.line.origin}: {' and '.join(unsafe)}, as by default",
+            "when something fails, users get in outside of all jobs",
+            f"add profile=strict to {line.line.origin}",
+        )
+
+
+def check_twice(lines: list[OurLine]) -> Iterator[Finding]:
+    """The same line twice."""
+    working = [line for line in lines if line.works]
+    for earlier, later in zip(working, working[1:]):
+        if (earlier.line.args, earlier.path) == (later.line.args, later.path):
+            yield Finding(
+                "pam-twice",
+                WARNING,
+                f"{earlier.line.origin} and {later.line.origin} are the same {later.line.kind} line",
+                "each login is decided twice, and takes twice as long",
+                f"remove {later.line.origin}",
+            )
+
+
+def check_generated(node: Node, lines: list[OurLine]) -> Iterator[Finding]:
+    """Our line in a file that a tool of the distribution writes."""
+    for line in lines:
+        path = line.line.origin.rpartition(":")[0][len(node.root) :]
+        name = path.rpartition("/")[2]
+        for begins, tool, instead in GENERATED:
+            if name.startswith(begins) and "pam_slurm_adopt" in (node.text(path) or ""):
+                yield Finding(
+                    "pam-generated-file",
+                    WARNING,
+                    f"{line.line.origin} stands in a file that {tool} writes",
+                    f"the next run of {tool} may take the line away; and it guards more services than ssh",
+                    f"{instead}, and remove {line.line.origin}",
+                )
+
+
+def check_files(node: Node, service: str) -> Iterator[Finding]:
+    """What libpam itself would stumble over: it then refuses everybody."""
+    for path, origin, text in _raw_lines(node, service, [FILES_CAP]):
+        if not text:
+            yield from _check_file(node, path, origin)
+            continue
+        found = LINE.match(text)
+        if found is None:
+            continue
+        optional, _, control, module = found.groups()
+        control = control.lower()
+        if control not in CONTROLS and not ACTION.fullmatch(control):
+            yield Finding(
+                "pam-bad-control",
+                ERROR,
+                f"{origin}: {control!r} is no control that PAM knows",
+                "libpam counts the line as one that fails: everybody is refused, root too",
+                f"write `required` (or what was meant) in {origin}",
+            )
+        elif control not in ("include", "substack") and not optional and not node.module_path(module):
+            yield Finding(
+                "pam-module-file",
+                ERROR,
+                f"{origin}: there is no module {module}",
+                "libpam counts the line as one that fails: everybody is refused, root too",
+                f"install {module}, or remove {origin}",
+            )
+
+
+def _check_file(node: Node, path: str, origin: str) -> Iterator[Finding]:
+    found = node.stat(path) if path else None
+    if found is None:
+        yield Finding(
+            "pam-include-missing",
+            ERROR,
+            f"{origin} includes a file that is not there",
+            "libpam does not load the stack: everybody is refused, root too",
+            f"put the file back, or remove {origin}",
+        )
+    elif not is_roots_alone(found):
+        yield Finding(
+            "pam-file-writable",
+            ERROR,
+            f"{path}: {shown_mode(found)}",
+            "whoever may write it decides who gets in, and runs code as root",
+            f"chown root:root {path} && chmod 644 {path}",
+        )
+
+
+def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> Iterator[tuple[str, str, str]]:
+    """(file, `file:line`, text) of each line; an empty text for each file itself, an empty file if it is missing."""
+    if left[0] <= 0:
+        return
+    left[0] -= 1
+    path = next((path for path in (f"{folder}/{service}" for folder in DIRECTORIES) if node.exists(path)), "")
+    yield path, origin or f"/etc/pam.d/{service}", ""
+    for number, line in enumerate((node.text(path) or "").replace("\\\n", " ").split("\n"), 1) if path else ():
+        text = line.partition("#")[0].strip()
+        where = f"{path}:{number}"
+        if not text:
+            continue
+        yield path, where, text
+        include, found = INCLUDE.match(text), LINE.match(text)
+        if include:
+            yield from _raw_lines(node, include[1], left, where)
+        elif found and found[3].lower() in ("include", "substack"):
+            yield from _raw_lines(node, found[4], left, where)
+
+
+# What a stack does ----------------------------------------------------------------------------------
+
+
+def _base(line: PamLine) -> str:
+    return line.module.rpartition("/")[2]
+
+
+def _is_ours(line: PamLine) -> bool:
+    return _base(line).startswith(OUR_NAME)
+
+
+def _ends(line: PamLine) -> bool:
+    """Whether the stack is over with success when the module says yes."""
+    return actions_of(line.control)[0][SUCCESS] in ("done", "die")
+
+
+def _ends_for_all(node: Node, line: PamLine) -> bool:
+    """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
+    if line.optional and not node.module_path(line.module):
+        return False
+    return _ends(line) and line.level == 0 and _base(line) not in FILTERS and not _is_ours(line)
+
+
+def find_ending(node: Node, line: OurLine) -> PamLine | None:
+    """A line ahead of ours after which, for nearly everybody, ours is not asked any more."""
+    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before)), None)
+    return ending if ending is not None else _jump_over(line.stack, line.index)
+
+
+def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
+    """A line ahead of ours that lets some people in without us."""
+    line = next((line for line in reversed(account) if line.works), None)
+    for before in line.stack[: line.index] if line is not None else ():
+        if _base(before) in FILTERS and before.level == 0 and _ends(before) and node.module_path(before.module):
+            return before
+    return None
+
+
+def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
+    """A line whose yes jumps over ours, and that is no filter."""
+    for place, line in enumerate(stack[:index]):
+        action = actions_of(line.control)[0][SUCCESS]
+        if action.isdigit() and _base(line) not in FILTERS and line.level == stack[index].level == 0:
+            passed = stack[place + 1 : place + 1 + int(action)]
+            if not any(one.level for one in passed) and place + int(action) >= index:
+                return line
+    return None
+
+
+def _refuses(stack: tuple[PamLine, ...], index: int) -> bool:
+    """Whether a refusal by our line refuses the login: by itself, or by what is asked after it."""
+    if actions_of(stack[index].control)[0][PERM_DENIED] in ("bad", "die"):
+        return True
+    # `account sufficient` ours, then `account required pam_access.so`: the way to let an admin group in
+    return any(_base(later) in FILTERS for later in stack[index + 1 :])

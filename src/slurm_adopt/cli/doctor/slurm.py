@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""slurm.conf, cgroup.conf and the spool directory, as slurmd uses them."""
+
+from __future__ import annotations
+
+import os
+
+from ...model import REASONS
+from ...places import HOOKS
+from ...system.slurm.conf import ConfFault
+from ...system.slurm.prolog import read_slurmd
+from ...system.slurm.spool import SpoolDirectory, SpoolFault
+from ...system.slurm.spool_dir import pid_files, spool_dirs
+from ...wire.slurm_nodes import node_of_name, nodes_of_host
+from .finding import ERROR, WARNING, Finding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...system.slurm.conf import SlurmConf
+    from .node import Node
+
+CONF_MENDS = {
+    "slurm-conf-missing": "put slurm.conf where slurmd has it, or build with -Dslurm_conf=PATH",
+    "slurm-conf-lost": "give slurm_conf=PATH on both PAM lines, or build with -Dslurm_conf=PATH",
+    "slurm-conf-unreadable": "mend the file, or the file system it is on",
+    "slurm-conf-untrusted": "chown root:root FILE && chmod 644 FILE    # of the file that is named",
+    "slurm-conf-malformed": "mend the line that is named, then `scontrol reconfigure`",
+}
+SPOOL_MENDS = {
+    "spool-dir-missing": "start slurmd, which makes it",
+    "spool-dir-untrusted": "chown root:root {0} && chmod 755 {0}",
+    "spool-dir-unreadable": "mend the path SlurmdSpoolDir in slurm.conf, or the file system it is on",
+}
+#: They imply contain (slurm.conf(5)).
+CONTAINING = {"contain", "x11", "runinjob"}
+TRACKING = "proctrack/cgroup"
+#: What an epilog must not do: end all of a user's processes, of the other jobs and logins too.
+KILLERS = ("pkill -u", "pkill -U", "pkill -9 -u", "pkill -KILL -u", "killall -u", "killall -9 -u", "skill -u",
+           "loginctl terminate-user", "loginctl kill-user", "slay ", "pkill --uid", "pkill -9 -U")  # fmt: skip
+CONSTRAINTS = ("constraincores", "constrainramspace", "constraindevices", "constrainswapspace")
+
+
+def is_login_node(node: Node, conf: SlurmConf) -> bool:
+    """Whether slurm.conf knows compute nodes, and this machine is none of them and runs no slurmd."""
+    if node.nodename or node.root or any(line.options.nodename for line in node.our_lines("account")):
+        return False
+    full = os.uname().nodename
+    known = any(nodes_of_host(conf.statements, host) for host in (full.partition(".")[0], full, "localhost"))
+    return conf.has_nodes() and not known and not _slurmd_runs(node, conf)
+
+
+def _slurmd_runs(node: Node, conf: SlurmConf) -> bool:
+    if any(read_slurmd(path, conf.step_owners) for path in pid_files(conf, node.nodename)):
+        return True
+    return next(node.roots_processes("slurmd"), None) is not None
+
+
+def check_slurm(node: Node) -> Iterator[Finding]:
+    """slurm.conf first; what follows from a missing one is not said."""
+    try:
+        conf = node.conf()
+    except ConfFault as fault:
+        yield Finding(
+            fault.reason,
+            ERROR,
+            str(fault),
+            f"{REASONS[fault.reason].meaning} action_generic_failure= holds for each login",
+            CONF_MENDS[fault.reason],
+        )
+        return
+    if is_login_node(node, conf):
+        yield Finding(
+            "login-node",
+            ERROR,
+            f"no NodeName of {conf.path} is this machine ({os.uname().nodename}), and no slurmd runs",
+            "this is no compute node: no job is ever here, and every login but root's is refused",
+            "take slurm-adopt's lines out of /etc/pam.d; on a compute node: mend NodeName, or set nodename=",
+        )
+        return
+    for problem in conf.problems:
+        yield Finding(
+            "slurm-conf-problem",
+            WARNING,
+            problem,
+            "slurmd and slurm-adopt may make different things of it",
+            f"mend it in {conf.path}",
+        )
+    yield from check_names(node, conf)
+    yield from check_settings(node, conf)
+    yield from check_second(node, conf)
+    yield from check_scripts(node, conf)
+    yield from check_cgroups(node, conf)
+    yield from check_spool(node, conf)
+
+
+def check_names(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """nodename= of the PAM lines."""
+    known: set[str] = {""}
+    for kind in ("account", "session"):
+        for line in node.our_lines(kind):
+            name = line.options.nodename
+            if name not in known and conf.has_nodes() and node_of_name(conf.statements, name) is None:
+                known.add(name)
+                yield Finding(
+                    "slurm-nodename",
+                    ERROR,
+                    f"{line.line.origin} has nodename={name}, which {conf.path} does not know",
+                    "no job is looked for under this node's name: users with jobs are refused",
+                    f"take nodename= out of {line.line.origin}, or write the node's NodeName",
+                )
+
+
+def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """What an extern step needs to be there, and to confine."""
+    if not CONTAINING & set(conf.prolog_flags):
+        yield Finding(
+            "slurm-no-contain",
+            ERROR,
+            f"{conf.path}: PrologFlags is {','.join(conf.prolog_flags) or 'not set'}, without contain",
+            "jobs have no extern step on their nodes: there is nothing to put a login into, and each is refused",
+            f"PrologFlags={','.join(('contain', *conf.prolog_flags))}    # in slurm.conf, then restart Slurm's daemons",
+        )
+    if conf.proctrack_type != TRACKING:
+        yield Finding(
+            "slurm-proctrack",
+            WARNING,
+            f"{conf.path}: ProctrackType is {conf.proctrack_type}",
+            "Slurm follows processes by parent and session: what a login starts in the background outlives the job",
+            f"ProctrackType={TRACKING}    # in slurm.conf, then restart slurmd with no job on the node",
+        )
+    elif "task/cgroup" not in conf.task_plugin:
+        yield Finding(
+            "slurm-task-plugin",
+            WARNING,
+            f"{conf.path}: TaskPlugin is {','.join(conf.task_plugin) or 'not set'}, without task/cgroup",
+            "logins are in the job's cgroup, and have all of the node's processors and memory all the same",
+            "TaskPlugin=task/cgroup,task/affinity    # in slurm.conf, then restart slurmd with no job on the node",
+        )
+    lines = [line for line in node.our_lines("session") + node.our_lines("account") if line.works]
+    if conf.container_type not in ("", "job_container/none") and lines:
+        apart = next((line for line in lines if not line.options.join_container), None)
+        if apart is not None:
+            yield Finding(
+                "slurm-container",
+                WARNING,
+                f"{conf.container_type} is on, and {apart.line.origin} has join_container=false",
+                "logins see another /tmp than the job does",
+                f"take join_container=false out of {apart.line.origin}",
+            )
+    if node.setting("usepam").lower() in ("1", "yes", "true"):
+        guarded = node.our_lines("account", "slurm")
+        if guarded or "slurm" not in node.services():
+            what = f"{guarded[0].line.origin} is slurm-adopt's" if guarded else "there is no /etc/pam.d/slurm"
+            yield Finding(
+                "slurm-use-pam",
+                ERROR if guarded else WARNING,
+                f"{conf.path}: UsePAM=1, and {what}",
+                "UsePAM makes slurmstepd open a PAM session `slurm` for each job; it has nothing to do with ssh logins",
+                "UsePAM=0    # in slurm.conf; sshd has a UsePAM of its own, which must be yes",
+            )
+
+
+def check_second(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """A second slurm.conf that says something else."""
+    first = node.read(conf.path[len(node.root) :])
+    others = [path[len(node.root) :] for path in node.conf_paths if path != conf.path]
+    for path in others:
+        second = node.read(path)
+        if second is not None and second != first:
+            yield Finding(
+                "slurm-second-conf",
+                WARNING,
+                f"logins are decided by {conf.path[len(node.root) :]}; {path} differs from it",
+                "slurmd or Slurm's commands may use the other one: spool directory or node name may not be what runs",
+                f"remove the one that slurmd does not use, or: ln -sf {conf.path[len(node.root) :]} {path}",
+            )
+
+
+def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """Epilogs that end all of a user's processes, and hooks that an option needs."""
+    epilogs = [path for pattern in _scripts(node.setting("epilog"), conf) for path in node.glob(pattern)]
+    for path in epilogs:
+        text = node.text(path) or ""
+        lines = [line.strip() for line in text.splitlines() if not line.strip().startswith("#")]
+        bad = next((line for line in lines if any(word in line for word in KILLERS)), "")
+        if bad and not path.startswith(HOOKS):
+            yield Finding(
+                "slurm-epilog-kills",
+                WARNING,
+                f"{path}: {bad[:120]}",
+                "when one job of a user ends, the logins in the user's other jobs on the node are killed",
+                f"take it out of {path}: Slurm ends what is in the job, and the shipped epilog what hides from it",
+            )
+
+
+def _scripts(value: str, conf: SlurmConf) -> list[str]:
+    """The patterns of Prolog= or Epilog=; a relative one is beside slurm.conf."""
+    folder = os.path.dirname(conf.path)
+    return [os.path.join(folder, word.strip()) for word in value.split(",") if word.strip()]
+
+
+def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """cgroup.conf against what is mounted."""
+    settings = node.cgroup_conf() or {}
+    if "task/cgroup" in conf.task_plugin and not any(settings.get(key, "").lower() == "yes" for key in CONSTRAINTS):
+        yield Finding(
+            "cgroup-constrains-nothing",
+            WARNING,
+            f"cgroup.conf beside {conf.path} has neither ConstrainCores=yes nor ConstrainRAMSpace=yes",
+            "jobs and logins are counted, and held to nothing: each may use the whole node",
+            "ConstrainCores=yes\nConstrainRAMSpace=yes\nConstrainDevices=yes    # in cgroup.conf, then restart slurmd",
+        )
+    mount = settings.get("cgroupmountpoint", "/sys/fs/cgroup")
+    if not node.exists(mount):
+        yield Finding(
+            "cgroup-mountpoint",
+            ERROR,
+            f"cgroup.conf: CgroupMountpoint={mount}, which is not there",
+            "slurmd starts no job, or none that could be confined",
+            "take CgroupMountpoint out of cgroup.conf: /sys/fs/cgroup is right nearly everywhere",
+        )
+        return
+    unified = node.exists(f"{mount}/cgroup.controllers")
+    plugin = settings.get("cgroupplugin", "autodetect").lower()
+    if plugin in ("cgroup/v1", "cgroup/v2") and (plugin == "cgroup/v2") != unified:
+        yield Finding(
+            "cgroup-version",
+            ERROR,
+            f"cgroup.conf: CgroupPlugin={plugin}, and {mount} is version {'2' if unified else '1'}",
+            "slurmd does not start again, and what it has started is not confined",
+            "CgroupPlugin=autodetect    # in cgroup.conf, then restart slurmd",
+        )
+
+
+def check_spool(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """The folders where slurmstepds have their sockets."""
+    if node.root:
+        return
+    missing: SpoolFault | None = None
+    found = False
+    names = {line.options.nodename for line in node.our_lines("account")} - {""}
+    for name in {node.nodename} if node.nodename else names or {""}:
+        for folder, prefix in spool_dirs(conf, name):
+            try:
+                os.close(SpoolDirectory(folder, conf.step_owners, prefix, conf.spool_owners).fd)
+                found = True
+            except SpoolFault as fault:
+                if fault.reason == "spool-dir-missing":
+                    missing = fault
+                    continue
+                yield _spool_finding(fault, folder)
+                return
+    if not found and missing is not None:
+        yield _spool_finding(missing, conf.spool_dir)
+
+
+def _spool_finding(fault: SpoolFault, folder: str) -> Finding:
+    return Finding(
+        fault.reason,
+        ERROR,
+        str(fault),
+        REASONS[fault.reason].meaning,
+        SPOOL_MENDS[fault.reason].format(folder),
+    )
