@@ -92,10 +92,7 @@ def test_build__signs_with_a_key(packages: Path, tmp_path: Path) -> None:
     run("gpg", "--verify", out / "SHA256SUMS.asc", out / "SHA256SUMS", env=environment)
     run("sh", "-c", f"cd {out} && sha256sum --check --strict SHA256SUMS")
     for rpm in out.glob("*.rpm"):
-        assert "Signature" in run("rpm", "-qpi", rpm)
-        assert "(none)" not in run("rpm", "-qp", "--qf", "%{SIGPGP:pgpsig}%{RSAHEADER:pgpsig}", rpm).replace(
-            "(none)RSA", ""
-        )
+        assert "(none)" not in run("rpm", "-qp", "--qf", "%{RSAHEADER:pgpsig}", rpm)
 
 
 def test_build__has_what_belongs_in_it(deb: Path) -> None:
