@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Completions for bash, zsh and fish.
 
-What an argument takes shows in its name: PATH is a file, JOBID a job of the user's here, USER a user, REASON a reason code.
+What an argument takes shows in its name: PATH is a file, JOBID one of one's jobs here, USER a user, REASON a code.
 Anything else is left to the user.
 """
 
