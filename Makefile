@@ -21,7 +21,7 @@ export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
 .PHONY: all configure install check clean setup setup-bench setup-packages setup-fuzz setup-mutants test test-releases \
 	test-vm test-packages test-matrix matrix lint demo demo-cluster conformance bench test-bench fuzz mutants dist \
-	module-portable deb rpm release
+	module-portable deb rpm release torture
 
 ## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
 all: configure
@@ -155,3 +155,9 @@ test-packages: setup-packages
 ## make test-matrix: one package file on Debian 11, 12, 13 and testing, each with its own Slurm; one table at the end
 test-matrix: setup-packages
 	@$(RUN) tools/test_matrix.py
+
+## make torture HOURS=1 (or MINUTES=5, SEED=7): logins without an end while daemons, jobs and files fail; the report
+HOURS ?= 1
+MINUTES ?= $(shell expr $(HOURS) \* 60)
+torture: setup
+	@$(RUN) -m tests.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

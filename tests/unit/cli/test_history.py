@@ -23,6 +23,10 @@ def test_history__lines_that_are_no_events_are_passed_over() -> None:
     assert list(decode_lines(lines)) == [LOGIN, END]
 
 
+def test_history__lines_too_deep_for_json_are_passed_over() -> None:
+    assert list(decode_lines(["[" * 100_000, '{"event":' * 100_000, json.dumps(LOGIN)])) == [LOGIN]
+
+
 def test_history__a_login_and_its_end_are_one_row() -> None:
     rows = list(table([LOGIN, DENIED, END]))
     assert len(rows) == 3
@@ -79,7 +83,9 @@ def test_history__reads_the_journal(tmp_path, capsys, monkeypatch) -> None:  # t
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert main(["history", "--since", "2026-11-22", "--json"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [LOGIN, END]
-    assert "--identifier=slurm-adopt-audit" in (tmp_path / "asked").read_text()
+    asked = (tmp_path / "asked").read_text().split()
+    assert "--identifier=slurm-adopt-audit" in asked
+    assert "_UID=0" in asked, "any user may write lines under that identifier (logger -t)"
 
 
 def test_history__without_a_journal_there_is_a_hint(tmp_path, capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]

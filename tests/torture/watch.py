@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold at every moment, as the kernel shows it.
+
+1. A process of a user of ours is in a job of that user: none outside, none in somebody else's.
+2. A session that was admitted was in a job of its user when it began, and the job's number it was given is that one.
+3. A user who has never had a job is never admitted.
+4. Root always is.
+5. Nothing is decided later than its deadline (`GRACE_S` for what a busy machine adds).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+from tests.torture.people import People
+
+#: The host's processors are shared; what is meant is that nobody waits for another time limit after this one.
+GRACE_S = 5.0
+V1_STEP = re.compile(r"/slurm[^/]*/uid_(\d+)/job_(\d+)/step_([^/\n]+)")
+V2_STEP = re.compile(r"slurmstepd\.scope/job_(\d+)/step_([^/\n]+)/user(?:/|$)", re.MULTILINE)
+TIMED = re.compile(r"pam_slurm_adopt\(\S+\): .*\bms=(\d+)$")
+
+
+class Watch:
+    """The checker: a thread over /proc, and judges of sessions and of the log."""
+
+    def __init__(self, people: People, timeout_s: float) -> None:
+        self.people = people
+        self.timeout_s = timeout_s
+        self.violations: list[str] = []
+        self.looks = self.processes_seen = 0
+        self.longest_ms = 0
+        self._over = threading.Event()
+        self._namespace = os.stat(f"/proc/{people.node.init_pid}/ns/pid").st_ino
+        self._thread = threading.Thread(target=self._watch)
+
+    def start(self) -> None:
+        """Look all the time from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
+
+    def _violation(self, what: str) -> None:
+        self.violations.append(f"{time.strftime('%H:%M:%S')} {what}")
+
+    # 1 ---------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.2):
+            self.looks += 1
+            for name in os.listdir("/proc"):
+                if name.isdigit():
+                    self._look_at(name)
+
+    def _look_at(self, pid: str) -> None:
+        try:
+            uid = os.stat(f"/proc/{pid}").st_uid
+            if uid not in self.people.uids or os.stat(f"/proc/{pid}/ns/pid").st_ino != self._namespace:
+                return
+            cgroups = Path(f"/proc/{pid}/cgroup").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state in "ZX" or not command:
+            # it is ending: the kernel takes its memory, and with it the command line, before it takes its cgroups
+            return
+        self.processes_seen += 1
+        wrong = self._not_in_own_job(cgroups, uid)
+        # slurmstepd becomes the user before the task's execve(), inside the job; one moment before it is in no step yet
+        if wrong and "slurmstepd" not in command:
+            self._violation(f"process {pid} ({command[:60]}) of uid {uid} {wrong}")
+
+    def _not_in_own_job(self, cgroups: str, uid: int) -> str:
+        """What is wrong with where a process is, empty if nothing."""
+        found = {(int(owner), int(job)) for owner, job, _ in V1_STEP.findall(cgroups)}
+        found |= {(self.people.owner_of.get(int(job), -1), int(job)) for job, _ in V2_STEP.findall(cgroups)}
+        if not found:
+            return "is in no job"
+        if {owner for owner, _ in found} != {uid}:
+            return f"is in a job of another user: {sorted(found)}"
+        owners = {self.people.owner_of.get(job, uid) for _, job in found}
+        return "" if owners == {uid} else f"is in jobs {sorted(found)}, which are another user's"
+
+    # 2, 3 and 4 ------------------------------------------------------------------------------------
+
+    def judge_session(self, uid: int, kind: str, told: str, job_variable: str) -> None:
+        """A session that was admitted: what it read of its own cgroups, and the SLURM_JOB_ID it was given."""
+        if kind == "nothing":
+            self._violation(f"uid {uid} has never had a job and was admitted")
+        wrong = self._not_in_own_job(told, uid)
+        if wrong:
+            self._violation(f"a session of uid {uid} {wrong}")
+            return
+        jobs = {job for _, job, _ in V1_STEP.findall(told)} | {job for job, _ in V2_STEP.findall(told)}
+        if jobs != {job_variable}:
+            self._violation(f"a session of uid {uid} is in job {jobs} and was told {job_variable!r}")
+
+    def judge_root(self, status: int, output: str) -> None:
+        """Root's login."""
+        if status != 0 or "in" not in output:
+            self._violation(f"root was kept out: {status} {output[-200:]}")
+
+    # 5 ---------------------------------------------------------------------------------------------
+
+    def judge_log(self, lines: list[str]) -> int:
+        """The module's lines; how many there were."""
+        count = 0
+        for line in lines:
+            timed = TIMED.search(line)
+            if timed is None:
+                continue
+            count += 1
+            self.longest_ms = max(self.longest_ms, int(timed[1]))
+            if int(timed[1]) > (self.timeout_s + GRACE_S) * 1000:
+                self._violation(f"decided after {timed[1]} ms: {line[-300:]}")
+        return count
