@@ -370,6 +370,15 @@ def find_ending(node: Node, line: OurLine) -> PamLine | None:
     return ending if ending is not None else _jump_over(line.stack, line.index)
 
 
+def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
+    """A line ahead of ours that lets some people in without us."""
+    line = next((line for line in reversed(account) if line.works), None)
+    for before in line.stack[: line.index] if line is not None else ():
+        if _base(before) in FILTERS and not before.level and _ends(before) and node.module_path(before.module):
+            return before
+    return None
+
+
 def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
     """A line whose yes jumps over ours, and that is no filter."""
     for place, line in enumerate(stack[:index]):
