@@ -7,7 +7,13 @@ _slurm_adopt() {
         [[ ${COMP_WORDS[i]} == -* ]] || { command=${COMP_WORDS[i]}; break; }
     done
     case "$command:$previous" in
+        status:--watch) :; return ;;
         status:--nodename) :; return ;;
+        doctor:--try-job) :; return ;;
+        doctor:--nodename) :; return ;;
+        explain:--from) :; return ;;
+        explain:--service) :; return ;;
+        explain:--replay) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         confine:--nodename) :; return ;;
         serve-users:--listen) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         serve-users:--idle-exit) :; return ;;
@@ -17,22 +23,24 @@ _slurm_adopt() {
         serve:--audit-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         serve:--warn-before) :; return ;;
         metrics:--file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
-        history:--user) :; return ;;
+        history:--user) mapfile -t COMPREPLY < <(compgen -u -- "$word"); return ;;
         history:--job) :; return ;;
         history:--since) :; return ;;
         history:--file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
     esac
     case "$command" in
-        '') mapfile -t COMPREPLY < <(compgen -W 'jobs use move status confine serve-users serve metrics history --help --version' -- "$word") ;;
+        '') mapfile -t COMPREPLY < <(compgen -W 'jobs use move status doctor explain confine serve-users serve metrics history --help --version' -- "$word") ;;
         jobs) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$word") ;;
         use) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--clear --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
         move) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
-        status) mapfile -t COMPREPLY < <(compgen -W '--json --check --nodename --help' -- "$word") ;;
+        status) mapfile -t COMPREPLY < <(compgen -W '--json --check --watch --nodename --help' -- "$word") ;;
+        doctor) mapfile -t COMPREPLY < <(compgen -W '--json --all --try-job --nodename --help' -- "$word") ;;
+        explain) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--from --service --replay --json --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -u -- "$word"); fi ;;
         confine) mapfile -t COMPREPLY < <(compgen -W '--nodename --help' -- "$word") ;;
         serve-users) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --help' -- "$word") ;;
         serve) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --metrics-file --audit-file --warn-before --no-audit-journal --help' -- "$word") ;;
         metrics) mapfile -t COMPREPLY < <(compgen -W '--file --help' -- "$word") ;;
-        history) mapfile -t COMPREPLY < <(compgen -W '--user --job --since --file --json --help' -- "$word") ;;
+        history) mapfile -t COMPREPLY < <(compgen -W '--user --job --since --file --would-deny --json --help' -- "$word") ;;
     esac
 }
 complete -F _slurm_adopt slurm-adopt

@@ -30,6 +30,7 @@
 #define AUTH_MAX 1024 /* a method and an RSA key of 4096 bits have 740 */
 #define ARGS_MAX 32
 #define CONNECTIONS_MAX 8
+#define ADDRESS_MAX (INET6_ADDRSTRLEN + sizeof("%4294967295"))
 #define DEADLINE_ROOM sizeof("DEADLINE=18446744073709551615")
 #define FD_MAX 256 /* sshd's connection is one of its first ten descriptors; the kernel looks at each */
 
@@ -76,7 +77,15 @@ static bool format_address(const struct sockaddr_storage *from, char *ret_text, 
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
 
         *ret_port = ntohs(in6->sin6_port);
-        return inet_ntop(AF_INET6, &in6->sin6_addr, ret_text, cap);
+        if (!inet_ntop(AF_INET6, &in6->sin6_addr, ret_text, cap))
+            return false;
+        /* fe80::1 is another machine on each link: by the link's number, which needs no look-up */
+        if (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) && in6->sin6_scope_id) {
+            size_t len = strlen(ret_text);
+
+            (void)snprintf(ret_text + len, cap - len, "%%%u", in6->sin6_scope_id);
+        }
+        return true;
     }
     return false;
 }
@@ -86,7 +95,7 @@ static bool add_connection(struct sa_request *request, unsigned index, int fd)
 {
     struct sockaddr_storage local, peer;
     socklen_t local_len = sizeof(local), peer_len = sizeof(peer), type_len = sizeof(int);
-    char local_text[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN];
+    char local_text[ADDRESS_MAX], peer_text[ADDRESS_MAX];
     unsigned local_port, peer_port;
     int type;
 
@@ -167,6 +176,15 @@ static void add_job(struct sa_request *request, pam_handle_t *pamh)
         add_hint(request, "JOB", pam_getenv(pamh, "SLURM_JOB_ID"), JOB_MAX);
 }
 
+static void add_account(struct sa_request *request, const struct sa_login *login)
+{
+    const void *mark = NULL;
+
+    if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_ACCOUNT_MARK, &mark) == PAM_SUCCESS &&
+        mark)
+        add(request, "ACCOUNT=%s", (uintptr_t)mark == SA_ACCOUNT_LEFT ? "left" : "asked");
+}
+
 bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request)
 {
     const void *tty = NULL;
@@ -184,6 +202,7 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     add_hint(ret_request, "TTY", tty, TTY_MAX);
     add_job(ret_request, login->pamh);
     add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
+    add_account(ret_request, login);
     if (login->strict)
         add(ret_request, "STRICT=1");
     for (int i = 0; i < argc; i++)

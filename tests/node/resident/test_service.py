@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.node.faults.breakages import SWITCH, stand_in
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -285,7 +287,7 @@ def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) 
     node.pam("sshd", account=[PATIENT], session=[PATIENT])
     jobs = {"alice": node.submit("alice"), "bob": node.submit("bob"), "carol": 0}
     chance = random.Random(1)
-    with ThreadPoolExecutor(6) as pool:
+    with stand_in(node), ThreadPoolExecutor(6) as pool:
         wanted = [user for _ in range(10) for user in jobs]
         storm = [(user, pool.submit(login, node, user)) for user in wanted]
         kills = 0
@@ -296,6 +298,8 @@ def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) 
             time.sleep(chance.uniform(0, 0.1))
             service.start()
         assert [(user, future.result()) for user, future in storm] == [(user, jobs[user]) for user in wanted]
+        # who was killed in the middle of a hastened move was put right by the helper of the same login, or the successor
+        assert int(node.read(SWITCH)) == 0
     assert kills > 3
 
 
@@ -472,6 +476,17 @@ def test_service__that_runs_out_of_descriptors_at_any_point_decides_nothing_wron
     # the first of them were the helper's, the last ones its own
     for path in ("one-shot", "resident"):
         assert service.value("slurm_adopt_logins_total", verdict="allow", path=path) > 1
+
+
+def test_service__on_a_full_node_every_login_gets_its_verdict(service: Service, node: Node) -> None:
+    """Four busy processes per processor in a job, at nice 0 as jobs have it."""
+    node.pam("sshd", account=[f"{PATIENT} mode=service"], session=[f"{PATIENT} mode=service"])
+    busy = 4 * len(os.sched_getaffinity(0))
+    node.submit("carol", f"for i in $(seq {busy}); do (while :; do :; done) & done; wait")
+    wait_for(lambda: len(node.processes("carol")) > busy, "the node to be full")
+    job = node.submit("alice")
+    assert [login(node, user) for user in ("alice", "bob") * 3] == [job, 0] * 3
+    assert service.value("slurm_adopt_logins_total", phase="account", path="resident") == 6
 
 
 # What is written down -------------------------------------------------------------------------------

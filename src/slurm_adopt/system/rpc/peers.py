@@ -19,8 +19,8 @@ import time
 
 from ...record import replace
 from ...wire.slurm_nodes import iter_nodes, nodes_of_address, nodes_of_host
-from ..kernel.local_end import packed
 from ..tasks.child import ChildFault, call_in_child
+from ..tasks.sockets import packed
 from ..tasks.task import MS, DeadlineExceeded, raise_own_lack, sleep_until
 
 TYPE_CHECKING = False
@@ -52,7 +52,9 @@ def find_nodes_of_peer(
     `ValueError` if `peer_address` is no address. `memory`: the resident service's, on the account of `uid`.
     """
     wanted = packed(peer_address)
-    text = _text(wanted)
+    # a link-local address leads to a machine only together with its link
+    _, mark, link = peer_address.partition("%")
+    text = _text(wanted) + mark + link
     if memory is not None:
         return (yield from _remembered(conf, wanted, text, deadline_ns, memory, uid))
     found, _ = yield from _find(conf, wanted, text, uid, deadline_ns)
@@ -91,7 +93,9 @@ def _find(conf: SlurmConf, wanted: bytes, text: str, uid: int, deadline_ns: int)
         # a name server that does not answer in its time is as good as one that does not know
         sure = deadline_ns - time.monotonic_ns() >= DNS_NS
         found = yield from _by_dns(conf, text, uid, deadline_ns)
-    nodes = [node if _number(node.address) else replace(node, address=text) for node in found[:MAX_NODES]]
+    nodes = [
+        node if _number(node.address) and "%" not in text else replace(node, address=text) for node in found[:MAX_NODES]
+    ]
     return nodes, sure or bool(nodes)
 
 
