@@ -57,7 +57,6 @@ int sa_log_code_for(const struct sa_login *login, int code)
     code = verdict_for(login, code);
     if (login->phase == SA_PHASE_CLOSE_SESSION || login->options.enforce == SA_ENFORCE_YES)
         return code;
-    /* adopt refuses nobody, no is as if the line were not there */
     return login->options.enforce == SA_ENFORCE_ADOPT && code == PAM_SUCCESS ? PAM_SUCCESS : PAM_IGNORE;
 }
 

@@ -14,7 +14,7 @@ void sa_log_one_line(const char *text, char *ret_line, size_t cap);
 /* Milliseconds since this call of the module began. */
 unsigned long long sa_log_elapsed_ms(const struct sa_login *login);
 
-/* The code that may really be returned: never a refusal for root, in close_session, or where enforce= refuses nobody. */
+/* The code that may really be returned: never a refusal for root, in close_session, or where enforce= forbids it. */
 int sa_log_code_for(const struct sa_login *login, int code);
 
 /* The code of a refusal in this phase. */
@@ -23,7 +23,7 @@ int sa_log_denial_of(const struct sa_login *login);
 /* Logs one line. head is its beginning: verdict=.. or event=.. */
 void sa_log_line(const struct sa_login *login, int priority, const char *head, const char *reason);
 
-/* Logs the verdict that code means for this login (enforce= beside it), and returns the code that may be returned. */
+/* Logs the verdict that code means for this login, and returns what enforce= leaves of it. */
 int sa_log_verdict(const struct sa_login *login, int code, const char *reason);
 
 /* Handles a failure of the module as action_generic_failure= says. If that is a refusal, tells the user why. */

@@ -7,9 +7,9 @@
  *    root is let past.
  * 2. No policy: who may in is the helper's answer. Without an answer action_generic_failure= holds.
  * 3. One monotonic deadline from the first line on; the service may use up 80 % of it if the helper can follow.
- * 4. Three things are kept between two calls, in the PAM handle: the job that the login was put into, that the account
- *    line refuses what fails, and what it has answered. The PAM environment, which pam_env may fill from the user's own
- *    files, could not prove them. No static variables.
+ * 4. Four things are kept between two calls, in the PAM handle: the job that the login was put into, that the account
+ *    line refuses what fails, what it has answered, and how the user authenticated. The PAM environment, which pam_env
+ *    may fill from the user's own files, could not prove them. No static variables.
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
@@ -88,8 +88,8 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
 
 /*
  * Asks, and holds our number if slurmstepd may still move it. A signal that would end the host program (sshd's
- * LoginGraceTime, a client that goes away) waits until then: who is killed in between leaves his number to others, and
- * when he is killed the user may choose.
+ * LoginGraceTime, a client that goes away) waits until then: the number of a process that is killed in between may be
+ * another's when it is moved, and the user may choose when LoginGraceTime ends.
  */
 static enum sa_outcome ask_and_hold(const struct sa_login *login, struct sa_request *request,
                                     struct sa_answer *ret_answer)
@@ -119,9 +119,7 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
     if (!sa_request_build(login, argc, argv, &request))
         return sa_log_failure(login, "request-too-large", "the request does not fit");
     switch (ask_and_hold(login, &request, &answer)) {
-    case SA_OUTCOME_ANSWERED:
-        *ret_leave = answer.reply.leave;
-        return sa_carry_out(login, &answer);
+    case SA_OUTCOME_ANSWERED: *ret_leave = answer.reply.leave; return sa_carry_out(login, &answer);
     case SA_OUTCOME_TIMEOUT: return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
     case SA_OUTCOME_BAD_REPLY:
         return sa_log_failure(login, "helper-bad-reply", "the login helper's answer was malformed");

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Phase = Literal["account", "open_session", "close_session"]
     #: Of an extern step.
     State = Literal["starting", "running", "suspended", "ending"]
+    #: What `hasten=` says.
+    Hasten = Literal["auto", "yes", "no"]
     #: How a job was picked (`Adopt.chosen`, `Verdict.chosen`).
     #: What our account line has answered before a session phase.
     AccountPhase = Literal["asked", "left", "skipped"]
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         "step-foreign",
         "adopt-refused",
         "adopt-unconfirmed",
+        "step-untracked",
         "process-changed",
         "namespace-failed",
         "namespace-deferred",
@@ -433,6 +436,12 @@ REASONS = _table(
     Reason("step-foreign", "The step belongs to another user.", level="err", security=True),
     Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),
+    Reason(
+        "step-untracked",
+        "This cluster's ProctrackType keeps no cgroup for a job (proctrack/linuxproc, proctrack/pgid): nothing can "
+        "hold a login to a job.",
+        level="err",
+    ),
     Reason("process-changed", "The process to adopt ended or was replaced while it was adopted.", level="err"),
     Reason("namespace-failed", "The job's namespaces could not be received.", level="err"),
     Reason(
@@ -443,7 +452,6 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
-        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
         level="err",
     ),

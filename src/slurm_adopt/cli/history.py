@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--would-deny",
         action="store_true",
-        help="list whom the PAM line would have refused without enforce=no or enforce=adopt, by user and reason",
+        help="list by user and reason whom the PAM line would have refused, had it not enforce=no or enforce=adopt",
     )
     parser.add_argument("--json", action="store_true", help="print each event as one line of JSON")
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import textwrap
 import time
 
@@ -19,7 +18,7 @@ from .doctor.node import Node
 from .doctor.pam import find_ending
 from .doctor.service import ask
 from .status_view import view_node
-from .terminal import has_colour
+from .terminal import has_colour, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Screen:
     """Lines of a name and a text, wrapped to the terminal."""
 
     def __init__(self) -> None:
-        self.width = min(shutil.get_terminal_size((80, 24)).columns, WIDTH_MAX)
+        self.width = min(width(), WIDTH_MAX)
         self.colour = has_colour()
 
     def line(self, name: str, text: str, colour: str = "") -> str:

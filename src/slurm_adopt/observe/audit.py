@@ -9,9 +9,9 @@
      "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
 
 sshd tells in the session phase how the user authenticated, so `auth` is in the line of the end; in that of the
-login only if the session phase is the one that decided. With `enforce` the verdict is what it would have been. `facts`,
-`options` (of the PAM line) and `strict` (the account line refuses what fails) are all that the decision depends on:
-`login.recorded` makes facts of them again.
+login only if the session phase is the one that decided. With `enforce` the verdict is what it would have been.
+`facts`, `options` (of the PAM line) and `strict` (the account line refuses what fails) are all that the decision
+depends on: `login.recorded` makes facts of them again.
 
 Rules of this file:
 1. Times are UTC, RFC 3339 with milliseconds. `where` is what the kernel shows, read after the decision.

@@ -21,7 +21,7 @@ FAMILIES = {
         "counter",
         "Decided requests, by phase, verdict, reason code and path (service or one-shot helper).",
     ),
-    "slurm_adopt_would_deny_total": ("counter", "Logins that enforce= has let in, by the reason for a refusal."),
+    "slurm_adopt_would_deny_total": ("counter", "Logins that enforce= has let in, by the reason for their refusal."),
     "slurm_adopt_login_seconds": ("histogram", "Seconds from accepting a request to sending its reply."),
     "slurm_adopt_callers_total": ("counter", "Caller-ID lookups, by result."),
     "slurm_adopt_strangers_total": (

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action, Enforce
+    from ..model import Action, Enforce, Hasten
 
 
 @record
@@ -45,6 +45,7 @@ class Options:
     user_manager: str
     mode: str
     socket: str
+    hasten: Hasten
     greeting: bool
     user_move: bool
     enforce: Enforce
@@ -110,6 +111,7 @@ def parse_options(args: Iterable[str]) -> Options:
         user_manager=values["user_manager"],
         mode=values["mode"],
         socket=values["socket"],
+        hasten=values["hasten"],  # type: ignore[arg-type]
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
         enforce=values["enforce"],  # type: ignore[arg-type]

@@ -187,6 +187,14 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "hasten",
+        ("auto", "yes", "no"),
+        "While slurmstepd moves a login, let the kernel expedite its grace periods (Linux 6.0 and later): `auto` not "
+        "where processors are isolated (`nohz_full=`, `isolcpus=`), `yes` also there, `no` never.",
+        stricter="no",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "greeting",
         ("off", "on"),
         "`on` tells an interactive session in one line which job it is in, why, and how long the job will last.",

@@ -44,7 +44,8 @@ NAMESPACES = ("user", "pid", "mount", "ipc", "uts", "net", "cgroup")
 class Connection:
     """A connected TCP socket among the caller's own descriptors.
 
-    Addresses are text as `inet_ntop` writes it, `family` is 4 or 6, `fd` is the caller's descriptor number.
+    Addresses are text as `inet_ntop` writes it, a link-local one with `%` and the number of its link. `family` is 4 or
+    6, `fd` is the caller's descriptor number.
     """
 
     fd: int

@@ -262,7 +262,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("sshd-config-broken", edit(SSHD_CONFIG, lambda text: text + "NoSuchKeyword yes\n")),
     ("sshd-grace-time", swap(SSHD_CONFIG, "LoginGraceTime 120", "LoginGraceTime 3")),
     ("pam-user-environment", both(swap(SSHD_CONFIG, "KbdInteractiveAuthentication no", "KbdInteractiveAuthentication yes"), line("envfile=/etc/default/locale", "envfile=/etc/default/locale user_readenv=1"))),
-    ("pam-user-environment", edit(SSHD_CONFIG, lambda text: text + "Match User bob\n  KbdInteractiveAuthentication yes\n")),
+    ("pam-user-environment", both(edit(SSHD_CONFIG, lambda text: text + "Match User bob\n  KbdInteractiveAuthentication yes\n"), line("envfile=/etc/default/locale", "envfile=/etc/default/locale user_readenv=1"))),
     # --- PAM ---
     ("pam-no-line", line(ACCOUNT, "")),
     ("pam-session-missing", line(SESSION, "")),
@@ -277,6 +277,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("pam-options", line(SESSION, SESSION.replace("profile=strict", "profile=strikt"))),
     ("pam-unsafe-defaults", line(ACCOUNT, ACCOUNT.replace(" profile=strict", ""))),
     ("pam-original-beside", edit(SSHD, lambda text: text + "account required /usr/local/lib/original/pam_slurm_adopt.so\n")),
+    ("pam-session-lenient", line(SESSION, SESSION.replace("strict", "strict enforce=adopt"))),
     ("pam-line-idle", edit("/etc/pam.d/su", lambda text: text + ACCOUNT)),
     ("pam-file-writable", shell(f"chmod 666 {SSHD}", f"chmod 644 {SSHD}")),
     ("pam-bad-control", line(ACCOUNT, ACCOUNT.replace("required", "requird"))),
@@ -369,6 +370,15 @@ def test_doctor__tries_the_job_that_it_runs_in(machine: Node) -> None:
     )
     assert json.loads(inside.stdout) == {"findings": []}
     machine.cancel(job)
+
+
+def test_doctor__a_line_that_looks_on_beside_the_original_is_no_fault(machine: Node) -> None:
+    observe = "required pam_slurm_adopt.so profile=strict enforce=no"
+    machine.pam("sshd", account=[f"required {machine.original_module}", observe], session=[observe])
+    try:
+        assert doctor(machine) == (0, [])
+    finally:
+        machine.pam("sshd", account=[STRICT], session=[STRICT])
 
 
 def test_doctor__needs_root(machine: Node) -> None:

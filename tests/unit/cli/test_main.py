@@ -11,8 +11,8 @@ from slurm_adopt.cli.main import COMMANDS, build_parser, main
 @pytest.mark.parametrize(
     ("words", "first", "second"),
     [
-        (["stauts"], "slurm-adopt: there is no command stauts", "did you mean status?"),
-        (["explian", "alice"], "slurm-adopt: there is no command explian", "did you mean explain?"),
+        (["statuz"], "slurm-adopt: there is no command statuz", "did you mean status?"),
+        (["explainn", "alice"], "slurm-adopt: there is no command explainn", "did you mean explain?"),
         (["qqq"], "slurm-adopt: there is no command qqq", "slurm-adopt --help"),
         (["status", "--jsno"], "slurm-adopt status: unrecognized arguments: --jsno", "did you mean --json?"),
         (

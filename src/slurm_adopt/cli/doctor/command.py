@@ -6,11 +6,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 
 from ..job_argument import job_number
 from ..main import die
-from ..terminal import has_colour
+from ..terminal import has_colour, width
 from .finding import NOTE, as_json, as_text, exit_status, in_order
 from .subjects import look_at
 
@@ -34,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"findings": [as_json(finding) for finding in shown]}, ensure_ascii=True, indent=1))
         return exit_status(found)
-    width, colour = shutil.get_terminal_size((80, 24)).columns, has_colour()
+    columns, colour = width(), has_colour()
     for number, finding in enumerate(shown):
         if number:
             print()
-        for line in as_text(finding, width, colour):
+        for line in as_text(finding, columns, colour):
             print(line)
     return exit_status(found)

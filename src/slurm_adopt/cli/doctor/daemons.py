@@ -117,7 +117,7 @@ def check_auth(node: Node) -> Iterator[Finding]:
     if conf.auth_type == "auth/munge":
         yield from check_munge(conf)
     elif conf.auth_type == "auth/slurm":
-        yield from check_key(node, conf)
+        yield from check_key(node)
     yield from check_clock()
 
 
@@ -153,10 +153,9 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
         workers.close()
 
 
-def check_key(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+def check_key(node: Node) -> Iterator[Finding]:
     """auth/slurm's key."""
-    folder = os.path.dirname(conf.path)
-    paths = [f"{folder}/{name}" for name in KEYS]
+    paths = [f"{node.conf_folder()}/{name}" for name in KEYS]
     found = next(((path, node.stat(path)) for path in paths if node.stat(path) is not None), None)
     if found is None:
         yield Finding(

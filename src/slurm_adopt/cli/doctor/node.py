@@ -131,6 +131,11 @@ class Node:
         except ConfFault:
             return None
 
+    def conf_folder(self) -> str:
+        """Where slurm.conf is, as the node sees it."""
+        conf = self.conf_or_none()
+        return os.path.dirname(conf.path)[len(self.root) :] if conf is not None else "/"
+
     def setting(self, key: str) -> str:
         """A value of slurm.conf that logins do not need, by its name in lower case; empty if it is not there."""
         conf = self.conf_or_none()
@@ -138,9 +143,8 @@ class Node:
 
     def cgroup_conf(self) -> dict[str, str] | None:
         """cgroup.conf beside slurm.conf, keys in lower case; None if there is none, or it cannot be understood."""
-        conf = self.conf_or_none()
-        path = f"{os.path.dirname(conf.path)}/cgroup.conf" if conf is not None else ""
-        found = self.read(path[len(self.root) :]) if path else None
+        path = f"{self.conf_folder()}/cgroup.conf"
+        found = self.read(path) if self.conf_or_none() is not None else None
         if found is None:
             return None
         try:
@@ -154,7 +158,8 @@ class Node:
         return list_services(self.root)
 
     def stack(self, service: str, kind: str) -> tuple[PamLine, ...]:
-        return read_stack(service, kind, self.root).lines
+        """The modules' lines; those of a substack have a `level`."""
+        return tuple(line for line in read_stack(service, kind, self.root).lines if line.what == "module")
 
     def module_folders(self) -> list[str]:
         """Where PAM modules may be, the folder that PAM looks into first. Links are followed: /lib is /usr/lib."""

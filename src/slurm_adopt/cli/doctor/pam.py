@@ -14,7 +14,7 @@ import re
 from ...options.parse import parse_options
 from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
 from ...system.host.pam_stack import DIRECTORIES
-from ...system.host.pam_walk import PERM_DENIED, STAYS, SUCCESS, actions_of
+from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
 from .node import OUR_NAME, is_roots_alone, shown_mode
 
@@ -52,7 +52,8 @@ STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 def check_pam(node: Node) -> Iterator[Finding]:
     """All services that matter; what is seen in a file that several services include is said once."""
     lines = {kind: node.our_lines(kind) for kind in ("account", "session")}
-    services = {line.service for kind in lines.values() for line in kind}
+    # a line in a file that many services include concerns those that it works in
+    services = {line.service for kind in lines.values() for line in kind if line.works or _file(line) == line.service}
     said = set()
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
     for service in sorted({*services, SSHD} & {name for name in node.services() if not name.startswith(parts)}):
@@ -73,7 +74,8 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
         return  # what else is said about a stack that libpam does not load would be a guess
     yield from check_account(node, service, account)
     yield from check_session(node, service, account, session)
-    yield from check_others(node, service)
+    acting = [line for line in (*account, *session) if line.works and line.options.enforce != "no"]
+    yield from check_others(node, service, bool(acting))
     for line in (*account, *session):
         yield from check_options(line)
     for one in (account, session):
@@ -96,8 +98,6 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     working = [line for line in lines if line.works]
     if not working:
         line = lines[0]
-        if line.line.origin.rpartition(":")[0].rpartition("/")[2] != service:
-            return  # it stands in a file that many services include, and works for those that it names
         yield Finding(
             "pam-line-idle",
             WARNING,
@@ -162,7 +162,7 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "limits, variables or keys that it sets take the place of what the session has got from its job",
             f"make {line.line.origin} the last session line of /etc/pam.d/{service}",
         )
-    elif session_outlook(service, lambda one: parse_options(one.args).works_in(service), root=node.root) != STAYS:
+    elif session_outlook(service, lambda one: parse_options(one.args).works_in(service), root=node.root) == LEAVES:
         yield Finding(
             "pam-session-escapes",
             ERROR,
@@ -170,10 +170,21 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
+    strongest = next((one for one in account if one.works and one.options.enforce == "yes"), None)
+    if strongest is not None and line.options.enforce != "yes":
+        yield Finding(
+            "pam-session-lenient",
+            WARNING,
+            f"{line.line.origin} has enforce={line.options.enforce}; the account line {strongest.line.origin} enforces",
+            "a session that something has moved out of its job is let in there",
+            f"take enforce={line.options.enforce} out of {line.line.origin}",
+        )
 
 
-def check_others(node: Node, service: str) -> Iterator[Finding]:
-    """Slurm's own modules beside ours."""
+def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
+    """Slurm's own modules beside ours. One that only looks on (not `acts`) is meant to stand beside them."""
+    if not acts:
+        return
     for kind in ("account", "session"):
         for line in node.stack(service, kind):
             path = node.module_path(line.module)
@@ -183,7 +194,7 @@ def check_others(node: Node, service: str) -> Iterator[Finding]:
                     WARNING,
                     f"{line.origin} loads {line.module}, which is not slurm-adopt's",
                     "two modules adopt the same login, each by its own rules; the other one may wait for ever",
-                    f"remove {line.origin} when slurm-adopt enforces; with enforce=no both may stand there",
+                    f"remove {line.origin}, or let slurm-adopt only look on with enforce=no",
                 )
             elif kind == "account" and _base(line) == "pam_slurm.so":
                 yield Finding(
@@ -323,6 +334,11 @@ def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> I
 # What a stack does ----------------------------------------------------------------------------------
 
 
+def _file(line: OurLine) -> str:
+    """The name of the file that it stands in."""
+    return line.line.origin.rpartition(":")[0].rpartition("/")[2]
+
+
 def _base(line: PamLine) -> str:
     return line.module.rpartition("/")[2]
 
@@ -333,14 +349,19 @@ def _is_ours(line: PamLine) -> bool:
 
 def _ends(line: PamLine) -> bool:
     """Whether the stack is over with success when the module says yes."""
-    return actions_of(line.control)[0][SUCCESS] in ("done", "die")
+    return _action(line, "success") in ("done", "die")
+
+
+def _action(line: PamLine, code: str) -> str:
+    """What the line's control does with a return code of its module."""
+    return actions_of(line.control)[0][CODES.index(code)]
 
 
 def _ends_for_all(node: Node, line: PamLine) -> bool:
     """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
     if line.optional and not node.module_path(line.module):
         return False
-    return _ends(line) and line.level == 0 and _base(line) not in FILTERS and not _is_ours(line)
+    return _ends(line) and not line.level and _base(line) not in FILTERS and not _is_ours(line)
 
 
 def find_ending(node: Node, line: OurLine) -> PamLine | None:
@@ -353,7 +374,7 @@ def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
     """A line ahead of ours that lets some people in without us."""
     line = next((line for line in reversed(account) if line.works), None)
     for before in line.stack[: line.index] if line is not None else ():
-        if _base(before) in FILTERS and before.level == 0 and _ends(before) and node.module_path(before.module):
+        if _base(before) in FILTERS and not before.level and _ends(before) and node.module_path(before.module):
             return before
     return None
 
@@ -361,7 +382,7 @@ def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
 def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
     """A line whose yes jumps over ours, and that is no filter."""
     for place, line in enumerate(stack[:index]):
-        action = actions_of(line.control)[0][SUCCESS]
+        action = _action(line, "success")
         if action.isdigit() and _base(line) not in FILTERS and line.level == stack[index].level == 0:
             passed = stack[place + 1 : place + 1 + int(action)]
             if not any(one.level for one in passed) and place + int(action) >= index:
@@ -371,7 +392,7 @@ def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
 
 def _refuses(stack: tuple[PamLine, ...], index: int) -> bool:
     """Whether a refusal by our line refuses the login: by itself, or by what is asked after it."""
-    if actions_of(stack[index].control)[0][PERM_DENIED] in ("bad", "die"):
+    if _action(stack[index], "perm_denied") in ("bad", "die"):
         return True
     # `account sufficient` ours, then `account required pam_access.so`: the way to let an admin group in
     return any(_base(later) in FILTERS for later in stack[index + 1 :])

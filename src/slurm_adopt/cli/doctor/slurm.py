@@ -90,7 +90,7 @@ def check_slurm(node: Node) -> Iterator[Finding]:
     yield from check_names(node, conf)
     yield from check_settings(node, conf)
     yield from check_second(node, conf)
-    yield from check_scripts(node, conf)
+    yield from check_scripts(node)
     yield from check_cgroups(node, conf)
     yield from check_spool(node, conf)
 
@@ -178,9 +178,11 @@ def check_second(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             )
 
 
-def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+def check_scripts(node: Node) -> Iterator[Finding]:
     """Epilogs that end all of a user's processes, and hooks that an option needs."""
-    epilogs = [path for pattern in _scripts(node.setting("epilog"), conf) for path in node.glob(pattern)]
+    words = [word.strip() for word in node.setting("epilog").split(",") if word.strip()]
+    # a relative one is beside slurm.conf
+    epilogs = [path for word in words for path in node.glob(os.path.join(node.conf_folder(), word))]
     for path in epilogs:
         text = node.text(path) or ""
         lines = [line.strip() for line in text.splitlines() if not line.strip().startswith("#")]
@@ -193,12 +195,6 @@ def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                 "when one job of a user ends, the logins in the user's other jobs on the node are killed",
                 f"take it out of {path}: Slurm ends what is in the job, and the shipped epilog what hides from it",
             )
-
-
-def _scripts(value: str, conf: SlurmConf) -> list[str]:
-    """The patterns of Prolog= or Epilog=; a relative one is beside slurm.conf."""
-    folder = os.path.dirname(conf.path)
-    return [os.path.join(folder, word.strip()) for word in value.split(",") if word.strip()]
 
 
 def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:

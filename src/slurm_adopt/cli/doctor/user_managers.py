@@ -68,11 +68,10 @@ def check_user_managers(node: Node) -> Iterator[Finding]:
 
 def _hooks(node: Node, key: str) -> Iterator[str]:
     """The values of Prolog= or Epilog=, and the texts of the scripts that they name."""
-    conf = node.conf_or_none()
     value = node.setting(key)
     yield value
     for word in value.split(","):
-        for path in node.glob(os.path.join(os.path.dirname(conf.path) if conf else "/", word.strip())) if word else ():
+        for path in node.glob(os.path.join(node.conf_folder(), word.strip())) if word.strip() else ():
             yield node.text(path) or ""
 
 
