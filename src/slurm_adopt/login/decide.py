@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..model import ReasonCode
-    from ..system.host.account_marks import Mark
     from ..system.kernel.procfs import Process
     from ..system.tasks.task import Task
     from ..wire.login_exchange import LoginRequest
@@ -120,11 +119,11 @@ def _keep_account(login: Login, verdict: Verdict) -> None:
     parent = None if others else find_session_parent(login.caller)
     if not others and parent is None:
         return  # as with most logins: one process for both phases
-    from ..system.host.account_marks import write_mark
+    from ..system.host.account_marks import Mark, write_mark
 
     refuses = verdict.action == "deny" and login.options.enforce == "yes"
     # a session that follows is others' doing then
-    mark: Mark = "left" if refuses or verdict.reason == "exempt" else "asked"
+    mark = Mark("left" if refuses or verdict.reason == "exempt" else "asked", verdict.job_id)
     for process in (*others, parent):
         if process is not None:
             write_mark(process, login.request.uid, mark)

@@ -44,17 +44,18 @@ def find_exemption(login: Login) -> Task[str]:
     return next((name for name in asked if name in found), "")
 
 
-def find_account_phase(login: Login) -> AccountPhase:
-    """What our account line has answered this login in another process; `skipped` if it was not asked at all.
+def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
+    """What our account line has answered this login in another process, and the job that it has chosen (0: none).
 
+    `skipped` if it was not asked at all; what the PAM environment says of a job is all there is then.
     Where the account stack has no line of ours, the session line judges alone: it is as if it had been asked.
     """
     mark = read_mark(login.caller, login.request.uid)
     if mark is not None:
-        return mark
+        return mark.word, mark.job_id
     service = login.request.service
     stack = read_stack(service, "account")
     ours = [line for line in stack.lines if line.name == MODULE and line.what == "module"]
     if stack.doubts or not any(parse_options(line.args).works_in(service) for line in ours):
-        return ASKED
-    return SKIPPED
+        return ASKED, login.facts.account_job
+    return SKIPPED, login.facts.account_job

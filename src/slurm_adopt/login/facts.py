@@ -28,7 +28,8 @@ def gather(login: Login) -> Task[str]:
     if login.facts.phase == "open_session" and not login.request.account:
         from .exempt import find_account_phase  # here, because after an account phase in the same process nobody asks
 
-        login.facts = replace(login.facts, account_phase=find_account_phase(login))
+        account_phase, job_id = find_account_phase(login)
+        login.facts = replace(login.facts, account_phase=account_phase, account_job=job_id)
     if login.facts.account_phase != ASKED:
         return ""
     if options.allow_users or options.allow_groups:

@@ -18,7 +18,7 @@ from slurm_adopt.login.state import Login
 from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.model import Verdict
 from slurm_adopt.system.host import account_marks, membership
-from slurm_adopt.system.host.account_marks import read_mark, write_mark
+from slurm_adopt.system.host.account_marks import Mark, read_mark, write_mark
 from slurm_adopt.system.host.pam_stack import PamLine, Stack
 from slurm_adopt.system.kernel.procfs import Process, read_process
 from slurm_adopt.system.tasks.task import run
@@ -95,7 +95,7 @@ def test_exempt__an_account_line_that_was_not_asked(
 ) -> None:
     monkeypatch.setattr(exempt, "read_stack", lambda *_: Stack(lines, doubts))
     monkeypatch.setattr(exempt, "read_mark", lambda *_: None)
-    assert exempt.find_account_phase(login(phase="open_session")) == expected
+    assert exempt.find_account_phase(login(phase="open_session")) == (expected, 0)
 
 
 @pytest.fixture
@@ -108,35 +108,35 @@ def folder(tmp_path: Path) -> str:
 def test_exempt__what_an_account_phase_leaves_for_the_session_phase(folder: str) -> None:
     process = Process(4711, 42)
     assert read_mark(process, 1501, folder) is None
-    for mark in ("left", "asked", "left"):
-        write_mark(process, 1501, mark, folder)  # type: ignore[arg-type]
+    for mark in (Mark("left"), Mark("asked", 4711), Mark("asked"), Mark("left")):
+        write_mark(process, 1501, mark, folder)
         assert read_mark(process, 1501, folder) == mark
     assert os.stat(folder).st_mode & 0o777 == 0o700
     assert read_mark(Process(4711, 43), 1501, folder) is None, "the number of another process"
-    assert read_mark(process, 1502, folder) == "asked", "another user's"
+    assert read_mark(process, 1502, folder) == Mark("asked"), "another user's"
 
 
 @pytest.mark.parametrize("change", ["chmod 666", "chown 1501", "truncate -s 0", "rm; ln -s /dev/null"])
 def test_exempt__a_mark_that_is_not_roots_alone_exempts_nobody(folder: str, change: str) -> None:
     process = Process(4711, 42)
-    write_mark(process, 1501, "left", folder)
+    write_mark(process, 1501, Mark("left", 5), folder)
     file = Path(folder, "4711.42")
     if change.startswith("rm"):
         file.unlink()
         file.symlink_to("/dev/null")
     else:
         subprocess.run([*change.split(), file], check=True)
-    assert read_mark(process, 1501, folder) == "asked"
+    assert read_mark(process, 1501, folder) == Mark("asked")
 
 
 def test_exempt__marks_of_processes_that_have_ended_are_removed(folder: str) -> None:
     here = read_process(os.getpid())
     assert here is not None
-    write_mark(Process(here.pid, here.started), 1501, "asked", folder)
+    write_mark(Process(here.pid, here.started), 1501, Mark("asked", 7), folder)
     for number in range(account_marks.MANY + 5):
-        write_mark(Process(4_000_000 + number, 1), 1501, "asked", folder)
+        write_mark(Process(4_000_000 + number, 1), 1501, Mark("asked", 7), folder)
     assert len(os.listdir(folder)) < account_marks.MANY
-    assert read_mark(Process(here.pid, here.started), 1501, folder) == "asked"
+    assert read_mark(Process(here.pid, here.started), 1501, folder) == Mark("asked", 7)
 
 
 @pytest.mark.parametrize("own_session", [False, True])
@@ -157,8 +157,8 @@ def test_exempt__a_parent_that_may_go_on_with_the_session_phase(
             asked = Login(request, caller, FreshLookup())
             monkeypatch.setattr(account_marks, "write_mark", functools.partial(write_mark, directory=folder))
             decide._keep_account(asked, Verdict("allow", "adopted", 5))
-            assert read_mark(me, 1501, folder) == (None if own_session else "asked")
+            assert read_mark(me, 1501, folder) == (None if own_session else Mark("asked", 5))
             decide._keep_account(asked, Verdict("deny", "no-job"))
-            assert read_mark(me, 1501, folder) == (None if own_session else "left")
+            assert read_mark(me, 1501, folder) == (None if own_session else Mark("left"))
         finally:
             child.kill()

@@ -162,7 +162,7 @@ def check_user_environment(node: Node, server: Server, service: str) -> Iterator
                 "pam-user-environment",
                 WARNING,
                 f"{line.origin} reads ~/.pam_environment, and {server.name} has keyboard-interactive authentication",
-                "a user can take SLURM_JOB_ID away from the session line, which is all that connects the two phases",
+                "users may change what the account phase has put into the environment, SLURM_JOB_ID among it",
                 f"take user_readenv=1 out of {line.origin}",
             )
             return

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 
+from ...record import record
 from ..kernel.procfs import Process, has_ended
 from ..tasks.files import ROOT, make_folder, read_trusted, remove, replace_file
 from ..tasks.task import raise_own_lack
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    Mark = Literal["asked", "left"]
+    Word = Literal["asked", "left"]
 
 DIRECTORY = "/run/slurm-adopt/accounts"
 FILE_CAP = 64
@@ -30,10 +31,20 @@ FILE_CAP = 64
 MANY = 64
 
 
+@record
+class Mark:
+    """What our account line has answered, and the job that it has put the login into (0: none)."""
+
+    word: Word
+    job_id: int = 0
+
+
 def write_mark(process: Process, uid: int, mark: Mark, directory: str = DIRECTORY) -> None:
     """Keep the answer for the session phase of `process`; `OSError` if that is not possible."""
     make_folder(directory, 0o700)
-    replace_file(f"{directory}/{process.pid}.{process.started}", f"{uid} {mark}\n".encode("ascii"), 0o600)
+    replace_file(
+        f"{directory}/{process.pid}.{process.started}", f"{uid} {mark.word} {mark.job_id}\n".encode("ascii"), 0o600
+    )
     _remove_old(directory)
 
 
@@ -45,8 +56,10 @@ def read_mark(process: Process, uid: int, directory: str = DIRECTORY) -> Mark | 
         return None
     except OSError as error:
         raise_own_lack(error)
-        return "asked"
-    return "left" if words == [b"%d" % uid, b"left"] else "asked"
+        return Mark("asked")
+    if len(words) != 3 or words[0] != b"%d" % uid or not words[2].isdigit():
+        return Mark("asked")
+    return Mark("left" if words[1] == b"left" else "asked", int(words[2]))
 
 
 def _remove_old(directory: str) -> None:
