@@ -176,6 +176,15 @@ static void add_job(struct sa_request *request, pam_handle_t *pamh)
         add_hint(request, "JOB", pam_getenv(pamh, "SLURM_JOB_ID"), JOB_MAX);
 }
 
+static void add_account(struct sa_request *request, const struct sa_login *login)
+{
+    const void *mark = NULL;
+
+    if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_ACCOUNT_MARK, &mark) == PAM_SUCCESS &&
+        mark)
+        add(request, "ACCOUNT=%s", (uintptr_t)mark == SA_ACCOUNT_LEFT ? "left" : "asked");
+}
+
 bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request)
 {
     const void *tty = NULL;
@@ -193,6 +202,7 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     add_hint(ret_request, "TTY", tty, TTY_MAX);
     add_job(ret_request, login->pamh);
     add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
+    add_account(ret_request, login);
     if (login->strict)
         add(ret_request, "STRICT=1");
     for (int i = 0; i < argc; i++)
