@@ -107,6 +107,7 @@ pid_t __wrap_fork(void)
         end_child(child); /* the one in between ends by itself */
     } else {
         require(world.helper_file == FILE_GOOD, "a helper that is not root's alone is started");
+        child->doomed = mishap(2) != 0;
     }
     if (world.other_will_end) {
         world.other_ended = world.pending = !world.sigchld_ignored;
@@ -197,10 +198,6 @@ int __wrap_waitid(idtype_t kind, id_t pid, siginfo_t *ret_info, int options)
         return 0;
     }
     child = child_of((pid_t)pid);
-    if (mishap(2) && child->is_helper) { /* a handler in another thread has reaped it */
-        child->alive = false;
-        child->reaped = true;
-    }
     if (child->reaped) {
         errno = ECHILD;
         return -1;

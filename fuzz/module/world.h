@@ -31,6 +31,7 @@ enum helper_file { FILE_GOOD, FILE_MISSING, FILE_FOLDER, FILE_OTHERS, FILE_WRITA
 struct child {
     pid_t pid;
     bool alive, reaped, killed, is_helper;
+    bool doomed; /* a handler in another thread will reap it */
 };
 
 /* Bytes that decide; what is not there is 0, which always means the good outcome. */

@@ -40,7 +40,7 @@ def check(data: bytes) -> None:
         assert set(actions) == {"deny"}
     told = module_reads_options(args)
     assert told == [
-        f"service={options.service}",
+        f"service={','.join(options.services)}",
         f"socket={options.socket}",
         f"timeout_ns={round(options.timeout_s * 1000) * 1000000}",
         f"mode={options.mode}",

@@ -15,6 +15,7 @@
 #include <security/pam_ext.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -129,6 +130,29 @@ static void add_connections(struct sa_request *request)
             found++;
 }
 
+static void free_copy(pam_handle_t *pamh, void *data, int status)
+{
+    (void)pamh;
+    (void)status;
+    free(data);
+}
+
+/* What sshd has put into the PAM environment, as the first session line of ours has seen it: pam_env, which may read the
+ * user's own files, may write over it after that. */
+static const char *auth_of(const struct sa_login *login)
+{
+    const char *auth = pam_getenv(login->pamh, "SSH_AUTH_INFO_0");
+    const void *kept = NULL;
+    char *copy;
+
+    if (pam_get_data(login->pamh, SA_AUTH_MARK, &kept) == PAM_SUCCESS && kept)
+        return kept;
+    if (login->phase == SA_PHASE_OPEN_SESSION && auth && (copy = strdup(auth)) &&
+        pam_set_data(login->pamh, SA_AUTH_MARK, copy, free_copy) != PAM_SUCCESS)
+        free(copy);
+    return auth;
+}
+
 /* How the user authenticated, from sshd. Last, and only where there is room: it is for the audit stream, and no login
  * may depend on it. */
 static void add_auth(struct sa_request *request, const char *auth)
@@ -152,6 +176,15 @@ static void add_job(struct sa_request *request, pam_handle_t *pamh)
         add_hint(request, "JOB", pam_getenv(pamh, "SLURM_JOB_ID"), JOB_MAX);
 }
 
+static void add_account(struct sa_request *request, const struct sa_login *login)
+{
+    const void *mark = NULL;
+
+    if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_ACCOUNT_MARK, &mark) == PAM_SUCCESS &&
+        mark)
+        add(request, "ACCOUNT=%s", (uintptr_t)mark == SA_ACCOUNT_LEFT ? "left" : "asked");
+}
+
 bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request)
 {
     const void *tty = NULL;
@@ -169,12 +202,13 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     add_hint(ret_request, "TTY", tty, TTY_MAX);
     add_job(ret_request, login->pamh);
     add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
+    add_account(ret_request, login);
     if (login->strict)
         add(ret_request, "STRICT=1");
     for (int i = 0; i < argc; i++)
         add(ret_request, "ARG%d=%s", i, argv[i]);
     add_connections(ret_request);
-    add_auth(ret_request, pam_getenv(login->pamh, "SSH_AUTH_INFO_0"));
+    add_auth(ret_request, auth_of(login));
     ret_request->undated_len = ret_request->packet_len;
     return !ret_request->too_large && sizeof(ret_request->packet) - ret_request->packet_len >= DEADLINE_ROOM &&
            ret_request->field_count < SA_FIELDS_MAX;

@@ -515,6 +515,21 @@ def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) ->
     assert sum("slurm-adopt-audit" in line for line in node.log()) >= 4
 
 
+def test_service__how_a_user_authenticated_is_sshds_word_where_a_line_of_ours_comes_before_pam_env(
+    service: Service, node: Node
+) -> None:
+    """pam_env may read the user's own files (user_readenv=1), and sshd says it in the PAM environment."""
+    node.write("/etc/lab/env", "SSH_AUTH_INFO_0 OVERRIDE=password\n")
+    node.submit("alice")
+    pam_env = "required pam_env.so conffile=/etc/lab/env"
+    for session, auth in (([pam_env, STRICT], "password"), ([STRICT, pam_env, STRICT], "publickey")):
+        node.pam("sshd", account=[STRICT], session=session)
+        before = len(service.audit("end"))
+        assert node.ssh("alice", "true").returncode == 0
+        ends = wait_for(lambda n=before: len(found := service.audit("end")) > n and found, "the end")
+        assert [method.split()[0] for method in ends[-1]["auth"]] == [auth]
+
+
 def test_service__a_session_survives_a_restart_of_the_service(service: Service, node: Node) -> None:
     job = node.submit("alice")
     stays = node.ssh_popen("alice", "sleep 1000")

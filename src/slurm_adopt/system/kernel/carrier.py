@@ -24,6 +24,7 @@ from .procfs import (
     Process,
     is_same,
     read_owned_process,
+    read_process,
     read_program,
     read_row_of,
     read_socket_inode,
@@ -57,6 +58,15 @@ def find_login_processes(caller: Process, connection: Connection | None) -> tupl
             break
         chain.insert(0, parent)
     return tuple(chain)
+
+
+def find_session_parent(caller: Process) -> Process | None:
+    """The parent that shares the caller's session: it may be the one that goes on, though nothing shows that it carries
+    the login. None for sshd, whose listener gives each connection a session, or if the caller is gone."""
+    row = read_row_of(caller)
+    parent = read_process(row.parent) if row is not None and row.parent > 1 else None
+    above = read_row_of(parent) if parent is not None else None
+    return parent if row is not None and above is not None and above.session == row.session else None
 
 
 def _carrying_parent(child: Process, inode: str) -> Process | None:
