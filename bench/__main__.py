@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from bench.plot import draw
+from bench.plot import DRAWN
 from bench.report import PARTS, RESULTS, Options, Report, write
 
 
@@ -18,7 +18,7 @@ def draw_if_possible(report: Report, folder: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("  no plot: matplotlib is not installed")
         return
-    draw(report.rows, folder / "account.svg")
+    DRAWN[report.name](report.rows, folder / f"{report.name}.svg")
     write(report, folder)
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         print(f"== {name}", flush=True)
         report = importlib.import_module(f"bench.{name}").run(options)
         write(report, args.results)
-        if name == "account":
+        if name in DRAWN:
             draw_if_possible(report, args.results)
         print("\n".join(f"  {goal}" for goal in report.goals))
     print(f"written: {args.results}/README.md")

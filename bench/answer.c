@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { NICE = -10 }; /* the service's own */
+enum { NICE = -20 }; /* the service's own */
 
 static const char REPLY[] =
     "V=1\0RESULT=perm_denied\0REASON=no-job\0LEVEL=info\0"

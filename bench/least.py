@@ -16,7 +16,7 @@ import struct
 import sys
 
 HANDSHAKE, STATE, ADD_PID = 45 << 8, 5, 22
-NICE = -10  # the service's own
+NICE = -20  # the service's own
 HEAD = b"V=1\0RESULT=%b\0REASON=%b\0LEVEL=info\0LOG=verdict=%b reason=%b user=%b from=127.0.0.1 phase=account\0"
 ERROR = b"ERROR=Access denied by pam_slurm_adopt: you have no active jobs on this node\0"
 

@@ -13,7 +13,7 @@ from typing import Any
 from lab.node import Node
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("account", "flat", "connections", "callerid", "storm", "ssh", "memory")
+PARTS = ("account", "load", "cputime", "flat", "connections", "callerid", "storm", "ssh", "memory")
 """In the order in which they run and are shown."""
 
 
@@ -61,6 +61,14 @@ class Report:
     goals: list[Goal] = field(default_factory=list)
 
 
+def kernel_settings() -> dict[str, str]:
+    """What of the kernel decides how long a move takes, as it is now."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    favours = any("favordynmods" in mount[3].split(",") for mount in mounts if mount[2] in ("cgroup", "cgroup2"))
+    read = {name: Path(f"/sys/kernel/{name}").read_text().strip() for name in ("rcu_expedited", "rcu_normal")}
+    return {**read, "favordynmods": "yes" if favours else "no"}
+
+
 def describe(node: Node, **more: object) -> dict[str, object]:
     """What was measured on."""
     return {
@@ -69,6 +77,8 @@ def describe(node: Node, **more: object) -> dict[str, object]:
         "python": node.run(["/usr/bin/python3", "-V"]).stdout.split()[1],
         "kernel": platform.release().split("-")[0],
         "cgroup": node.tree.version,
+        **kernel_settings(),
+        "load average": Path("/proc/loadavg").read_text().split()[0],
         **more,
     }
 
@@ -103,6 +113,8 @@ def overview(folder: Path) -> str:
     lines += ["A goal that is missed fails nothing: look at the spread in its table first.", ""]
     if (folder / "account.svg").exists():
         lines += ["![time of pam_acct_mgmt() over the number of jobs](account.svg)", ""]
+    if (folder / "load.svg").exists():
+        lines += ["![time of pam_acct_mgmt() over busy processes](load.svg)", ""]
     for name in PARTS:
         if not (folder / f"{name}.md").exists():
             continue

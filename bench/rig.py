@@ -8,6 +8,7 @@ import statistics
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lab.machine import wait_for
@@ -26,6 +27,8 @@ EXCHANGE_SOCKET = "/run/bench/answer.sock"
 LEAST = "least-python"
 LEAST_SOCKET, STEP_LINK = "/run/bench/least.sock", "/run/bench/step"
 PAM_PERM_DENIED = 6
+#: Our module and the resident service, with `hasten=no`.
+PLAIN = "resident, not hastened"
 #: Microseconds between two calls.
 PAUSE_US = 5_000
 #: Nobody has logged in for a while, as on most nodes most of the time.
@@ -65,6 +68,7 @@ def module_lines(node: Node) -> dict[str, str]:
         "original": f"required {node.original_module} {ORIGINAL_OPTIONS}",
         "oneshot": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=oneshot",
         "resident": f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service",
+        PLAIN: f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service hasten=no",
         EXCHANGE: f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service socket={EXCHANGE_SOCKET}",
         LEAST: f"required pam_slurm_adopt.so {OUR_OPTIONS} mode=service socket={LEAST_SOCKET}",
     }
@@ -74,6 +78,8 @@ def module_lines(node: Node) -> dict[str, str]:
 def measured_node(suite: str | None) -> Iterator[Node]:
     """A node with both modules and the drivers installed."""
     with Node(suite) as node:
+        # a node's /sys is read-only, and so nothing would be hastened: what a login leaves there, the node puts back
+        node.run(["mount", "-o", "remount,rw", "/sys"])
         install_drivers(node)
         yield node
 
@@ -90,7 +96,12 @@ def install_drivers(node: Node) -> None:
         node.install(HERE / f"{script}.py", f"/run/bench/{script}.py")
     for name, line in module_lines(node).items():
         stack = f"account {line}\nsession required pam_permit.so\nauth required pam_unix.so\n"
-        node.write(f"/etc/pam.d/bench-{name}", stack)
+        node.write(f"/etc/pam.d/bench-{_word(name)}", stack)
+
+
+def _word(name: str) -> str:
+    """A name as one word, for files and what the drivers print."""
+    return name.replace(", ", "_").replace(" ", "_")
 
 
 @contextlib.contextmanager
@@ -192,11 +203,11 @@ def call(
     source: where the login comes from, and the port there to which the process holds a connection (0: none).
     """
     found: dict[str, list[float]] = defaultdict(list)
-    services = [f"bench-{name}" for name in names]
+    services = {f"bench-{_word(name)}": name for name in names}
     argv = ["/run/bench/pamtime", str(rounds), str(pause_us), user, source[0], str(source[1]), *services]
     for line in node.run(argv, timeout=600).stdout.splitlines():
         word, microseconds, code = line.split()
-        name = word[len("bench-") :]
+        name = services[word]
         found[name].append(int(microseconds) / 1000)
         found[f"code of {name}"].append(int(code))
     return found
@@ -233,8 +244,24 @@ def merge(found: Sequence[Found]) -> dict[str, list[float]]:
 
 def check_codes(found: Found, code: int) -> None:
     """Raises WrongAnswer unless every module gave this PAM code each time (and the bare stack success)."""
-    for name in (*NAMES, LEAST, EXCHANGE):
+    for name in (*NAMES, PLAIN, LEAST, EXCHANGE):
         wanted = {"none": 0, EXCHANGE: PAM_PERM_DENIED}.get(name, code)
         wrong = [value for value in found.get(f"code of {name}", ()) if value != wanted]
         if wrong:
             raise WrongAnswer(f"{name}: {len(wrong)} of {len(found[name])} calls answered {wrong[0]}, not {wanted}")
+
+
+def busy_processes(node: Node, count: int) -> AbstractContextManager[int]:
+    """A job of carol's in which `count` processes do nothing but use the processors; 0: no job."""
+    return _busy(node, count) if count else contextlib.nullcontext(0)
+
+
+@contextlib.contextmanager
+def _busy(node: Node, count: int) -> Iterator[int]:
+    job = node.submit("carol", f"for i in $(seq {count}); do (while :; do :; done) & done; wait")
+    loop = node.account("carol")[0]
+    wait_for(lambda: sum(p.command.startswith("/bin/sh") for p in node.processes(loop)) >= count, "a full node")
+    try:
+        yield job
+    finally:
+        node.cancel(job)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.rig import (
     QUIET_FLOOR,
     SSH_PORT,
     WrongAnswer,
+    busy_processes,
     measured_node,
     quiet_floor,
     resident_service,
@@ -21,12 +23,13 @@ from bench.rig import (
 from bench.stats import ratio, summarise
 from lab.node import Node
 
+BUSY = 4
 TEXT = """\
 Milliseconds from the start of the client to its end, median (quartiles), on the node itself; none: `pam_permit.so` in
 the module's place. All of a row was measured in turn. Ratios are of the time added to *none*, with the 90 % interval.
 A login with our module runs it twice, in the account and in the session stack; the original is in the account stack.
-What slurmstepd alone takes on a quiet node is part of both: where the kernel waits before it moves a process, that is
-10 ms and more.
+*None* is what sshd and the client take themselves. What slurmstepd alone takes on a quiet node is part of the original
+and of ours with `hasten=no`: where the kernel waits before it moves a process, that is 10 ms and more.
 
 {rows}"""
 
@@ -36,15 +39,19 @@ def run(options: Options) -> Report:
     with measured_node(options.suite) as node, resident_service(node):
         ssh_server(node)
         node.submit("alice", JOB)
+        processors = len(os.sched_getaffinity(0))
+        with busy_processes(node, BUSY * processors):
+            rows.append({"node": f"full: {BUSY} busy processes per processor", "jobs": 1, **_row(node, options.rounds)})
+            print("  ", *_cells(rows[-1]), sep="  ", flush=True)
         running = 1
         for jobs in sorted({1, 40} & {*options.jobs, 1}):
             if jobs > running:
                 node.submit_many("carol", jobs - running, JOB, timeout=600)
                 running = jobs
-            rows.append({"jobs": jobs, **_row(node, options.rounds)})
+            rows.append({"node": "quiet" if jobs == 1 else "crowded", "jobs": jobs, **_row(node, options.rounds)})
             print("  ", *_cells(rows[-1]), sep="  ", flush=True)
         about = describe(node, rounds=options.rounds, **{QUIET_FLOOR: quiet_floor(node)})
-    head = ["jobs on the node", *NAMES, "one-shot / original", "resident / original"]
+    head = ["node", "jobs on the node", *NAMES, "one-shot / original", "resident / original"]
     text = TEXT.format(rows=table(head, [_cells(row) for row in rows]))
     return Report("ssh", "Real logins: `ssh node true`", about, text, rows)
 
@@ -65,4 +72,4 @@ def _row(node: Node, rounds: int) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     ratios = ["{:.3f} ({:.3f}-{:.3f})".format(*row[f"{name}/original"]) for name in ("oneshot", "resident")]
-    return [str(row["jobs"]), *(str(row[name]) for name in NAMES), *ratios]
+    return [row["node"], str(row["jobs"]), *(str(row[name]) for name in NAMES), *ratios]

@@ -42,6 +42,8 @@ LONGEST_S = {
     "tests/module": 75,
     "tests/node/users/test_users.py": 70,
     "tests/node/login/test_greeting.py": 58,
+    "tests/node/login/test_exempt.py": 50,
+    "tests/node/login/test_field_stacks.py": 40,
     "tests/node/login/test_races.py": 51,
     "tests/node/users/test_move.py": 50,
     "tests/conformance/test_conformance.py": 49,

@@ -58,6 +58,11 @@ void call_kernel(void)
 {
     world.kernel_calls++;
     world.now_ns += 1000;
+    for (size_t i = 0; i < world.child_count; i++)
+        if (world.children[i].doomed) {
+            world.children[i].doomed = world.children[i].alive = false;
+            world.children[i].reaped = true;
+        }
 }
 
 int open_fd(enum fd_kind kind)

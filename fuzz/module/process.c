@@ -107,6 +107,7 @@ pid_t __wrap_fork(void)
         end_child(child); /* the one in between ends by itself */
     } else {
         require(world.helper_file == FILE_GOOD, "a helper that is not root's alone is started");
+        child->doomed = mishap(2) != 0;
     }
     if (world.other_will_end) {
         world.other_ended = world.pending = !world.sigchld_ignored;
@@ -197,10 +198,6 @@ int __wrap_waitid(idtype_t kind, id_t pid, siginfo_t *ret_info, int options)
         return 0;
     }
     child = child_of((pid_t)pid);
-    if (mishap(2) && child->is_helper) { /* a handler in another thread has reaped it */
-        child->alive = false;
-        child->reaped = true;
-    }
     if (child->reaped) {
         errno = ECHILD;
         return -1;
@@ -253,11 +250,13 @@ long __wrap_syscall(long number, ...)
 int __wrap_sigprocmask(int how, const sigset_t *set, sigset_t *ret_old)
 {
     call_kernel();
-    require(how == SIG_SETMASK, "a mask that is not set as a whole");
+    require(how == SIG_SETMASK || (how == SIG_BLOCK && ret_old), "a mask that cannot be put back");
     if (ret_old)
         *ret_old = world.mask;
-    if (set)
+    if (set && how == SIG_SETMASK)
         world.mask = *set;
+    else if (set)
+        sigorset(&world.mask, &world.mask, set);
     return 0;
 }
 

@@ -31,6 +31,7 @@ enum helper_file { FILE_GOOD, FILE_MISSING, FILE_FOLDER, FILE_OTHERS, FILE_WRITA
 struct child {
     pid_t pid;
     bool alive, reaped, killed, is_helper;
+    bool doomed; /* a handler in another thread will reap it */
 };
 
 /* Bytes that decide; what is not there is 0, which always means the good outcome. */
@@ -97,7 +98,7 @@ struct libpam {
     const char *service, *user, *rhost, *tty;
     char *env[128];
     size_t env_count;
-    const void *job_mark, *strict_mark;
+    const void *job_mark, *strict_mark, *auth_mark;
     uid_t found_uid; /* of the last user looked up; (uid_t)-1: there was none */
     bool looked_up, silent;
     unsigned errors, infos, lines, puts, lost_puts;

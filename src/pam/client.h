@@ -27,7 +27,7 @@ struct sa_answer {
 /* The descriptor itself or, if it is one of 0 to 2, its duplicate above them; -1 on failure. Owns fd. */
 int sa_client_keep_high(int fd);
 
-/* True once fd is ready; false at the deadline. */
+/* True once fd is ready; false at the deadline, unless there is something to read already. */
 bool sa_client_wait(int fd, short events, uint64_t deadline_ns);
 
 /*

@@ -30,6 +30,14 @@ struct sa_login {
  * modules can reach what pam_set_data() keeps. */
 #define SA_JOB_MARK "pam_slurm_adopt_job"
 
+/* How the user authenticated, as the first session line has seen it. */
+#define SA_AUTH_MARK "pam_slurm_adopt_auth"
+
+/* What the account line of this handle has answered; without it, there was none in this process. */
+#define SA_ACCOUNT_MARK "pam_slurm_adopt_account"
+#define SA_ACCOUNT_ASKED ((uintptr_t)1) /* it let the login in, or left it to the other modules */
+#define SA_ACCOUNT_LEFT ((uintptr_t)2)  /* it refused, or wants no part in this login: a session is others' doing */
+
 /* That the account line of this handle has action_generic_failure=deny. */
 #define SA_STRICT_MARK "pam_slurm_adopt_strict"
 

@@ -7,9 +7,9 @@
  *    root is let past.
  * 2. No policy: who may in is the helper's answer. Without an answer action_generic_failure= holds.
  * 3. One monotonic deadline from the first line on; the service may use up 80 % of it if the helper can follow.
- * 4. Two things are kept between two calls, in the PAM handle: the job that the login was put into, and that the account
- *    line refuses what fails. The PAM environment, which pam_env may fill from the user's own files, could not prove
- *    them. No static variables.
+ * 4. Four things are kept between two calls, in the PAM handle: the job that the login was put into, that the account
+ *    line refuses what fails, what it has answered, and how the user authenticated. The PAM environment, which pam_env
+ *    may fill from the user's own files, could not prove them. No static variables.
  */
 #include <pwd.h>
 #include <security/pam_modutil.h>
@@ -33,11 +33,6 @@ static const char *item_of(pam_handle_t *pamh, int kind)
     const void *item = NULL;
 
     return pam_get_item(pamh, kind, &item) == PAM_SUCCESS ? item : NULL;
-}
-
-static bool works_in(const struct sa_options *options, const char *service)
-{
-    return strcmp(options->service, "*") == 0 || (service && strcmp(options->service, service) == 0);
 }
 
 static enum sa_outcome ask_service(const struct sa_login *login, struct sa_request *request, uint64_t deadline_ns,
@@ -93,8 +88,8 @@ static enum sa_outcome ask(const struct sa_login *login, struct sa_request *requ
 
 /*
  * Asks, and holds our number if slurmstepd may still move it. A signal that would end the host program (sshd's
- * LoginGraceTime, a client that goes away) waits until then: who is killed in between leaves his number to others, and
- * when he is killed the user may choose.
+ * LoginGraceTime, a client that goes away) waits until then: the number of a process that is killed in between may be
+ * another's when it is moved, and the user may choose when LoginGraceTime ends.
  */
 static enum sa_outcome ask_and_hold(const struct sa_login *login, struct sa_request *request,
                                     struct sa_answer *ret_answer)
@@ -116,7 +111,7 @@ static enum sa_outcome ask_and_hold(const struct sa_login *login, struct sa_requ
     return outcome;
 }
 
-static int ask_and_carry_out(const struct sa_login *login, int argc, const char **argv)
+static int ask_and_carry_out(const struct sa_login *login, int argc, const char **argv, bool *ret_leave)
 {
     struct sa_request request;
     struct sa_answer answer;
@@ -124,7 +119,7 @@ static int ask_and_carry_out(const struct sa_login *login, int argc, const char 
     if (!sa_request_build(login, argc, argv, &request))
         return sa_log_failure(login, "request-too-large", "the request does not fit");
     switch (ask_and_hold(login, &request, &answer)) {
-    case SA_OUTCOME_ANSWERED: return sa_carry_out(login, &answer);
+    case SA_OUTCOME_ANSWERED: *ret_leave = answer.reply.leave; return sa_carry_out(login, &answer);
     case SA_OUTCOME_TIMEOUT: return sa_log_failure(login, "helper-timeout", "the login helper did not answer in time");
     case SA_OUTCOME_BAD_REPLY:
         return sa_log_failure(login, "helper-bad-reply", "the login helper's answer was malformed");
@@ -153,6 +148,17 @@ static void keep_strictness(struct sa_login *login)
     }
 }
 
+/* Where a session follows an account phase that refused, another module has let the login in. */
+static int keep_answer(const struct sa_login *login, int code, bool leave)
+{
+    uintptr_t mark = (code == PAM_SUCCESS || code == PAM_IGNORE) && !leave ? SA_ACCOUNT_ASKED : SA_ACCOUNT_LEFT;
+
+    if (login->phase != SA_PHASE_ACCOUNT ||
+        pam_set_data(login->pamh, SA_ACCOUNT_MARK, (void *)mark, NULL) == PAM_SUCCESS)
+        return code;
+    return sa_log_failure(login, "internal-error detail=mark", "its answer could not be stored");
+}
+
 static int run_phase(pam_handle_t *pamh, int flags, int argc, const char **argv, enum sa_phase phase)
 {
     struct sa_login login = {
@@ -160,23 +166,27 @@ static int run_phase(pam_handle_t *pamh, int flags, int argc, const char **argv,
         .phase = phase,
         .flags = flags,
         .service = item_of(pamh, PAM_SERVICE),
+        .user = item_of(pamh, PAM_USER), /* not pam_get_user(): it would ask the person for a name */
+        .rhost = item_of(pamh, PAM_RHOST),
         .uid = (uid_t)-1,
         .started_ns = sa_clock_now_ns(),
     };
     const struct passwd *user;
+    bool leave = false;
+    int code;
 
     sa_options_parse(argc, argv, &login.options);
-    if (!works_in(&login.options, login.service))
+    if (!sa_options_work_in(&login.options, login.service)) {
+        if (login.options.verbose && phase == SA_PHASE_ACCOUNT)
+            sa_log_line(&login, LOG_INFO, "verdict=ignore", "other-service");
         return PAM_IGNORE;
+    }
     if (!login.service)
         login.service = "";
     if (phase == SA_PHASE_CLOSE_SESSION && login.options.timeout_ns > CLOSE_MAX_NS)
         login.options.timeout_ns = CLOSE_MAX_NS;
     login.deadline_ns = login.started_ns + login.options.timeout_ns;
 
-    /* Not pam_get_user(): it would ask the person for a name. */
-    login.user = item_of(pamh, PAM_USER);
-    login.rhost = item_of(pamh, PAM_RHOST);
     user = login.user && *login.user ? pam_modutil_getpwnam(pamh, login.user) : NULL;
     if (!user)
         return phase == SA_PHASE_CLOSE_SESSION ? PAM_SUCCESS : sa_log_verdict(&login, PAM_SESSION_ERR, "user-unknown");
@@ -184,7 +194,8 @@ static int run_phase(pam_handle_t *pamh, int flags, int argc, const char **argv,
     if (login.uid == 0 && login.options.ignore_root)
         return PAM_IGNORE;
     keep_strictness(&login);
-    return ask_and_carry_out(&login, argc, argv);
+    code = ask_and_carry_out(&login, argc, argv, &leave);
+    return keep_answer(&login, code, leave);
 }
 
 EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)

@@ -21,6 +21,7 @@
 #define TIMEOUT_MIN_NS (SA_NS_PER_S / 10)
 #define TIMEOUT_MAX_NS (300 * SA_NS_PER_S)
 #define SERVICE_MAX 64 /* the exchange carries no longer one */
+#define SERVICES_MAX 255
 
 static const char *value_of(const char *arg, const char *name)
 {
@@ -47,6 +48,44 @@ static uint64_t parse_timeout(const char *text)
             return DEFAULT_TIMEOUT_NS;
     }
     return *text == '\0' && ns >= TIMEOUT_MIN_NS && ns <= TIMEOUT_MAX_NS ? ns : DEFAULT_TIMEOUT_NS;
+}
+
+/* Names of 1 to 64 bytes with commas between them. */
+static bool is_service_list(const char *text)
+{
+    if (strlen(text) > SERVICES_MAX)
+        return false;
+    for (;;) {
+        size_t len = strcspn(text, ",");
+
+        if (len == 0 || len > SERVICE_MAX)
+            return false;
+        if (text[len] == '\0')
+            return true;
+        text += len + 1;
+    }
+}
+
+bool sa_options_work_in(const struct sa_options *options, const char *service)
+{
+    for (const char *name = options->service; service && *name;) {
+        size_t len = strcspn(name, ",");
+
+        if (len == strlen(service) && memcmp(name, service, len) == 0)
+            return true;
+        name += len + (name[len] == ',');
+    }
+    return strcmp(options->service, "*") == 0;
+}
+
+static bool parse_verbose(const char *text)
+{
+    static const char *const levels[] = {"verbose", "debug", "debug2", "debug3", "debug4", "debug5"};
+
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
+        if (strcmp(text, levels[i]) == 0)
+            return true;
+    return text[0] >= '4' && text[0] <= '9' && text[1] == '\0';
 }
 
 static enum sa_mode parse_mode(const char *text)
@@ -87,7 +126,7 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
         const char *value;
 
         if ((value = value_of(argv[i], "service")))
-            options.service = *value && strlen(value) <= SERVICE_MAX ? value : DEFAULT_SERVICE;
+            options.service = is_service_list(value) ? value : DEFAULT_SERVICE;
         else if ((value = value_of(argv[i], "ignore_root")))
             options.ignore_root = strcmp(value, "0") != 0;
         else if ((value = value_of(argv[i], "timeout")))
@@ -99,6 +138,8 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
             options.mode = parse_mode(value);
         else if ((value = value_of(argv[i], "profile")))
             strict = strcmp(value, "compatible") != 0;
+        else if ((value = value_of(argv[i], "log_level")))
+            options.verbose = parse_verbose(value);
         else if ((value = value_of(argv[i], "enforce")))
             options.enforce = parse_enforce(value);
         else if ((value = value_of(argv[i], "action_generic_failure")))

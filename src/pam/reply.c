@@ -123,6 +123,8 @@ static bool take(const struct field *field, struct sa_reply *reply)
     }
     if (key_is(field, "HOLD"))
         return (reply->hold = strcmp(field->value, "1") == 0);
+    if (key_is(field, "LEAVE"))
+        return (reply->leave = strcmp(field->value, "1") == 0);
     if (key_is(field, "LOG"))
         reply->log = field->value;
     else if (key_is(field, "ERROR"))

@@ -50,7 +50,8 @@ struct sa_reply {
     size_t join_count;
     enum sa_result join_failed; /* SA_RESULT_INVALID if absent */
     const char *join_error;
-    bool hold; /* slurmstepd may still move this process's number */
+    bool hold;  /* slurmstepd may still move this process's number */
+    bool leave; /* the session phase is to leave this login alone */
 };
 
 const char *sa_reply_join_name(enum sa_join kind);

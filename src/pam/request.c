@@ -15,6 +15,7 @@
 #include <security/pam_ext.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -29,6 +30,7 @@
 #define AUTH_MAX 1024 /* a method and an RSA key of 4096 bits have 740 */
 #define ARGS_MAX 32
 #define CONNECTIONS_MAX 8
+#define ADDRESS_MAX (INET6_ADDRSTRLEN + sizeof("%4294967295"))
 #define DEADLINE_ROOM sizeof("DEADLINE=18446744073709551615")
 #define FD_MAX 256 /* sshd's connection is one of its first ten descriptors; the kernel looks at each */
 
@@ -75,7 +77,15 @@ static bool format_address(const struct sockaddr_storage *from, char *ret_text, 
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
 
         *ret_port = ntohs(in6->sin6_port);
-        return inet_ntop(AF_INET6, &in6->sin6_addr, ret_text, cap);
+        if (!inet_ntop(AF_INET6, &in6->sin6_addr, ret_text, cap))
+            return false;
+        /* fe80::1 is another machine on each link: by the link's number, which needs no look-up */
+        if (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) && in6->sin6_scope_id) {
+            size_t len = strlen(ret_text);
+
+            (void)snprintf(ret_text + len, cap - len, "%%%u", in6->sin6_scope_id);
+        }
+        return true;
     }
     return false;
 }
@@ -85,7 +95,7 @@ static bool add_connection(struct sa_request *request, unsigned index, int fd)
 {
     struct sockaddr_storage local, peer;
     socklen_t local_len = sizeof(local), peer_len = sizeof(peer), type_len = sizeof(int);
-    char local_text[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN];
+    char local_text[ADDRESS_MAX], peer_text[ADDRESS_MAX];
     unsigned local_port, peer_port;
     int type;
 
@@ -120,6 +130,29 @@ static void add_connections(struct sa_request *request)
             found++;
 }
 
+static void free_copy(pam_handle_t *pamh, void *data, int status)
+{
+    (void)pamh;
+    (void)status;
+    free(data);
+}
+
+/* What sshd has put into the PAM environment, as the first session line of ours has seen it: pam_env, which may read the
+ * user's own files, may write over it after that. */
+static const char *auth_of(const struct sa_login *login)
+{
+    const char *auth = pam_getenv(login->pamh, "SSH_AUTH_INFO_0");
+    const void *kept = NULL;
+    char *copy;
+
+    if (pam_get_data(login->pamh, SA_AUTH_MARK, &kept) == PAM_SUCCESS && kept)
+        return kept;
+    if (login->phase == SA_PHASE_OPEN_SESSION && auth && (copy = strdup(auth)) &&
+        pam_set_data(login->pamh, SA_AUTH_MARK, copy, free_copy) != PAM_SUCCESS)
+        free(copy);
+    return auth;
+}
+
 /* How the user authenticated, from sshd. Last, and only where there is room: it is for the audit stream, and no login
  * may depend on it. */
 static void add_auth(struct sa_request *request, const char *auth)
@@ -143,6 +176,15 @@ static void add_job(struct sa_request *request, pam_handle_t *pamh)
         add_hint(request, "JOB", pam_getenv(pamh, "SLURM_JOB_ID"), JOB_MAX);
 }
 
+static void add_account(struct sa_request *request, const struct sa_login *login)
+{
+    const void *mark = NULL;
+
+    if (login->phase == SA_PHASE_OPEN_SESSION && pam_get_data(login->pamh, SA_ACCOUNT_MARK, &mark) == PAM_SUCCESS &&
+        mark)
+        add(request, "ACCOUNT=%s", (uintptr_t)mark == SA_ACCOUNT_LEFT ? "left" : "asked");
+}
+
 bool sa_request_build(const struct sa_login *login, int argc, const char **argv, struct sa_request *ret_request)
 {
     const void *tty = NULL;
@@ -160,12 +202,13 @@ bool sa_request_build(const struct sa_login *login, int argc, const char **argv,
     add_hint(ret_request, "TTY", tty, TTY_MAX);
     add_job(ret_request, login->pamh);
     add_hint(ret_request, "CHOSEN", pam_getenv(login->pamh, "SLURM_ADOPT_CHOSEN"), CHOSEN_MAX);
+    add_account(ret_request, login);
     if (login->strict)
         add(ret_request, "STRICT=1");
     for (int i = 0; i < argc; i++)
         add(ret_request, "ARG%d=%s", i, argv[i]);
     add_connections(ret_request);
-    add_auth(ret_request, pam_getenv(login->pamh, "SSH_AUTH_INFO_0"));
+    add_auth(ret_request, auth_of(login));
     ret_request->undated_len = ret_request->packet_len;
     return !ret_request->too_large && sizeof(ret_request->packet) - ret_request->packet_len >= DEADLINE_ROOM &&
            ret_request->field_count < SA_FIELDS_MAX;

@@ -5,8 +5,8 @@ To find and read 35 modules one by one takes a seventh of a one-shot login's tim
 sooner (Python 3.11, seen on a machine whose bare Python takes 7 ms).
 
 Rules of this file:
-1. The bundle is made when the package is installed (`tools/byte-compile`), by the Python that will read it and from the
-   files that lie beside it. It is worth as much as they are: the directory is root's.
+1. The bundle is made when the package is installed (`bundling.py`), by the Python that will read it and from the files
+   that lie beside it. It is worth as much as they are: the directory is root's.
 2. A module whose file has been changed since (time or size, as for a .pyc) is not taken from the bundle. Another
    Python, a damaged bundle or none at all: the modules are imported one by one, as ever.
 3. It imports what the interpreter has loaded anyway.
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     Modules = dict[str, tuple[str, int, int, bool, CodeType]]
 
 NAME = "oneshot.bundle"
-#: Of the standard library; all else that a login needs is in the interpreter itself.
-OTHERS = ("struct", "__future__")
 
 
 class Bundle:
@@ -41,7 +39,7 @@ class Bundle:
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> object:
         """A module's spec, None if it is not here, or not as it is in its file."""
         known = self.modules.get(name)
-        if known is None or _state(known[0]) != known[1:3]:
+        if known is None or state_of(known[0]) != known[1:3]:
             return None
         spec = ModuleSpec(name, self, origin=known[0])  # type: ignore[arg-type]  # a Loader in all but its base class
         spec.has_location = True
@@ -57,7 +55,7 @@ class Bundle:
         exec(self.modules[module.__name__][4], module.__dict__)  # noqa: S102  # rule 1
 
 
-def _state(path: str) -> tuple[int, int] | None:
+def state_of(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
@@ -76,27 +74,3 @@ def use_bundle(folder: str) -> bool:
     except (OSError, ValueError, EOFError, TypeError):
         return False
     return True
-
-
-def make_bundle(folder: str, final: str) -> None:
-    """Write the bundle into the folder that holds the package now and will be called `final`."""
-    import importlib
-
-    sys.path.insert(0, folder)
-    importlib.import_module("slurm_adopt.login.helper")
-    modules: Modules = {}
-    for name, module in sorted(sys.modules.items()):
-        path = getattr(module, "__file__", None) or ""
-        if not path.endswith(".py") or not (name in OTHERS or path.startswith(f"{folder}/slurm_adopt/")):
-            continue
-        state = _state(path)
-        assert state is not None, f"{path} was just imported"
-        later = final + path[len(folder) :] if path.startswith(f"{folder}/") else path
-        with open(path, "rb") as file:
-            code = compile(file.read(), later, "exec", dont_inherit=True)
-        modules[name] = (later, *state, os.path.basename(path) == "__init__.py", code)
-    draft = f"{folder}/{NAME}.{os.getpid()}"
-    with open(draft, "wb") as file:
-        file.write(MAGIC_NUMBER + marshal.dumps(modules))
-        os.fchmod(file.fileno(), 0o644)
-    os.replace(draft, f"{folder}/{NAME}")

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     Phase = Literal["account", "open_session", "close_session"]
     #: Of an extern step.
     State = Literal["starting", "running", "suspended", "ending"]
+    #: What `hasten=` says.
+    Hasten = Literal["auto", "yes", "no"]
     #: How a job was picked (`Adopt.chosen`, `Verdict.chosen`).
+    #: What our account line has answered before a session phase.
+    AccountPhase = Literal["asked", "left", "skipped"]
     Chosen = Literal["", "only", "caller", "preferred", "newest", "account"]
     #: All of `REASONS` (a test holds both to each other), and none.
     ReasonCode = Literal[
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
         "session-verified",
         "session-readopted",
         "session-not-ours",
+        "session-exempt",
+        "exempt",
+        "other-service",
         "session-closed",
         "root",
         "no-job",
@@ -62,6 +69,7 @@ if TYPE_CHECKING:
         "step-foreign",
         "adopt-refused",
         "adopt-unconfirmed",
+        "step-untracked",
         "process-changed",
         "namespace-failed",
         "namespace-deferred",
@@ -141,6 +149,11 @@ NEWEST: Chosen = "newest"
 ACCOUNT: Chosen = "account"
 CHOICES = (ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT)
 
+#: `Facts.account_phase`.
+ASKED: AccountPhase = "asked"
+LEFT: AccountPhase = "left"
+SKIPPED: AccountPhase = "skipped"
+
 #: `Facts.user_manager`: the user's systemd manager is as `user_manager=` wants it.
 HELD: Literal["held"] = "held"
 
@@ -194,6 +207,9 @@ class Facts:
     (0: none, or the site does not ask for it).
     `prologs` are the user's jobs whose prolog runs on this node, looked for only if the user has no running step here;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
+    `exempt` is the word of `allow_users=` or `allow_groups=` that the user is under.
+    `account_phase` is what our account line did before this session phase: it was `asked`, and let the login in or left
+    it to others; it `left` the login, having refused it or for an exemption; or it was `skipped`.
     `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
 
@@ -215,6 +231,8 @@ class Facts:
     prologs: tuple[int, ...] = ()
     waited_ms: int = -1
     user_manager: ReasonCode | Literal["held"] = ""
+    exempt: str = ""
+    account_phase: AccountPhase = ASKED
 
 
 @record
@@ -280,6 +298,12 @@ REASONS = _table(
         level="notice",
     ),
     Reason("session-not-ours", "The user has no job here; another module of the account stack let the login in."),
+    Reason(
+        "session-exempt",
+        "Our account line was jumped over, refused this login or exempted it: whoever let it in is to judge it.",
+    ),
+    Reason("exempt", "`allow_users=` or `allow_groups=` of the PAM line names the user: neither adopted nor refused."),
+    Reason("other-service", "The PAM line is not for this service (`service=`), and says so at log_level=verbose."),
     Reason("session-closed", "The session has ended."),
     Reason("root", "uid 0 is never refused."),
     Reason("no-job", "The user has no job on this node.", "you have no active jobs on this node"),
@@ -412,6 +436,12 @@ REASONS = _table(
     Reason("step-foreign", "The step belongs to another user.", level="err", security=True),
     Reason("adopt-refused", "slurmstepd answered that it could not add the process.", level="err"),
     Reason("adopt-unconfirmed", "slurmstepd said yes, but the kernel shows the process outside the step.", level="err"),
+    Reason(
+        "step-untracked",
+        "This cluster's ProctrackType keeps no cgroup for a job (proctrack/linuxproc, proctrack/pgid): nothing can "
+        "hold a login to a job.",
+        level="err",
+    ),
     Reason("process-changed", "The process to adopt ended or was replaced while it was adopted.", level="err"),
     Reason("namespace-failed", "The job's namespaces could not be received.", level="err"),
     Reason(
@@ -422,7 +452,6 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
-        "session-uncertain",
         "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
         level="err",
     ),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from .model import (
     ACCOUNT,
+    ASKED,
     CALLER,
     ENDING,
     HELD,
@@ -56,10 +57,19 @@ ENDED = (STEP_GONE, STEP_ENDING, STEP_SUSPENDED)
 
 def decide(facts: Facts, options: Options) -> Decision:
     """The next step of this login, or its verdict."""
-    decision = _decide_session(facts, options) if facts.phase == "open_session" else _decide_account(facts, options)
+    decision: Decision | None = _exempt(facts)
+    if decision is None:
+        decision = (_decide_session if facts.phase == "open_session" else _decide_account)(facts, options)
     if facts.uid == 0 and isinstance(decision, Verdict) and decision.action != "allow":
         return Verdict("ignore", "root")
     return decision
+
+
+def _exempt(facts: Facts) -> Verdict | None:
+    """Whoever let this login in has to answer for it, whatever jobs its user has."""
+    if facts.phase == "open_session" and facts.account_phase != ASKED:
+        return Verdict("ignore", "session-exempt")
+    return Verdict("allow", "exempt") if facts.exempt else None
 
 
 def next_step(facts: Facts, options: Options) -> Decision:

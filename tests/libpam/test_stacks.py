@@ -18,13 +18,13 @@ from .conftest import MODULES, Libpam
 
 STACKS = 400
 KINDS = ("session", "session", "session", "account", "auth", "password", "-session")
-ODD_KINDS = ("SESSION", "Session", "[session]", "sesion", "-", "--session", "session\f", "")
+ODD_KINDS = ("SESSION", "Session", "[session]", "sessions", "-", "--session", "session\f", "")
 CONTROLS = ("required", "requisite", "sufficient", "optional")
 ODD_CONTROLS = (
     "Required",
     "OPTIONAL",
     "[required]",
-    "requird",
+    "requires",
     "[]",
     "success=ok",
     "[success=ok",

@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "slurm_adopt"
 #: What a layer may import, itself included. `record`, `places` and `words` belong to `model`.
 LAYERS = {
     "bundle": set(),
+    "bundling": {"bundle"},
     "places": set(),
     "model": {"model"},
     "options": {"model", "options"},

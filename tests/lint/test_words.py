@@ -8,6 +8,7 @@ from pathlib import Path
 
 import slurm_adopt.model
 from slurm_adopt.model import CHOICES, ENDING, REASONS, RUNNING, STARTING, SUSPENDED
+from slurm_adopt.options.schema import BY_NAME
 
 
 def words_of(name: str) -> set[str]:
@@ -29,4 +30,5 @@ def test_words__every_reason_has_its_word() -> None:
 
 def test_words__of_choices_and_states() -> None:
     assert words_of("Chosen") == {"", *CHOICES}
+    assert words_of("Hasten") == set(BY_NAME["hasten"].values)
     assert words_of("State") == {STARTING, RUNNING, SUSPENDED, ENDING}

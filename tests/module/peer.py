@@ -47,6 +47,7 @@ BYTES = {
     "session-err": answer("session_err", "ERROR=no"),
     "unknown-key": OK + packet("NEWS=from the future"),
     "hold": answer("perm_denied", "ERROR=Access denied: silent", "HOLD=1"),
+    "leave": answer("success", "LEAVE=1"),
     "controls": answer("perm_denied", "ERROR=a\x1b[2Jb\nc\rd\x7f", "LOG=one\ntwo\x1b %s%n%d", "LEVEL=warning"),
     "utf8": answer("perm_denied", "ERROR=h\xe9las"),
     "empty-text": answer("perm_denied", "ERROR=", "INFO=", "LOG="),
@@ -54,6 +55,7 @@ BYTES = {
     "denied-env": answer("perm_denied", "ENV0=SLURM_JOB_ID=5", "INFO=never shown"),
     "percent": answer("perm_denied", "ERROR=%s%n%s", "LOG=%n%s"),
     # malformed
+    "leave-what": answer("success", "LEAVE=2"),
     "garbage": bytes(range(1, 256)),
     "nul": b"\0",
     "oversize": fill(4097, 60),

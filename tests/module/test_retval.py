@@ -56,6 +56,18 @@ def test_retval__action_generic_failure(room: Room, options: tuple[str, ...], co
         ("login", ("service=",), False),
         ("sshd", (f"service={'x' * 65}",), True),
         ("sshd", ("service=login", "service=sshd"), True),
+        ("sshd", ("service=login,sshd",), True),
+        ("login", ("service=login,sshd",), True),
+        ("log", ("service=login,sshd",), False),
+        ("sshd", ("service=login,ssh",), False),
+        # no list of names: the default
+        ("login", ("service=login,",), False),
+        ("login", ("service=,login",), False),
+        ("sshd", ("service=login,,x",), True),
+        ("login", ("service=sshd,*",), False),
+        ("s" * 64, (f"service=login,{'s' * 64}",), True),
+        ("login", (f"service=login,{'s' * 65}",), False),
+        ("login", (f"service=login,{','.join(['s' * 62] * 4)}",), False),
     ],
 )
 def test_retval__service(room: Room, service: str, options: tuple[str, ...], asked: bool) -> None:
@@ -268,6 +280,40 @@ def test_retval__the_session_phase_knows_that_the_account_line_is_strict(
     seen = room.seen()["fields"]
     assert seen["PHASE"] == "open_session"
     assert seen.get("STRICT") == marked
+
+
+@pytest.mark.parametrize("value", ["verbose", "debug", "debug5", "4", "9"])
+def test_retval__another_service_is_said_once_if_wanted(room: Room, value: str) -> None:
+    """In the account phase, by its own reason code; nobody is looked up or asked."""
+    line = ("service=login", f"log_level={value}")
+    ran = room.call(*line, user="mallory", scenario="silent")
+    [(priority, text)] = ran.log
+    assert (ran.code, priority & 7) == (IGNORE, 6)
+    assert 'verdict=ignore reason=other-service user="mallory" uid=- service=sshd ' in text
+    assert room.call(*line, function="open_session", scenario="silent").log == []
+    assert room.call("service=login", "log_level=info", scenario="silent").log == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options", "marked"),
+    [
+        ("good", (), "asked"),
+        ("leave", (), "left"),
+        ("exit", ("action_generic_failure=allow",), "asked"),
+        ("leave", ("service=login",), None),
+    ],
+)
+def test_retval__the_session_phase_knows_what_the_account_line_has_answered(
+    room: Room, scenario: str, options: tuple[str, ...], marked: str | None
+) -> None:
+    """In the PAM handle. A line that is not for this service has not been asked."""
+    if marked is None:
+        assert room.call("mode=oneshot", *options, function="login", scenario=scenario).code == IGNORE
+        room.call("mode=oneshot", function="open_session", scenario=scenario)
+    else:
+        room.call("mode=oneshot", *options, function="login", scenario=scenario)
+    seen = room.seen()["fields"]
+    assert (seen["PHASE"], seen.get("ACCOUNT")) == ("open_session", marked)
 
 
 @pytest.mark.parametrize("enforce", ["no", "adopt", "yes", "", "maybe", "NO"])

@@ -21,7 +21,7 @@ from tests.torture.faults import AUDIT_FILE, FAULTS, Service, Stage, TakeBack, k
 from tests.torture.people import People, Person  # noqa: E402
 from tests.torture.watch import Watch  # noqa: E402
 
-from lab.machine import wait_for  # noqa: E402
+from lab.machine import LabError, wait_for  # noqa: E402
 from lab.node import Node  # noqa: E402
 from lab.product import use_product  # noqa: E402
 
@@ -106,7 +106,7 @@ class Torture:
             self.outcomes[f"{person.kind}: {'admitted' if told else 'refused'}"] += 1
         # a job that ends takes the session with it, in the middle of a line perhaps
         if told and (status == 0 or told[2].count("\n") > 5):
-            if told[1] and int(told[1]) not in self.people.owner_of:
+            if told[1] and int(told[1]) not in self.people.owners_of:
                 self.people.learn()
             self.watch.judge_session(person.uid, person.kind, told[2], told[1])
 
@@ -132,7 +132,11 @@ class Torture:
 
     def numbers(self) -> Numbers:
         """Of the running service."""
-        pid = wait_for(lambda: self.service.pid, "the service to run", 60, 0.2)
+        try:
+            pid = wait_for(lambda: self.service.pid, "the service to run", 60, 0.2)
+        except LabError as error:
+            self.broken.append(f"{error}: {self.node.read('/run/lab/service.log')[-500:]}")
+            return Numbers(0, 0)
         status = self.node.read(f"/proc/{pid}/status")
         fds = len(os.listdir(self.node.path(f"/proc/{pid}/fd")))
         return Numbers(fds, int(status.partition("VmRSS:")[2].split()[0]))
@@ -168,7 +172,7 @@ class Torture:
             if event.get("event") != "login" or event.get("verdict") != "allow" or event.get("uid", 0) < 2001:
                 continue
             count += 1
-            if self.people.owner_of.get(event["job"], event["uid"]) != event["uid"]:
+            if event["uid"] not in self.people.owners_of.get(event["job"], {event["uid"]}):
                 self.watch.violations.append(f"the audit stream says: {line}")
             if f"job_{event['job']}/" not in event["where"] + "/" and event["where"]:
                 self.watch.violations.append(f"the audit stream's job and place differ: {line}")

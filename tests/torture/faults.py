@@ -4,45 +4,43 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.torture.people import People
 
 from lab.daemon import Daemon
+from lab.machine import wait_for
 from lab.node import Node
 
 LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 AUDIT_FILE = "/run/lab/audit/log"
 CONF = "/etc/slurm/slurm.conf"
 #: In the command line of the service.
-TITLE = "slurm-adopt serve --listen"
+TITLE = "python3 -IS /usr/bin/slurm-adopt serve --listen"
 
 TakeBack = Callable[[], None]
 
 
 class Service:
-    """`slurm-adopt serve`."""
+    """`slurm-adopt serve`, in the background of the node: what carries a command into it would stop when that one does."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.process: subprocess.Popen[str] | None = None
         self.starts = 0
 
     def start(self) -> None:
         """Unless it runs."""
-        if self.process is not None and self.process.poll() is None:
+        if self.pid:
             return
-        argv = ["/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", AUDIT_FILE]
-        with self.node.path("/run/lab/service.log").open("a") as log:
-            self.process = self.node.popen(argv, stdout=log, stderr=log)
+        command = f"/usr/bin/slurm-adopt serve --listen {LOGIN_SOCKET} --audit-file {AUDIT_FILE}"
+        self.node.run(f"setsid {command} >>/run/lab/service.log 2>&1 &")
         self.starts += 1
 
     @property
     def pid(self) -> int:
         """In the node; 0 if it does not run."""
-        found = [p.pid for p in self.node.processes("root") if TITLE in p.command and "setpriv" not in p.command]
+        found = [p.pid for p in self.node.processes("root") if TITLE in p.command]
         return found[0] if found else 0
 
     def signal(self, number: int) -> None:
@@ -52,8 +50,7 @@ class Service:
     def end(self, number: int) -> None:
         """By this signal, and wait."""
         self.signal(number)
-        if self.process is not None:
-            self.process.wait(30)
+        wait_for(lambda: not self.pid, "the service to end", 60, 0.1)
 
 
 class Stage(NamedTuple):

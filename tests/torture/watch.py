@@ -81,13 +81,18 @@ class Watch:
     def _not_in_own_job(self, cgroups: str, uid: int) -> str:
         """What is wrong with where a process is, empty if nothing."""
         found = {(int(owner), int(job)) for owner, job, _ in V1_STEP.findall(cgroups)}
-        found |= {(self.people.owner_of.get(int(job), -1), int(job)) for job, _ in V2_STEP.findall(cgroups)}
+        found |= {(uid if self._owns(uid, int(job)) else -1, int(job)) for job, _ in V2_STEP.findall(cgroups)}
         if not found:
             return "is in no job"
         if {owner for owner, _ in found} != {uid}:
             return f"is in a job of another user: {sorted(found)}"
-        owners = {self.people.owner_of.get(job, uid) for _, job in found}
-        return "" if owners == {uid} else f"is in jobs {sorted(found)}, which are another user's"
+        if all(self._owns(uid, job) for _, job in found):
+            return ""
+        return f"is in jobs {sorted(found)}, which are another user's"
+
+    def _owns(self, uid: int, job: int) -> bool:
+        """Also true for a job that nobody has told us of yet: an sbatch that was interrupted."""
+        return uid in self.people.owners_of.get(job, {uid})
 
     # 2, 3 and 4 ------------------------------------------------------------------------------------
 

@@ -83,3 +83,44 @@ def test_bundle__that_does_not_fit_is_done_without(folder: Path, damage: str) ->
 def test_bundle__tracebacks_name_the_real_files(folder: Path) -> None:
     names = run(folder, LOAD + "import slurm_adopt.policy as p; print(p.__file__, p.decide.__code__.co_filename)")
     assert set(names.splitlines()[1].split()) == {f"{folder}/slurm_adopt/policy.py"}
+
+
+SIGNS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+if len(sys.argv) == 2:
+    from slurm_adopt.bundle import use_bundle
+    assert use_bundle(sys.argv[1])
+import slurm_adopt.login.helper as helper, slurm_adopt.model as model, slurm_adopt.wire.stepd as stepd
+fields = [cls.__fields__ for cls in vars(model).values() if hasattr(cls, "__fields__")]
+line = helper.main.__code__.co_firstlineno, helper.main.__code__.co_filename[len(sys.argv[1]):]
+try:
+    stepd.encode_pid_request(None, None)
+except Exception as error:
+    failed = type(error).__name__
+print(fields, line, failed, sorted(vars(stepd)), helper.__doc__, helper.main.__annotations__, sep="\\n")
+"""
+
+
+def test_bundle__does_what_the_files_do(folder: Path) -> None:
+    """But for what nobody looks at in a login: docstrings, and the annotations of functions."""
+    bundled = run(folder, SIGNS).splitlines()
+    done = subprocess.run(
+        [PYTHON, "-I", "-S", "-c", SIGNS, str(folder), "files"], capture_output=True, text=True, check=True
+    )
+    assert bundled[:4] == done.stdout.splitlines()[:4]
+    assert len(bundled[0]) > 100
+    assert bundled[4:] == ["None", "{}"]
+
+
+def test_bundle__an_ellipsis_of_a_body_is_left(folder: Path) -> None:
+    """A class or function that has nothing but its docstring."""
+    (folder / "slurm_adopt" / "policy.py").open("a").write(
+        'class Nothing:\n    """Nothing."""\n\n\ndef nothing(one: int, *more: int, two: int = 2, **rest: int) -> None:\n    """No."""\n'
+    )
+    subprocess.run([SOURCE.parents[1] / "tools/byte-compile", str(folder)], check=True, env={"DESTDIR": ""})
+    code = (
+        LOAD
+        + "\nfrom slurm_adopt import policy; print(policy.nothing(1, 2, two=3, x=4), policy.nothing.__annotations__)"
+    )
+    assert run(folder, code).splitlines()[-1] == "None {}"

@@ -18,7 +18,7 @@ def test_options__defaults_are_the_originals() -> None:
     assert (options.action_no_jobs, options.action_unknown) == ("deny", "newest")
     assert (options.action_adopt_failure, options.action_generic_failure) == ("allow", "ignore")
     assert (options.disable_x11, options.join_container, options.ignore_root) == (False, True, True)
-    assert (options.single_job_skip_rpc, options.service, options.nodename) == (True, "sshd", "")
+    assert (options.single_job_skip_rpc, options.services, options.nodename) == (True, ("sshd",), "")
     assert (options.timeout_s, options.mode, options.socket) == (5.0, "auto", "/run/slurm-adopt/login.sock")
     assert options.problems == ()
 
@@ -48,7 +48,7 @@ def test_options__strict_wins_over_what_stands_beside_it() -> None:
 
 def test_options__twice_the_last_holds_and_is_reported() -> None:
     options = parse_options(["service=login", "service=*"])
-    assert options.service == "*"
+    assert options.services == ("*",)
     assert options.problems == ("service= stands there twice, the last one holds",)
 
 
@@ -74,3 +74,50 @@ def test_options__caller_timeout(text: str, value: float) -> None:
     options = parse_options([f"caller_timeout={text}"])
     assert options.caller_timeout_s == value
     assert bool(options.problems) == (value == 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "services"),
+    [
+        ("login", ("login",)),
+        ("sshd,login", ("sshd", "login")),
+        ("*", ("*",)),
+        ("sshd,,login", ("sshd",)),
+        (",sshd", ("sshd",)),
+        ("sshd,", ("sshd",)),
+        ("", ("sshd",)),
+        ("x" * 65, ("sshd",)),
+        (",".join(["x" * 64] * 3), ("x" * 64,) * 3),
+        (",".join(["x" * 60] * 5), ("sshd",)),
+    ],
+)
+def test_options__services(value: str, services: tuple[str, ...]) -> None:
+    options = parse_options([f"service={value}"])
+    assert options.services == services
+    assert bool(options.problems) == (services != tuple(value.split(",")))
+
+
+def test_options__which_services_a_line_works_in() -> None:
+    assert parse_options(["service=sshd,login"]).works_in("login")
+    assert not parse_options(["service=sshd,login"]).works_in("log")
+    assert parse_options(["service=*"]).works_in("anything")
+    assert not parse_options([]).works_in("login")
+
+
+@pytest.mark.parametrize(
+    ("arg", "names"),
+    [
+        ("allow_users=ops,@staff,bob@example.org", ("ops", "@staff", "bob@example.org")),
+        ("allow_groups=wheel,4711,domain users", ("wheel", "4711", "domain users")),
+        ("allow_users=", ()),
+        ("allow_users=a,,b", ()),
+        ("allow_users=@", ()),
+        ("allow_groups=@staff", ()),
+        ("allow_groups=", ()),
+    ],
+)
+def test_options__exempt_names(arg: str, names: tuple[str, ...]) -> None:
+    """What is not a list of names exempts nobody, and is said."""
+    options = parse_options([arg])
+    assert options.allow_users + options.allow_groups == names
+    assert bool(options.problems) == (not names)

@@ -26,7 +26,7 @@ from slurm_adopt.policy import decide, next_step
 from slurm_adopt.record import replace
 
 if TYPE_CHECKING:
-    from slurm_adopt.model import Phase, ReasonCode, State
+    from slurm_adopt.model import AccountPhase, Phase, ReasonCode, State
 
 
 Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
@@ -359,6 +359,19 @@ def test_policy__ends(known: Facts, line: list[str]) -> None:
         else:
             known = replace(known, attempts=(*known.attempts, Attempt(decision.job_id, decision.chosen, "step-silent")))
     pytest.fail("no verdict")
+
+
+@given(some_facts, lines, st.sampled_from(["left", "skipped"]))
+def test_policy__a_session_that_others_let_in_is_left_alone(known: Facts, line: list[str], phase: AccountPhase) -> None:
+    """Whatever jobs the user has, and whatever is broken."""
+    decision = decide(replace(known, phase="open_session", uid=1501, account_phase=phase), parse_options(line))
+    assert decision == Verdict("ignore", "session-exempt")
+
+
+@given(some_facts, lines)
+def test_policy__the_exempt_are_neither_adopted_nor_refused(known: Facts, line: list[str]) -> None:
+    decision = decide(replace(known, exempt="@ops"), parse_options(line))
+    assert decision == Verdict("allow", "exempt")
 
 
 @given(some_facts, lines)

@@ -10,6 +10,7 @@ import pytest
 from lab.machine import wait_for
 from lab.matrix_targets import VmTarget
 
+SWITCH = "/sys/kernel/rcu_expedited"
 LINE = "required pam_slurm_adopt.so profile=strict mode=service timeout=60"
 PAM_LIMITS = "/etc/security/limits.d/lab.conf"
 SLURMD_DROP_IN = "/run/systemd/system/slurmd.service.d/lab.conf"
@@ -55,3 +56,15 @@ def test_service_units__rlimits_job_raises_hard_limits(service: VmTarget) -> Non
         ["cap_dac_read_search cap_sys_ptrace cap_sys_resource", "0"],
         ["0", "cap_dac_read_search cap_sys_ptrace cap_sys_resource"],
     )
+
+
+def test_service_units__the_units_sandbox_opens_the_kernels_setting(service: VmTarget) -> None:
+    """What a login has left that was killed: the service puts it right when it starts, and a hastened login does."""
+    left = f"echo 75876 >{SWITCH}"
+    service.submit("alice")
+    service.pam(account=[f"{LINE} hasten=yes"], session=[], systemd=False)
+    service.run(f"systemctl stop slurm-adopt.service; {left}; systemctl start slurm-adopt.service")
+    wait_for(lambda: service.read(SWITCH) == "0\n", "the service to put it right", 60, 0.5)
+    service.run(left)
+    assert service.ssh_login("alice", "true", check=True).returncode == 0
+    wait_for(lambda: service.read(SWITCH) == "0\n", "the login to put it right", 60, 0.5)

@@ -133,3 +133,17 @@ def test_selinux_enforcing__the_original_is_refused(vm: VmTarget) -> None:
     matrix.apply(vm, Setup("original", session_line=False, systemd=False))
     vm.submit("alice")
     assert vm.ssh_login("alice", "true").returncode != 0
+
+
+def test_selinux_enforcing__hastened_moves_are_behind_a_boolean(vm: VmTarget) -> None:
+    """The helper is denied in silence, then puts right what a login has left that was killed."""
+    matrix.apply(vm, OURS)
+    vm.submit("alice")
+    for state, after in (("off", "75876\n"), ("on", "0\n")):
+        vm.run(f"setsebool slurm_adopt_hasten {state}; echo 75876 >/sys/kernel/rcu_expedited")
+        try:
+            vm.ssh_login("alice", "true", check=True)
+            assert vm.read("/sys/kernel/rcu_expedited") == after
+        finally:
+            vm.run("setsebool slurm_adopt_hasten off; echo 0 >/sys/kernel/rcu_expedited")
+    assert denials(vm) == []

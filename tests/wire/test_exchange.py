@@ -25,6 +25,7 @@ REQUEST = LoginRequest(
     "account", 123456789, "sshd", "alice", 1501, "10.0.0.1", "ssh", "12", ("profile=strict", "a=b=c"), (CONNECTION,)
 )
 UNSET_REPLY = LoginReply("success", "adopted", unset=("SLURM_JOB_ID", "OTHER"))
+LEAVE_REPLY = LoginReply("success", "exempt", leave=True)
 REPLY = LoginReply(
     "success",
     "adopted",
@@ -43,6 +44,12 @@ def test_exchange__round_trip() -> None:
     assert decode_request(encode_request(REQUEST)) == REQUEST
     assert decode_reply(encode_reply(REPLY)) == REPLY
     assert decode_reply(encode_reply(UNSET_REPLY)) == UNSET_REPLY
+    assert decode_reply(encode_reply(LEAVE_REPLY)) == LEAVE_REPLY
+    for account in ("asked", "left"):
+        request = replace(REQUEST, phase="open_session", account=account)
+        assert decode_request(encode_request(request)) == request
+    with pytest.raises(RemoteProtocolError):
+        decode_request(encode_request(replace(REQUEST, account="skipped")))
 
 
 @pytest.mark.parametrize("packet", [encode_request(REQUEST), encode_reply(REPLY)], ids=["request", "reply"])

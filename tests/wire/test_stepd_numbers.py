@@ -87,6 +87,8 @@ def test_stepd_numbers__signs() -> None:
     assert stepd.decode_uid(Cursor(struct.pack("=I", 0xFFFFFFFE))) == 0xFFFFFFFE
     assert stepd.decode_sluid(Cursor(struct.pack("=Q", 1 << 63))) == 1 << 63
     assert stepd.decode_pids(Cursor(struct.pack("=II", 1, 0xFFFFFFFF))) == (0xFFFFFFFF,)
+    path = b"/tmp/\xff\0"  # a file name is bytes
+    assert stepd.decode_x11(Cursor(struct.pack("=ii", 1, len(path)) + path)).xauthority == "/tmp/\udcff"
     assert stepd.decode_bool(Cursor(b"\0")) is False
     for value in (2, 127, 128, 255):
         with pytest.raises(RemoteProtocolError, match=f"{value} is no bool"):
@@ -122,5 +124,6 @@ def test_stepd_numbers__which_process_numbers_are_refused() -> None:
 
 def test_stepd_numbers__names_with_numbers_at_their_limits() -> None:
     assert stepd.parse_socket_name("n_4294967295.4294967295.0") == stepd.StepSocket("n", 4294967295, 4294967295, 0)
+    assert stepd.parse_socket_name("n_00000000001.0") is None
     for name in ("n_4294967296.0", "n_1.4294967296", "n_10000000000.0", "n_1.00", "n_1.0.01", "n_-1.0", "n_1.x"):
         assert stepd.parse_socket_name(name) is None

@@ -44,7 +44,7 @@ class Sshd(Daemon):
             keyword, _, value = line.partition(" ")
             if keyword == "KbdInteractiveAuthentication":
                 lines.append(f"ChallengeResponseAuthentication {value}")
-        if _has_penalties(self.machine):
+        if _has_penalties(self.machine) and not any(line.startswith("PerSourcePenalties ") for line in self._lines):
             lines.append("PerSourcePenalties no")
         self.machine.write(self.config, "\n".join(lines) + "\n" + _DEFAULTS)
 

@@ -293,7 +293,9 @@ def _find_line(service: str, steps: list[Step]) -> OurLine | None:
     working = [line for line in lines if line.works]
     if not working:
         what = (
-            f"{lines[0].line.origin} works in the service {lines[0].options.service} only" if lines else "there is none"
+            f"{lines[0].line.origin} works in the service {','.join(lines[0].options.services)} only"
+            if lines
+            else "there is none"
         )
         steps.append(Step("PAM", f"/etc/pam.d/{service} has no account line of slurm-adopt that works there: {what}"))
         return None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 
 from ..model import SUSPENDED
+from ..system.kernel.hasten import PLACES
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
@@ -20,6 +21,7 @@ from ..words import columns, duration, printable
 from .main import die
 from .status_view import IN_JOB, NodeView, Stray, view_node
 
+SWITCH = PLACES.switch
 MEANINGS = {"in-job": "in the job", "outside": "OUTSIDE", "root": "root, in no job"}
 KINDS = {
     "login": "ssh login outside of the user's jobs",
@@ -114,6 +116,7 @@ def as_json(view: NodeView) -> dict[str, object]:
         ],
         "pam_services_without_a_line": list(view.unguarded),
         "unanswered": list(view.unanswered),
+        "grace_periods": {"expedited": view.expedited, "not_hastened": view.obstacle or None},
         "complete": view.complete,
     }
 
@@ -148,6 +151,11 @@ def as_text(view: NodeView) -> Iterable[str]:
         )
     for silent in view.unanswered:
         yield f"job {silent.partition(':')[0]}'s slurmstepd could not be asked: {silent.partition(':')[2]}"
+    if view.expedited == "left":
+        yield (
+            f"{SWITCH} is still as a login has set it that was killed: the next login that is hastened puts it right, "
+            f"and so does a start of the service, or: echo 0 > {SWITCH}"
+        )
     if os.geteuid() != 0:
         print("not root: sources are not shown, and other users' logins only as far as /proc does", file=sys.stderr)
 

@@ -20,6 +20,7 @@ from ..record import record
 from ..system.host.pam_outlook import session_outlook
 from ..system.host.pam_stack import list_services
 from ..system.kernel.freezer import is_frozen
+from ..system.kernel.hasten import find_obstacle, look
 from ..system.kernel.procfs import (
     OwnedProcess,
     list_numbers,
@@ -40,7 +41,9 @@ from ..wire.errors import RemoteProtocolError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Literal
 
+    from ..system.kernel.hasten import Obstacle, SwitchState
     from ..system.slurm.stepd import StepConnection
     from ..system.tasks.task import Task
 
@@ -108,6 +111,8 @@ class NodeView:
     """`unanswered` are steps that did not answer; `complete` is False if something could not be read.
 
     `unguarded` are PAM services whose sessions pam_systemd moves out of the job, with no binding line of ours after it.
+    `expedited` is what the kernel's setting for grace periods says, `obstacle` why `hasten=auto` leaves it alone
+    (who is not root cannot tell).
     """
 
     jobs: tuple[Job, ...]
@@ -117,6 +122,8 @@ class NodeView:
     complete: bool
     strangers: tuple[Stranger, ...] = ()
     unguarded: tuple[str, ...] = ()
+    expedited: SwitchState = "unknown"
+    obstacle: Obstacle | Literal["unknown"] = ""
 
 
 def view_node(nodename: str = "", place: str = "") -> Task[NodeView]:
@@ -129,7 +136,9 @@ def view_node(nodename: str = "", place: str = "") -> Task[NodeView]:
     unread = any(job.cgroups == b"" for job in jobs) or any(login.source == "" for login in logins)
     strangers = tuple(_strangers(processes, names, jobs))
     unguarded = tuple(name for name in list_services() if session_outlook(name) != "stays")
-    return NodeView(jobs, logins, strays, unanswered, not unanswered and not unread, strangers, unguarded)
+    complete = not unanswered and not unread
+    haste = look(), find_obstacle("auto") if os.geteuid() == 0 else "unknown"
+    return NodeView(jobs, logins, strays, unanswered, complete, strangers, unguarded, *haste)
 
 
 def _ask_jobs(nodename: str, place: str) -> Task[tuple[tuple[Job, ...], tuple[str, ...]]]:

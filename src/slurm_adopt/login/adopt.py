@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..model import Adopt, Facts
+    from ..model import Adopt, Facts, ReasonCode
     from ..options.parse import Options
     from ..system.host.pam_stack import PamLine
     from ..system.kernel.procfs import Process
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .state import Login
     from .steps import OwnStep
 
+#: What comes of an adoption where Slurm has no cgroup to put a process into.
+UNCONFIRMED = ("adopt-refused", "adopt-unconfirmed")
 #: More failed adoptions than this are not bad luck any more.
 ATTEMPT_CAP = 4
 #: logind's own sign that it runs (sd_booted(3) tells of systemd only).
@@ -55,7 +57,12 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         yield from _expect_to_stay(login)
         before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
         extras = yield from adopt_into(
-            connection, login.request.uid, login.find_processes, *wanted_extras(login), login.source.recent
+            connection,
+            login.request.uid,
+            login.find_processes,
+            *wanted_extras(login),
+            login.source.recent,
+            login.options.hasten,
         )
         if before is not None and b".scope" in before:
             from .session.left_behind import adopt_left_behind
@@ -66,12 +73,21 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         login.release()
         if fault.reason == STEP_SILENT and connection.is_waited_for:
             login.source.watch_late(connection.take_over(), login.processes)
-        return Attempt(decision.job_id, decision.chosen, fault.reason, str(fault))
+        return Attempt(decision.job_id, decision.chosen, *_why(login, fault))
     except GeneratorExit:
         if connection.is_waited_for:  # the module's process was killed: its number may be another's when it is moved
             login.source.watch_late(connection.take_over(), login.processes)
         raise
     return Attempt(decision.job_id, decision.chosen)
+
+
+def _why(login: Login, fault: StepFault) -> tuple[ReasonCode, str]:
+    """Reason code and detail of an attempt that failed."""
+    assert login.conf is not None, "a step was found, so the configuration was read"
+    tracks = login.conf.proctrack_type
+    if fault.reason not in UNCONFIRMED or tracks.endswith("cgroup"):
+        return fault.reason, str(fault)
+    return "step-untracked", f"ProctrackType={tracks} keeps no cgroup for a job; proctrack/cgroup does ({fault})"
 
 
 def _expect_to_stay(login: Login) -> Task[None]:

@@ -15,6 +15,7 @@ import time
 
 from ..model import ENDING, STEP_ENDING, STEP_SUSPENDED
 from ..system.kernel.freezer import is_frozen
+from ..system.kernel.hasten import hastened
 from ..system.kernel.procfs import open_cgroups, read_cgroups, read_namespace, read_open_cgroups
 from ..system.slurm.stepd import (
     Namespace,
@@ -32,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ..model import Hasten
     from ..system.kernel.procfs import AnyProcess, Process
     from ..system.slurm.stepd import Extras, StepConnection
     from ..system.tasks.task import Task
@@ -61,8 +63,11 @@ def adopt_into(
     x11: bool,
     namespaces: bool,
     recent: Recent,
+    mode: Hasten = "no",
 ) -> Task[Extras]:
     """Put the processes into the step; `StepFault` unless the kernel confirms every one of them.
+
+    `mode`: whether to hasten what the kernel does for it (`hasten=`).
 
     `find` tells which; it is called last, as slurmstepd moves numbers: a login that ended while an earlier attempt hung
     must not draw another process in.
@@ -75,12 +80,15 @@ def adopt_into(
         raise StepFault(STEP_ENDING, "the step is ending")
     processes = find()
     before = [read_cgroups(process) for process in processes]
-    yield from request_adoption(connection, processes, x11, namespaces)
-    reference = read_cgroups(identity)
     texts: list[int] = []
     try:
-        for process in processes:
-            texts.append(open_cgroups(process))
+        with hastened(mode) as haste:
+            yield from request_adoption(connection, processes, x11, namespaces)
+            reference = read_cgroups(identity)
+            for process in processes:
+                texts.append(open_cgroups(process))
+            if haste.until_ns:  # only the first of several moves waits for the kernel
+                yield from connection.await_answer(haste.until_ns)
         try:
             extras = yield from read_adoption(connection, len(processes), x11, namespaces)
         except StepFault:

@@ -15,11 +15,13 @@ from __future__ import annotations
 from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
 from ..policy import decide, next_step
 from ..record import replace
+from ..system.kernel.carrier import find_session_parent
+from ..system.slurm.stepd import StepFault
 from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt
 from .answer import answer
 from .facts import gather
-from .state import Login
+from .state import CallerGone, Login
 from .steps import FreshLookup
 
 TYPE_CHECKING = False
@@ -96,7 +98,35 @@ def _failure(login: Login, reason: ReasonCode, detail: str) -> Answer:
     login.facts = replace(login.facts, fault=reason)
     verdict = decide(login.facts, login.options)
     assert isinstance(verdict, Verdict), "a fault always ends the decision"
+    try:
+        _keep_account(login, verdict)
+    except OSError as error:
+        detail = detail or f"{type(error).__name__}: {error}"
     return answer(login, verdict, detail)
+
+
+def _keep_account(login: Login, verdict: Verdict) -> None:
+    """Where the session phase will run in another process, it must know that and what this one has answered.
+
+    `OSError` if that cannot be kept: for want of it the session would be left alone.
+    """
+    if login.facts.phase != "account":
+        return
+    try:
+        others = [process for process in login.find_processes() if process.pid != login.caller.pid]
+    except (CallerGone, StepFault):
+        return  # nobody is there for a session
+    parent = None if others else find_session_parent(login.caller)
+    if not others and parent is None:
+        return  # as with most logins: one process for both phases
+    from ..system.host.account_marks import Mark, write_mark
+
+    refuses = verdict.action == "deny" and login.options.enforce == "yes"
+    # a session that follows is others' doing then
+    mark = Mark("left" if refuses or verdict.reason == "exempt" else "asked", verdict.job_id)
+    for process in (*others, parent):
+        if process is not None:
+            write_mark(process, login.request.uid, mark)
 
 
 def _decide(login: Login) -> Task[Answer]:
@@ -113,4 +143,5 @@ def _decide(login: Login) -> Task[Answer]:
         from .finish_session import finish_session
 
         return (yield from finish_session(login, decision, detail))
+    _keep_account(login, decision)
     return answer(login, decision, detail)

@@ -8,6 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from ..model import ASKED
 from ..policy import newest_first
 from ..record import replace
 from ..system.slurm.conf import ConfFault, check_not_own
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 def gather(login: Login) -> Task[str]:
     """Fill in the login's facts; the result is a detail for the log."""
     uid, options = login.request.uid, login.options
+    if login.facts.phase == "open_session" and not login.request.account:
+        from .exempt import find_account_phase  # here, because after an account phase in the same process nobody asks
+
+        account_phase, job_id = find_account_phase(login)
+        login.facts = replace(login.facts, account_phase=account_phase, account_job=job_id)
+    if login.facts.account_phase != ASKED:
+        return ""
+    if options.allow_users or options.allow_groups:
+        from .exempt import find_exemption
+
+        login.facts = replace(login.facts, exempt=(yield from find_exemption(login)))
+        if login.facts.exempt:
+            return ""
     try:
         conf = login.conf = yield from login.source.read_conf(login.deadline_ns, options.slurm_conf)
         login.remark = login.source.remark_of(conf)

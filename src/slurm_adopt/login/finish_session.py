@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def finish_session(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
+    """The answer of a session phase."""
     if verdict.reason == "session-verified":
         step = login.found.of_job(verdict.job_id)
         assert step is not None, "the session was found in one of the user's own steps"

@@ -69,6 +69,7 @@ def compose(
         env=env,
         unset=unset,
         hold=verdict.action == "deny" and any(attempt.failure == STEP_SILENT for attempt in facts.attempts),
+        leave=verdict.reason == "exempt",
         joins=joins,
         join_failed=join_failed if joins else "",
         join_error=refusal("adopt-failed") if joins and join_failed != "success" else "",
@@ -120,6 +121,8 @@ def log_line(facts: Facts, options: Options, verdict: Verdict, detail: str) -> s
         pairs += [("unanswered", f"{code}:{facts.unanswered.count(code)}") for code in sorted(set(facts.unanswered))]
     if facts.waited_ms >= 0:
         pairs.append(("waited_ms", facts.waited_ms))
+    if facts.exempt:
+        pairs.append(("exempt", facts.exempt))
     if facts.user_manager:
         pairs.append(("user_manager", facts.user_manager))
     # what another node has sent may stand in it

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..model import CHOICES, Facts
+from ..model import ASKED, CHOICES, LEFT, Facts
 from ..options.parse import parse_options
 from ..record import replace
 from ..system.kernel.carrier import choose_connection, find_login_processes, plain_address
@@ -69,6 +69,7 @@ class Login:
             uid=request.uid,
             source=peer,
             account_job=int(request.job) if request.job.isascii() and request.job.isdigit() else 0,
+            account_phase=LEFT if request.account == LEFT else ASKED,
             account_chosen=request.chosen if request.chosen in CHOICES else "",
         )
 

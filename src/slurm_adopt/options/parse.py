@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..model import Action, Enforce
+    from ..model import Action, Enforce, Hasten
 
 
 @record
@@ -31,7 +31,9 @@ class Options:
     log_level: int
     nodename: str
     slurm_conf: str
-    service: str
+    services: tuple[str, ...]
+    allow_users: tuple[str, ...]
+    allow_groups: tuple[str, ...]
     ignore_root: bool
     single_job_skip_rpc: bool
     timeout_s: float
@@ -43,6 +45,7 @@ class Options:
     user_manager: str
     mode: str
     socket: str
+    hasten: Hasten
     greeting: bool
     user_move: bool
     enforce: Enforce
@@ -53,7 +56,7 @@ class Options:
 
     def works_in(self, service: str) -> bool:
         """Whether the line is for this PAM service."""
-        return self.service in ("*", service)
+        return service in self.services or self.services == ("*",)
 
     @property
     def takes_over(self) -> bool:
@@ -94,7 +97,9 @@ def parse_options(args: Iterable[str]) -> Options:
         log_level=_level(values["log_level"]),
         nodename=values["nodename"],
         slurm_conf=values["slurm_conf"],
-        service=values["service"],
+        services=tuple(values["service"].split(",")),
+        allow_users=_names(values["allow_users"]),
+        allow_groups=_names(values["allow_groups"]),
         ignore_root=values["ignore_root"] == "1",
         single_job_skip_rpc=values["single_job_skip_rpc"] == "1",
         timeout_s=float(values["timeout"]),
@@ -106,6 +111,7 @@ def parse_options(args: Iterable[str]) -> Options:
         user_manager=values["user_manager"],
         mode=values["mode"],
         socket=values["socket"],
+        hasten=values["hasten"],  # type: ignore[arg-type]
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
         enforce=values["enforce"],  # type: ignore[arg-type]
@@ -134,7 +140,21 @@ def _fits(spec: OptionSpec, value: str) -> bool:
         return value.startswith("/") and len(value) < 1024
     if spec.name == "nodename":
         return 0 < len(value) <= 255 and "/" not in value
-    return 0 < len(value) <= 64
+    if spec.name == "service":
+        return len(value.encode("utf-8", "surrogateescape")) <= 255 and _are_names(value)
+    if spec.name == "allow_users":
+        return _are_names(value) and "@" not in value.split(",")
+    return _are_names(value) and not any(name.startswith("@") for name in value.split(","))  # allow_groups
+
+
+def _are_names(value: str) -> bool:
+    """Names of 1 to 64 bytes with commas between them."""
+    sizes = [len(name.encode("utf-8", "surrogateescape")) for name in value.split(",")]
+    return min(sizes) > 0 and max(sizes) <= 64
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(value.split(",")) if value else ()
 
 
 def _why_not(spec: OptionSpec, value: str) -> str:

@@ -86,9 +86,24 @@ OPTIONS = (
     OptionSpec(
         "service",
         (),
-        "The PAM service that the module acts in; `*` means all. It ignores every other service.",
-        form="a PAM service name or *",
+        "The PAM services that the module acts in; `*` means all. It ignores every other service, and names it in the "
+        "log at `log_level=verbose`.",
+        form="names of PAM services with commas, or *",
         default="sshd",
+    ),
+    OptionSpec(
+        "allow_users",
+        (),
+        "Users who are neither adopted nor refused, with jobs or without: PAM_SUCCESS, in the session phase too.",
+        form="user names or @netgroups, with commas",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "allow_groups",
+        (),
+        "The same for the members of groups.",
+        form="names or numbers of groups, with commas",
+        origin="slurm-adopt",
     ),
     OptionSpec(
         "ignore_root", ("1", "0"), "`0` adopts root if root has a job here. Root is never refused.", stricter="1"
@@ -169,6 +184,14 @@ OPTIONS = (
         "The socket of the resident service.",
         form="an absolute path",
         default="/run/slurm-adopt/login.sock",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "hasten",
+        ("auto", "yes", "no"),
+        "While slurmstepd moves a login, let the kernel expedite its grace periods (Linux 6.0 and later): `auto` not "
+        "where processors are isolated (`nohz_full=`, `isolcpus=`), `yes` also there, `no` never.",
+        stricter="no",
         origin="slurm-adopt",
     ),
     OptionSpec(

@@ -9,12 +9,14 @@ Rules of this file:
    None of it may cost the other logins anything.
 3. What the child hands back comes through its own pipe, which nobody else can write.
 4. While no slurmd runs (it is restarted, or has crashed), the file of the last one holds: its jobs go on.
+5. SlurmUser's uid is found in that child. If nobody answers, logins go on without it, and all is read again later.
 """
 
 from __future__ import annotations
 
 import time
 
+from ..system.slurm.accounts import UNKNOWN
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.node_conf import is_node_conf_current, read_node_conf
 from ..system.slurm.slurmd import find_by_program
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 READ_CAP_NS = 10_000 * MS
 #: slurm.conf itself may have 16 MiB.
 SIZE_CAP = 64 << 20
+#: A directory service that did not know SlurmUser, or did not answer, is asked again after this.
+ASK_AGAIN_NS = 60_000 * MS
 #: How often the running slurmds are looked for while logins come, and while none was seen: it costs a fork.
 LOOK_NS, LOOK_SOON_NS = 15_000 * MS, 2_000 * MS
 
@@ -101,6 +105,12 @@ class ConfCache:
         self._said = conf.remark
         self._conf = conf
         self._looked_ns = time.monotonic_ns()
+        if conf.slurm_uid == UNKNOWN:
+            self._loop.call_at(time.monotonic_ns() + ASK_AGAIN_NS, lambda: self._forget(conf))
+
+    def _forget(self, conf: SlurmConf) -> None:
+        if self._conf is conf:
+            self._conf = None
 
     def _look_around(self, conf: SlurmConf) -> None:
         """Now and then, and for the logins to come: whether a slurmd has come up that this file is not of."""

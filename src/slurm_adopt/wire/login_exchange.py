@@ -44,7 +44,8 @@ NAMESPACES = ("user", "pid", "mount", "ipc", "uts", "net", "cgroup")
 class Connection:
     """A connected TCP socket among the caller's own descriptors.
 
-    Addresses are text as `inet_ntop` writes it, `family` is 4 or 6, `fd` is the caller's descriptor number.
+    Addresses are text as `inet_ntop` writes it, a link-local one with `%` and the number of its link. `family` is 4 or
+    6, `fd` is the caller's descriptor number.
     """
 
     fd: int
@@ -64,7 +65,8 @@ class Connection:
 @record
 class LoginRequest:
     """The module's request. `deadline_ns` is a point of CLOCK_MONOTONIC; `job` and `chosen` are SLURM_JOB_ID and
-    SLURM_ADOPT_CHOSEN of the PAM environment; `strict`: the account line refuses what fails."""
+    SLURM_ADOPT_CHOSEN of the PAM environment; `strict`: the account line refuses what fails. `account`: what it
+    has answered in the same process, `asked` or `left`."""
 
     phase: Phase
     deadline_ns: int
@@ -79,6 +81,7 @@ class LoginRequest:
     chosen: str = ""
     auth: str = ""
     strict: bool = False
+    account: str = ""
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -93,7 +96,8 @@ class LoginRequest:
 class LoginReply:
     """The reply that the module carries out. `joins` names namespaces; their descriptors come beside it, in order.
 
-    `hold`: slurmstepd may still move the caller's number, which must not be given to another process meanwhile."""
+    `hold`: slurmstepd may still move the caller's number, which must not be given to another process meanwhile.
+    `leave`: the session phase is to leave this login alone."""
 
     result: str
     reason: str
@@ -107,6 +111,7 @@ class LoginReply:
     join_error: str = ""
     unset: tuple[str, ...] = ()
     hold: bool = False
+    leave: bool = False
 
     def __post_init__(self) -> None:
         if self.result not in RESULTS or self.level not in LEVELS or not self.reason:
@@ -133,6 +138,7 @@ def encode_request(request: LoginRequest) -> bytes:
         ("CHOSEN", request.chosen),
         ("AUTH", request.auth),
         ("STRICT", "1" if request.strict else ""),
+        ("ACCOUNT", request.account),
     ]
     fields += [(f"ARG{index}", arg) for index, arg in enumerate(request.args)]
     for index, conn in enumerate(request.connections):
@@ -150,12 +156,15 @@ def decode_request(packet: bytes) -> LoginRequest:
     chosen, auth, strict = take("CHOSEN", ""), take("AUTH", ""), take("STRICT", "")
     if strict not in ("", "1"):
         raise RemoteProtocolError(f"STRICT={strict[:20]!r}")
+    account = take("ACCOUNT", "")
+    if account not in ("", "asked", "left"):
+        raise RemoteProtocolError(f"ACCOUNT={account[:20]!r}")
     args = take_family(fields, "ARG", ARG_CAP)
     connections = tuple(map(_connection, take_family(fields, "CONN", CONNECTION_CAP)))
     check_rest(fields, "ARG", "CONN")
     names = (service, user, number_of(uid), rhost, tty, job)
     # __post_init__ refuses another phase
-    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth, bool(strict))  # type: ignore[arg-type]
+    return LoginRequest(phase, number_of(deadline), *names, args, connections, chosen, auth, bool(strict), account)  # type: ignore[arg-type]
 
 
 def encode_reply(reply: LoginReply) -> bytes:
@@ -170,6 +179,8 @@ def encode_reply(reply: LoginReply) -> bytes:
     ]
     if reply.hold:
         fields.append(("HOLD", "1"))
+    if reply.leave:
+        fields.append(("LEAVE", "1"))
     for index, name in enumerate(reply.unset):
         fields.append((f"UNSET{index}", name))
     for index, (name, value) in enumerate(reply.env):
@@ -204,6 +215,7 @@ def decode_reply(packet: bytes) -> LoginReply:
             env=tuple(env),
             unset=unset,
             hold=fields.get("HOLD", "") == "1",
+            leave=fields.get("LEAVE", "") == "1",
             joins=joins,
             join_failed=fields.get("JOIN_FAILED", ""),
             join_error=fields.get("JOIN_ERROR", ""),

@@ -278,7 +278,6 @@ ROWS: list[tuple[str, Breakage]] = [
     ("pam-unsafe-defaults", line(ACCOUNT, ACCOUNT.replace(" profile=strict", ""))),
     ("pam-original-beside", edit(SSHD, lambda text: text + "account required /usr/local/lib/original/pam_slurm_adopt.so\n")),
     ("pam-session-lenient", line(SESSION, SESSION.replace("strict", "strict enforce=adopt"))),
-    ("pam-exemption-not-shared", before_account("account sufficient pam_listfile.so item=user sense=allow onerr=fail file=/etc/admins")),
     ("pam-line-idle", edit("/etc/pam.d/su", lambda text: text + ACCOUNT)),
     ("pam-file-writable", shell(f"chmod 666 {SSHD}", f"chmod 644 {SSHD}")),
     ("pam-bad-control", line(ACCOUNT, ACCOUNT.replace("required", "requird"))),

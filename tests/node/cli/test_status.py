@@ -64,6 +64,7 @@ def test_status__an_empty_node(node: Node) -> None:
         "strangers": [],
         "pam_services_without_a_line": [],
         "unanswered": [],
+        "grace_periods": {"expedited": "off", "not_hastened": "no-switch"},  # a node's /sys is read-only
         "complete": True,
     }
 

@@ -15,9 +15,13 @@ from pathlib import Path
 from tests.conformance.situations import Rig, moved_away
 
 from lab.machine import LabError, wait_for
+from lab.node import Node
 
 CONF = "/etc/slurm/slurm.conf"
 OTHER_CONF = "/etc/slurm-llnl/slurm.conf"
+SWITCH = "/sys/kernel/rcu_expedited"
+#: As a login sets it that is then killed: `system/kernel/hasten.py`.
+LEFT = "75876\n"
 HELPER = "/usr/libexec/slurm-adopt/helper"
 #: A job that Slurm does not know; alice is its user.
 FAKE_JOB = 4711
@@ -129,6 +133,38 @@ def package_wrong(rig: Rig) -> Iterator[None]:
     with moved_away(rig.node, path):
         rig.node.run(f"(cat {path}.away; echo 'list_steps = None') > {path}")
         yield
+
+
+# /sys/kernel/rcu_expedited -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def stand_in(node: Node, text: str = "0\n") -> Iterator[None]:
+    """A file in the place of the kernel's setting, which is the whole machine's."""
+    node.write("/run/lab/rcu_expedited", text)
+    node.run(["mount", "--bind", "/run/lab/rcu_expedited", SWITCH])
+    try:
+        yield
+    finally:
+        node.run(["umount", SWITCH])
+
+
+def setting(text: str, after: int, wrong: str = "") -> Breakage:
+    """What the setting says before a login, and after it; `wrong`: a command that breaks something."""
+
+    @contextlib.contextmanager
+    def breakage(rig: Rig) -> Iterator[None]:
+        rig.node.run(["rm", "-rf", "/run/slurm-adopt/hasten"])
+        with stand_in(rig.node, text):
+            if wrong:
+                rig.node.run(wrong)
+            try:
+                yield
+                assert int(rig.node.read(SWITCH)) == after, "the setting was not put back"
+            finally:
+                rig.node.run(["rm", "-rf", "/run/slurm-adopt/hasten"])
+
+    return breakage
 
 
 # slurm.conf --------------------------------------------------------------------------------------------------

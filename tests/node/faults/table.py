@@ -155,6 +155,11 @@ FAULTS = (
     Fault("namespaces-fail", "slurmstepd cannot open the job's namespace", fake("no namespace", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
     Fault("namespaces-without-descriptor", "A namespace without its descriptor", fake("namespace without descriptor", like="only"), *NOT_ADOPTED, "step-malformed", user="bob", in_job="only"),
     Fault("namespaces-too-many", "99 namespaces", fake("99 namespaces 25.11", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
+    # --- the kernel's setting for grace periods (hasten=) ---
+    Fault("hasten-read-only", "/sys/kernel/rcu_expedited cannot be written (`hasten=`)", breakages.setting("0\n", 0, f"mount -o remount,bind,ro {breakages.SWITCH}"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
+    Fault("hasten-left", "A login was killed before it could put /sys/kernel/rcu_expedited back: the next one does", breakages.setting(breakages.LEFT, 0), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
+    Fault("hasten-foreign", "The administrator has set /sys/kernel/rcu_expedited: it stays", breakages.setting("1\n", 1), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
+    Fault("hasten-no-lock", "/run/slurm-adopt/hasten cannot be opened: nothing is hastened", breakages.setting("0\n", 0, "mkdir -p /run/slurm-adopt/hasten"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
     # --- the helper ---
     Fault("helper-missing", "The helper's file is not there", helper(None), *_generic("helper-unreachable"), user="bob"),
     Fault("helper-not-executable", "The helper is not executable", helper("exit 0", mode=0o644), *_generic("helper-unreachable"), user="bob"),
@@ -215,6 +220,7 @@ ELSEWHERE = (
     Other("deadline", "The login's time was up somewhere else", "ignore", "deny", "unit/login/test_login_faults.py::test_login_faults__have_a_reason_and_the_generic_action"),
     Other("step-gone", "A socket is gone before it is asked", "as if it was not there", "as if it was not there", "node/faults/test_faults.py::test_faults__row"),
     Other("step-foreign", "A step turns out to be another user's just before the adoption", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/login/test_login_faults.py::test_login_faults__step_of_another_user_is_not_even_asked"),
+    Other("step-untracked", "proctrack/linuxproc or proctrack/pgid: Slurm has no cgroup of the job to put a login into", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "node/login/test_untracked.py::test_untracked__strict_refuses_and_says_why"),
     Other("process-changed", "The process to adopt ended meanwhile", "allow, in no job (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "unit/login/test_login_faults.py::test_login_faults__process_that_is_gone"),
     Other("user-manager-failed", "`user_manager=refuse`, and systemd does not end the user's manager, or does not answer", "allow, in the job, the log says it", "deny", "vm/test_managers_of_users.py::test_user_manager__a_manager_that_cannot_be_ended"),
     Other("session-escapes", "pam_systemd in the session stack, cgroup v2, no session line of ours after it", "allow, outside (`adopt-failed-allowed`)", "deny (`adopt-failed`)", "vm/test_systemd_session.py::test_systemd_session__account_line_alone_never_leaves_a_session_outside"),

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from slurm_adopt.resident import conf_cache
 from slurm_adopt.resident.conf_cache import ConfCache
+from slurm_adopt.system.slurm import accounts
 from slurm_adopt.system.slurm import conf as slurm_conf
+from slurm_adopt.system.slurm.accounts import uid_of_slurm_user
 from slurm_adopt.system.slurm.conf import ConfFault, SlurmConf
 from slurm_adopt.system.tasks.loop import Loop
 from slurm_adopt.system.tasks.task import MS, DeadlineExceeded, HelperNeeded, sleep_until
@@ -49,7 +54,9 @@ class Rig:
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     path = tmp_path / "slurm.conf"
     path.write_text("ClusterName=one\nNodeName=lab\n")
-    monkeypatch.setattr(conf_cache, "read_node_conf", lambda *_, **__: slurm_conf.read_slurm_conf((str(path),)))
+    monkeypatch.setattr(
+        conf_cache, "read_node_conf", lambda *_, thorough, **__: slurm_conf.read_slurm_conf((str(path),), thorough)
+    )
     monkeypatch.setattr(conf_cache, "is_node_conf_current", lambda conf, _: slurm_conf.is_current(conf, (str(path),)))
     before = set(os.listdir("/proc/self/fd"))
     rig = Rig(path)
@@ -118,3 +125,38 @@ def test_conf_cache__a_reader_that_hangs_holds_up_nobody_else(rig: Rig, monkeypa
 def test_conf_cache__a_reader_that_dies_is_a_fault(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conf_cache, "read_node_conf", lambda *_, **__: os._exit(3))
     assert rig.read().reason == "slurm-conf-unreadable"
+
+
+def test_conf_cache__slurm_user_is_found_with_the_file(rig: Rig) -> None:
+    for user, uid in (("root", 0), ("daemon", 1), ("64030", 64030)):
+        rig.path.write_text(f"SlurmUser={user}\n")
+        conf = rig.read()
+        assert uid_of_slurm_user(conf) == conf.slurm_uid == uid
+
+
+def test_conf_cache__a_directory_that_hangs_costs_only_what_needs_slurm_user(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logins go on; nobody asks the directory in the service's own thread; it is asked again later."""
+    monkeypatch.setattr(accounts, "NSS_NS", 100 * MS)
+    monkeypatch.setattr(conf_cache, "ASK_AGAIN_NS", 300 * MS)
+    here = os.getpid()
+    answer = rig.path.with_name("answer")
+
+    def getpwnam(_: str) -> SimpleNamespace:
+        assert os.getpid() != here, "the service would hang"
+        if not answer.exists():
+            signal.pause()
+        return SimpleNamespace(pw_uid=64031)
+
+    monkeypatch.setattr(pwd, "getpwnam", getpwnam)
+    rig.path.write_text("SlurmUser=elsewhere\n")
+    conf = rig.read()
+    assert uid_of_slurm_user(conf) is None
+    assert rig.read() is conf, "it is not read again for each login"
+    answer.touch()
+    end = time.monotonic() + 30
+    while uid_of_slurm_user(rig.read()) != 64031:
+        assert time.monotonic() < end
+        rig.loop.call_at(time.monotonic_ns() + 20 * MS, lambda: None)
+        rig.loop.turn()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.node.faults.breakages import SWITCH, stand_in
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -285,7 +287,7 @@ def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) 
     node.pam("sshd", account=[PATIENT], session=[PATIENT])
     jobs = {"alice": node.submit("alice"), "bob": node.submit("bob"), "carol": 0}
     chance = random.Random(1)
-    with ThreadPoolExecutor(6) as pool:
+    with stand_in(node), ThreadPoolExecutor(6) as pool:
         wanted = [user for _ in range(10) for user in jobs]
         storm = [(user, pool.submit(login, node, user)) for user in wanted]
         kills = 0
@@ -296,6 +298,8 @@ def test_service__killed_at_any_moment_of_a_storm(service: Service, node: Node) 
             time.sleep(chance.uniform(0, 0.1))
             service.start()
         assert [(user, future.result()) for user, future in storm] == [(user, jobs[user]) for user in wanted]
+        # who was killed in the middle of a hastened move was put right by the helper of the same login, or the successor
+        assert int(node.read(SWITCH)) == 0
     assert kills > 3
 
 
@@ -474,6 +478,17 @@ def test_service__that_runs_out_of_descriptors_at_any_point_decides_nothing_wron
         assert service.value("slurm_adopt_logins_total", verdict="allow", path=path) > 1
 
 
+def test_service__on_a_full_node_every_login_gets_its_verdict(service: Service, node: Node) -> None:
+    """Four busy processes per processor in a job, at nice 0 as jobs have it."""
+    node.pam("sshd", account=[f"{PATIENT} mode=service"], session=[f"{PATIENT} mode=service"])
+    busy = 4 * len(os.sched_getaffinity(0))
+    node.submit("carol", f"for i in $(seq {busy}); do (while :; do :; done) & done; wait")
+    wait_for(lambda: len(node.processes("carol")) > busy, "the node to be full")
+    job = node.submit("alice")
+    assert [login(node, user) for user in ("alice", "bob") * 3] == [job, 0] * 3
+    assert service.value("slurm_adopt_logins_total", phase="account", path="resident") == 6
+
+
 # What is written down -------------------------------------------------------------------------------
 
 
@@ -498,6 +513,21 @@ def test_service__audit_of_a_login_and_its_ends(service: Service, node: Node) ->
     assert [row.split()[-1] for row in rows[1:]] == ["logout", "job-ended"]
     # and the same to syslog, there being no journal here
     assert sum("slurm-adopt-audit" in line for line in node.log()) >= 4
+
+
+def test_service__how_a_user_authenticated_is_sshds_word_where_a_line_of_ours_comes_before_pam_env(
+    service: Service, node: Node
+) -> None:
+    """pam_env may read the user's own files (user_readenv=1), and sshd says it in the PAM environment."""
+    node.write("/etc/lab/env", "SSH_AUTH_INFO_0 OVERRIDE=password\n")
+    node.submit("alice")
+    pam_env = "required pam_env.so conffile=/etc/lab/env"
+    for session, auth in (([pam_env, STRICT], "password"), ([STRICT, pam_env, STRICT], "publickey")):
+        node.pam("sshd", account=[STRICT], session=session)
+        before = len(service.audit("end"))
+        assert node.ssh("alice", "true").returncode == 0
+        ends = wait_for(lambda n=before: len(found := service.audit("end")) > n and found, "the end")
+        assert [method.split()[0] for method in ends[-1]["auth"]] == [auth]
 
 
 def test_service__a_session_survives_a_restart_of_the_service(service: Service, node: Node) -> None:

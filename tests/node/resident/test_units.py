@@ -12,6 +12,7 @@ import pytest
 
 from lab.product import build
 from lab.root import ensure_root
+from slurm_adopt.system.kernel.hasten import PLACES
 
 #: `systemd-analyze security` on systemd 252 says 2.6 ("OK"); what keeps it from less is explained in the unit.
 THRESHOLD = 26
@@ -57,6 +58,13 @@ def test_units__are_as_closed_as_can_be(units: Path) -> None:
         units, "security", "--offline=true", "--no-pager", f"--threshold={THRESHOLD}", "./slurm-adopt.service"
     )
     assert done.returncode == 0, done.stdout[-300:]
+
+
+def test_units__one_file_of_sys_is_open(units: Path) -> None:
+    text = (units / "slurm-adopt.service").read_text()
+    assert "ProtectKernelTunables=yes\n" in text
+    opened = [word for line in text.splitlines() if line.startswith("ReadWritePaths=") for word in line[15:].split()]
+    assert opened == ["/run/slurm-adopt", f"-{PLACES.switch}"]
 
 
 def test_units__each_right_that_is_left_has_its_reason(units: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.system.kernel import local_end
-from slurm_adopt.system.kernel.local_end import find_local_end, find_other_socket, packed
+from slurm_adopt.system.kernel.local_end import find_local_end, find_other_socket
+from slurm_adopt.system.tasks.sockets import packed
 from slurm_adopt.system.tasks.task import DeadlineExceeded, run
 from slurm_adopt.wire.login_exchange import Connection
 from slurm_adopt.wire.sock_diag import SocketOwner

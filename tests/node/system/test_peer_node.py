@@ -14,6 +14,7 @@ from slurm_adopt.system.rpc import peers as peer_node
 from slurm_adopt.system.rpc.memory import CallerMemory
 from slurm_adopt.system.rpc.peers import find_nodes_of_peer, names_in_hosts
 from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
+from slurm_adopt.system.tasks.child import USER_CAP
 from slurm_adopt.system.tasks.task import all_of, run
 from slurm_adopt.wire.slurm_conf import parse
 
@@ -164,6 +165,29 @@ def test_peer_node__logins_side_by_side_look_up_once(
     next(task)
     task.close()
     assert memory.resolving == set()
+
+
+def test_peer_node__one_users_addresses_leave_resolvers_for_the_others(
+    conf: SlurmConf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user may come from as many addresses as IPv6 gives them, and from each at once."""
+    monkeypatch.setattr(peer_node, "_resolve", lambda *_: time.sleep(60))
+    memory, deadline_ns = CallerMemory(), time.monotonic_ns() + 10**10
+
+    def looks(address: str, uid: int) -> bool:
+        task = find_nodes_of_peer(conf, address, deadline_ns, memory, uid)
+        try:
+            next(task)
+        except BlockingIOError:
+            return False
+        looking.append(task)
+        return True
+
+    looking: list[Any] = []
+    assert [looks(f"2001:db8::{number:x}", 1001) for number in range(1, 20)] == [True] * USER_CAP + [False] * 11
+    assert looks("2001:db8::99", 1002)
+    for task in looking:
+        task.close()
 
 
 def test_peer_node__no_address(conf: SlurmConf) -> None:

@@ -145,6 +145,7 @@ class Watching(FreshLookup):
     """Notes which adoptions are watched beyond their logins."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.watched: list[tuple[Process, ...]] = []
 
     def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
@@ -157,6 +158,7 @@ def test_login_faults__a_login_whose_module_is_killed_is_watched_until_slurmstep
     mine, source = me(), Watching()
     deadline_ns = time.monotonic_ns() + TIME_S * 10**9
     ours, theirs = socket.socketpair()
+    ours.setblocking(False)  # as those of `connect_step`
     attempted = Login(LoginRequest("open_session", deadline_ns, "sshd", "alice", 1501), mine, source)
     unanswered = StepConnection(ours, deadline_ns)  # type: ignore[arg-type]
     unanswered.identity = Identity(38 << 8, mine.pid, mine.started, 1501, "running")

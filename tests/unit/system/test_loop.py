@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from slurm_adopt.system.tasks.task import Task
 
 
-def turn_until(loop: Loop, condition: Callable[[], object], seconds: float = 5) -> None:
+def turn_until(loop: Loop, condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     loop.call_at(time.monotonic_ns() + int(seconds * 1e9), lambda: None)
     while not condition():

@@ -53,7 +53,7 @@ class OurLine:
     @property
     def works(self) -> bool:
         """Whether it does anything in this service."""
-        return self.options.service in ("*", self.service)
+        return self.options.works_in(self.service)
 
 
 class Node:

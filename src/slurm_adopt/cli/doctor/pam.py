@@ -101,7 +101,7 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
         yield Finding(
             "pam-line-idle",
             WARNING,
-            f"{line.line.origin} works in the service {line.options.service} only, and stands in {service}",
+            f"{line.line.origin} works in the service {','.join(line.options.services)} only, and stands in {service}",
             "the module leaves this service alone: the line does nothing",
             f"add service={service} (or service=*) to {line.line.origin}, or take the line away",
         )
@@ -178,16 +178,6 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             f"{line.line.origin} has enforce={line.options.enforce}; the account line {strongest.line.origin} enforces",
             "a session that something has moved out of its job is let in there",
             f"take enforce={line.options.enforce} out of {line.line.origin}",
-        )
-    exempt = find_exemption(node, account)
-    if exempt is not None and not any(_base(before) == _base(exempt) for before in line.stack[: line.index]):
-        yield Finding(
-            "pam-exemption-not-shared",
-            WARNING,
-            f"{exempt.origin} ({exempt.module}) lets people in without a job; the session stack has no such line",
-            "when Slurm cannot be asked, the session line refuses those people all the same",
-            f"session  [success=1 default=ignore]  {' '.join((exempt.module, *exempt.args))}"
-            f"    # just before {line.line.origin}",
         )
 
 

@@ -132,13 +132,14 @@ def check_times(node: Node, server: Server, service: str, settings: Settings) ->
             f"LoginGraceTime {int(timeout_s) + 60}    # in {server.config}, then reload sshd",
         )
     penalties = settings.get("persourcepenalties", "no")
-    if penalties != "no" and settings.get("persourcepenaltyexemptlist", "none") == "none":
+    counts = not any(word.startswith("authfail:") and not word[9:].strip("0.s") for word in penalties.split())
+    if penalties != "no" and counts and settings.get("persourcepenaltyexemptlist", "none") == "none":
         yield Finding(
             "sshd-penalties",
             WARNING,
             f"{server.name}: PerSourcePenalties is on, and PerSourcePenaltyExemptList is empty",
             "users who are refused for want of a job make sshd refuse everybody who comes from the same login node",
-            f"PerSourcePenaltyExemptList ADDRESSES-OF-THE-LOGIN-NODES    # in {server.config}, then reload sshd",
+            f"PerSourcePenaltyExemptList ADDRESSES-OF-THE-CLUSTER    # in {server.config}, then reload sshd",
         )
     start, _, rest = settings.get("maxstartups", "").partition(":")
     if start.isdigit() and int(start) <= 10 and rest:
@@ -161,7 +162,7 @@ def check_user_environment(node: Node, server: Server, service: str) -> Iterator
                 "pam-user-environment",
                 WARNING,
                 f"{line.origin} reads ~/.pam_environment, and {server.name} has keyboard-interactive authentication",
-                "a user can take SLURM_JOB_ID away from the session line, which is all that connects the two phases",
+                "users may change what the account phase has put into the environment, SLURM_JOB_ID among it",
                 f"take user_readenv=1 out of {line.origin}",
             )
             return

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import os
 
+from ..tasks.sockets import packed
 from .login_tree import SSHD_NAMES
 from .procfs import (
     Process,
     is_same,
     read_owned_process,
+    read_process,
     read_program,
     read_row_of,
     read_socket_inode,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from ...wire.login_exchange import Connection
     from .procfs import OwnedProcess, Row
 
+#: What PAM_RHOST is without a connection over IP: nothing, sshd's word for it, systemd's for vsock and unix sockets.
+NO_HOST = ("", "UNKNOWN")
 #: sshd's PAM child is one below the monitor; nothing known is deeper.
 DEPTH_CAP = 3
 
@@ -54,6 +58,15 @@ def find_login_processes(caller: Process, connection: Connection | None) -> tupl
             break
         chain.insert(0, parent)
     return tuple(chain)
+
+
+def find_session_parent(caller: Process) -> Process | None:
+    """The parent that shares the caller's session: it may be the one that goes on, though nothing shows that it carries
+    the login. None for sshd, whose listener gives each connection a session, or if the caller is gone."""
+    row = read_row_of(caller)
+    parent = read_process(row.parent) if row is not None and row.parent > 1 else None
+    above = read_row_of(parent) if parent is not None else None
+    return parent if row is not None and above is not None and above.session == row.session else None
 
 
 def _carrying_parent(child: Process, inode: str) -> Process | None:
@@ -83,13 +96,27 @@ def _is_of_one_login(child: Row, parent: OwnedProcess, inode: str) -> bool:
 def choose_connection(connections: tuple[Connection, ...], rhost: str) -> Connection | None:
     """The ssh connection among the caller's sockets.
 
-    A directory service's socket (LDAP, SSSD, Kerberos) may be open as well. The one whose far end is PAM_RHOST is
-    it; if PAM_RHOST is a name, the lowest descriptor, because the connection is opened before anything else is asked.
+    A directory service's socket (LDAP, SSSD, Kerberos) or a database's may be open as well. The one whose far end is
+    PAM_RHOST is it. If PAM_RHOST is an address and no socket leads there, none is (a proxy that has passed the login
+    on by pipes). Nor is one if PAM_RHOST says nothing, as for a unix socket (sshd: `UNKNOWN`), cron or su. If it is a
+    name, the lowest descriptor is it, because the connection is opened before anything else is asked.
     """
+    if rhost.upper() in NO_HOST:
+        return None
+    wanted = _packed_or_none(rhost)
+    if wanted is None:
+        return connections[0] if connections else None
     for conn in connections:
-        if plain_address(conn.peer_address) == plain_address(rhost):
+        if _packed_or_none(conn.peer_address) == wanted:
             return conn
-    return connections[0] if connections else None
+    return None
+
+
+def _packed_or_none(address: str) -> bytes | None:
+    try:
+        return packed(address)
+    except ValueError:
+        return None
 
 
 def plain_address(address: str) -> str:

@@ -17,6 +17,7 @@ from ...record import record
 from ...wire.errors import RemoteProtocolError
 from ...wire.sock_diag import NETLINK_SOCK_DIAG, SocketOwner, decode_answer, encode_question, find_in_table
 from ..tasks.child import ChildFault, call_in_child
+from ..tasks.sockets import packed
 from .procfs import (
     Process,
     list_numbers,
@@ -47,16 +48,6 @@ class LocalEnd:
 
     process: Process
     cgroups: bytes
-
-
-def packed(address: str) -> bytes:
-    """4 or 16 bytes; an IPv4-mapped address as plain IPv4. `ValueError` for anything that is no address."""
-    address = address.partition("%")[0]
-    try:
-        raw = _socket.inet_pton(_socket.AF_INET6 if ":" in address else _socket.AF_INET, address)
-    except (OSError, UnicodeError):
-        raise ValueError(f"no address: {address[:60]!r}") from None
-    return raw[12:] if len(raw) == 16 and raw.startswith(b"\0" * 10 + b"\xff\xff") else raw
 
 
 def find_other_socket(connection: Connection) -> SocketOwner | None:

@@ -24,9 +24,9 @@ from ...wire import callerid
 from ...wire.cgroup_path import same_job
 from ...wire.errors import Incomplete, LocalProtocolError, RemoteProtocolError
 from ...wire.rpc_hash import BOUND_NOT, check_payload, hash_payload
-from ..kernel.local_end import find_local_end, is_here, packed
+from ..kernel.local_end import find_local_end, is_here
 from ..kernel.procfs import read_cgroups
-from ..tasks.sockets import connect_tcp
+from ..tasks.sockets import connect_tcp, packed
 from ..tasks.task import MS, DeadlineExceeded, HelperNeeded, all_of, raise_own_lack
 from .credentials import AuthFault, check_credential, make_credential, speaker
 from .munge import MungeWorkers, may_become_others

@@ -21,10 +21,9 @@ from ...wire import job_end_question as question
 from ...wire.callerid import RESPONSE_SLURM_RC, decode_message, decode_return_code, encode_message
 from ...wire.errors import ProtocolError
 from ...wire.rpc_hash import FIRST_HASHED, hash_payload
-from ..kernel.local_end import packed
-from ..slurm.accounts import uid_of_user
+from ..slurm.accounts import uid_of_slurm_user
 from ..tasks.child import ChildFault, call_in_child
-from ..tasks.sockets import connect_tcp
+from ..tasks.sockets import connect_tcp, packed
 from ..tasks.task import MS, DeadlineExceeded
 from .callerid import CallerFault, receive_answer
 from .credentials import AuthFault, make_credential
@@ -73,7 +72,7 @@ def query_end(conf: SlurmConf, workers: MungeWorkers, version: int, job_id: int,
     `version` is that of a slurmstepd of this node. It raises nothing, the deadline included.
     """
     version = min(version & 0xFF00, question.LAST_VERSION)
-    user = uid_of_user(conf.slurm_user)
+    user = uid_of_slurm_user(conf)
     controllers = controllers_of(conf)
     if user is None or (conf.auth_type == "auth/munge" and version < FIRST_HASHED):
         return None

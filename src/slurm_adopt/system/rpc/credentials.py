@@ -21,7 +21,7 @@ from ...wire import slurm_token
 from ...wire.callerid import AUTH_MUNGE, AUTH_SLURM
 from ...wire.errors import Incomplete, ProtocolError
 from ...wire.rpc_hash import FIRST_HASHED
-from ..slurm.accounts import uid_of_user
+from ..slurm.accounts import uid_of_slurm_user
 from ..tasks.files import read_trusted
 from ..tasks.sockets import connect_unix, peer_of, receive, send_all
 from .munge import DEFAULT_SOCKET, MungeFault, decode_credential, encode_credential
@@ -170,7 +170,7 @@ def _check_token(conf: SlurmConf, version: int, text: str, deadline_ns: int) -> 
 def read_keys(conf: SlurmConf) -> tuple[slurm_token.Key, ...]:
     """The keys next to slurm.conf, the one to sign with first; none if there is no key file. `AuthFault`."""
     folder = os.path.dirname(conf.path)
-    owners = (0, uid_of_user(conf.slurm_user))
+    owners = (0, uid_of_slurm_user(conf))
     try:
         text = _read_secret(f"{folder}/slurm.jwks", owners)
         if text is not None:
@@ -194,7 +194,7 @@ def _read_secret(path: str, owners: tuple[int | None, ...]) -> bytes | None:
 
 def _ask_sack(conf: SlurmConf, request: bytes, deadline_ns: int) -> Task[bytes]:
     """One question to slurmd's (or sackd's) socket; the answer is what comes until the end."""
-    owners = (*conf.step_owners, uid_of_user(conf.slurm_user))
+    owners = (*conf.step_owners, uid_of_slurm_user(conf))
     for place in SACK_PLACES:
         path = place.format(cluster=conf.cluster_name)
         try:

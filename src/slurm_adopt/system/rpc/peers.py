@@ -19,8 +19,8 @@ import time
 
 from ...record import replace
 from ...wire.slurm_nodes import iter_nodes, nodes_of_address, nodes_of_host
-from ..kernel.local_end import packed
 from ..tasks.child import ChildFault, call_in_child
+from ..tasks.sockets import packed
 from ..tasks.task import MS, DeadlineExceeded, raise_own_lack, sleep_until
 
 TYPE_CHECKING = False
@@ -52,10 +52,12 @@ def find_nodes_of_peer(
     `ValueError` if `peer_address` is no address. `memory`: the resident service's, on the account of `uid`.
     """
     wanted = packed(peer_address)
-    text = _text(wanted)
+    # a link-local address leads to a machine only together with its link
+    _, mark, link = peer_address.partition("%")
+    text = _text(wanted) + mark + link
     if memory is not None:
         return (yield from _remembered(conf, wanted, text, deadline_ns, memory, uid))
-    found, _ = yield from _find(conf, wanted, text, deadline_ns)
+    found, _ = yield from _find(conf, wanted, text, uid, deadline_ns)
     return found
 
 
@@ -75,7 +77,7 @@ def _remembered(
         yield from sleep_until(min(deadline_ns, now_ns + LOOK_AGAIN_NS))
     memory.resolving.add(text)
     try:
-        found, sure = yield from _find(conf, wanted, text, deadline_ns)
+        found, sure = yield from _find(conf, wanted, text, uid, deadline_ns)
     finally:
         memory.resolving.discard(text)
     if sure:
@@ -83,15 +85,17 @@ def _remembered(
     return found
 
 
-def _find(conf: SlurmConf, wanted: bytes, text: str, deadline_ns: int) -> Task[tuple[list[NodeRecord], bool]]:
+def _find(conf: SlurmConf, wanted: bytes, text: str, uid: int, deadline_ns: int) -> Task[tuple[list[NodeRecord], bool]]:
     """The nodes, and whether the answer is worth keeping: not if the login had no time to find it."""
     found = _by_number(conf, wanted, text) or _by_names(conf, names_in_hosts(wanted))
     sure = True
     if not found and not wanted.startswith((b"\x7f", bytes(15))):
         # a name server that does not answer in its time is as good as one that does not know
         sure = deadline_ns - time.monotonic_ns() >= DNS_NS
-        found = yield from _by_dns(conf, text, deadline_ns)
-    nodes = [node if _number(node.address) else replace(node, address=text) for node in found[:MAX_NODES]]
+        found = yield from _by_dns(conf, text, uid, deadline_ns)
+    nodes = [
+        node if _number(node.address) and "%" not in text else replace(node, address=text) for node in found[:MAX_NODES]
+    ]
     return nodes, sure or bool(nodes)
 
 
@@ -153,10 +157,10 @@ def _by_names(conf: SlurmConf, names: list[str]) -> list[NodeRecord]:
     return list(found.values())
 
 
-def _by_dns(conf: SlurmConf, text: str, deadline_ns: int) -> Task[list[NodeRecord]]:
+def _by_dns(conf: SlurmConf, text: str, uid: int, deadline_ns: int) -> Task[list[NodeRecord]]:
     try:
         until_ns = min(deadline_ns, time.monotonic_ns() + DNS_NS)
-        answer = yield from call_in_child(lambda: _resolve(conf, text), until_ns)
+        answer = yield from call_in_child(lambda: _resolve(conf, text), until_ns, uid)
     except (ChildFault, DeadlineExceeded):
         return []  # what cannot be found out is no node
     names = answer.decode("utf-8", "surrogateescape").split("\n")

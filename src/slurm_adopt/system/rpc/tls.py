@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from ...model import Fault
-from ..slurm.accounts import uid_of_user
+from ..slurm.accounts import uid_of_slurm_user
 from ..tasks.files import read_trusted
 from ..tasks.sockets import receive, send_all
 
@@ -125,7 +125,7 @@ def read_ca(conf: SlurmConf) -> str:
     """The cluster's CA certificates; `TlsFault`."""
     path = _parameters(conf).get("ca_cert_file") or f"{os.path.dirname(conf.path)}/ca_cert.pem"
     try:
-        text = read_trusted(path, (0, uid_of_user(conf.slurm_user)), MAX_CA_BYTES, follow=True)
+        text = read_trusted(path, (0, uid_of_slurm_user(conf)), MAX_CA_BYTES, follow=True)
     except OSError as error:
         raise TlsFault(f"{path}: {error.strerror}{_hint(conf)}") from None
     return text.decode("ascii", "replace")

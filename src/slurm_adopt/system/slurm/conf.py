@@ -29,7 +29,7 @@ from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
 from ..kernel.procfs import is_root_link
 from ..tasks.files import is_sticky, other_writers, read_judged
-from .accounts import uid_of_user
+from .accounts import NOT_ASKED, UNKNOWN, uid_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class FileState:
 @record
 class SlurmConf:
     """The settings of slurm.conf, defaults filled in (documentation of Slurm 26.05). Names keep their case; the two
-    user names may be numbers; `step_owners` are the uids that slurmd and slurmstepd may have, `spool_owners` those that
-    SlurmdSpoolDir may have; times are seconds; lists are lower case. `folders` are the folders on the way to the files
+    user names may be numbers; `slurm_uid` is read by `accounts.uid_of_slurm_user`; `step_owners` are the uids that
+    slurmd and slurmstepd may have, `spool_owners` those that SlurmdSpoolDir may have; times are seconds; lists are
+    lower case. `folders` are the folders on the way to the files
     that are not root's, with their owners. `problems` are sentences for a person. `slurmds` are those that run here (of
     several, perhaps not all), `remark` is a sentence for the log if they do not use the file that was expected."""
 
@@ -90,6 +91,7 @@ class SlurmConf:
     spool_dir: str
     pid_file: str
     slurmd_port: int
+    slurm_uid: int
     slurm_user: str
     slurmd_user: str
     step_owners: tuple[int, ...]
@@ -290,19 +292,23 @@ def _check_owners(strangers: list[tuple[str, int]], slurm_user: str) -> None:
                 raise ConfFault("slurm-conf-untrusted", f"{path}: owned by uid {owner}, not root or {slurm_user}")
 
 
-def _spool_owners(owners: tuple[int, ...], slurm_user: str, spool_dir: str, look_up: bool) -> tuple[int, ...]:
+def _asked(uid: int | None) -> int:
+    return UNKNOWN if uid is None else uid
+
+
+def _spool_owners(owners: tuple[int, ...], slurm_user: str, slurm_uid: int, spool_dir: str) -> tuple[int, ...]:
     """Who may own SlurmdSpoolDir: SlurmUser as well, who may run anything as anybody. It is looked up where it matters:
     most nodes' folder is root's, and the directory service that knows the user may hang."""
     if slurm_user == "root":
         return owners
-    if not look_up and "%" not in spool_dir:
+    if slurm_uid == NOT_ASKED and "%" not in spool_dir:
         try:
             if os.stat(spool_dir).st_uid in owners:
                 return owners
         except OSError:
             return owners
-    uid = uid_of_user(slurm_user)
-    return owners if uid is None or uid in owners else (*owners, uid)
+    uid = _asked(uid_of_user(slurm_user)) if slurm_uid == NOT_ASKED else slurm_uid
+    return owners if uid == UNKNOWN or uid in owners else (*owners, uid)
 
 
 def _number(values: dict[str, str], key: str, default: int, problems: list[str]) -> int:
@@ -338,17 +344,19 @@ def _conf(path: str, values: dict[str, str], reader: _Reader, look_up: bool) -> 
     if not spool_dir.startswith("/"):
         raise ConfFault("slurm-conf-malformed", f"{path}: SlurmdSpoolDir {spool_dir!r} is not absolute")
     slurm_user = values.get("slurmuser", "root")
+    slurm_uid = _asked(uid_of_user(slurm_user)) if look_up else NOT_ASKED
     step_owners = _step_owners(values.get("slurmduser", "root"), problems)
     return SlurmConf(
         path=path,
         cluster_name=values.get("clustername", "").lower(),
+        slurm_uid=slurm_uid,
         spool_dir=spool_dir,
         pid_file=values.get("slurmdpidfile", DEFAULT_PID_FILE),
         slurmd_port=port,
         slurm_user=slurm_user,
         slurmd_user=values.get("slurmduser", "root"),
         step_owners=step_owners,
-        spool_owners=_spool_owners(step_owners, slurm_user, spool_dir, look_up),
+        spool_owners=_spool_owners(step_owners, slurm_user, slurm_uid, spool_dir),
         # from 23.11 the part before the slash may be left out
         auth_type=auth if "/" in auth else f"auth/{auth}",
         auth_info=values.get("authinfo", ""),

@@ -32,7 +32,7 @@ from ...wire.cursor import Cursor
 from ...wire.errors import Incomplete, RemoteProtocolError
 from ..kernel.procfs import has_ended, read_process
 from ..tasks import sockets as sock
-from ..tasks.task import DeadlineExceeded, raise_own_lack
+from ..tasks.task import POLLIN, DeadlineExceeded, raise_own_lack, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,6 +142,13 @@ class StepConnection:
         """Send a request and return its reply."""
         yield from self.send(request)
         return (yield from self.read(decode))
+
+    def await_answer(self, until_ns: int) -> Task[None]:
+        """Wait until slurmstepd has begun to answer what was sent, or the time has come."""
+        try:
+            yield from wait_for(self.socket.fileno(), POLLIN, min(until_ns, self.deadline_ns))
+        except DeadlineExceeded:
+            return
 
     def read_descriptor(self) -> Task[int]:
         """The one descriptor that comes with the next byte. The caller owns it."""

@@ -156,6 +156,24 @@ def make_folder(path: str, mode: int, owners: Owners = ROOT) -> None:
         raise UntrustedFile(others)
 
 
+def open_lock(path: str, owners: Owners = ROOT) -> int:
+    """A file to be locked with flock(2); made (0600), as its folder is (0755), if it is not there.
+
+    `OSError` unless nobody but `owners` may write the folder: who can take the file away takes the lock away.
+    """
+    folder = os.path.dirname(path)
+    try:
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        os.mkdir(folder)
+        os.chmod(folder, 0o755)  # noqa: S103  # whatever the umask is: sockets for all users may be in there
+        found = os.lstat(folder)
+    others = other_writers(folder, found, owners)
+    if others:
+        raise UntrustedFile(others)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
 def draft_of(path: str) -> str:
     """The name under which this process writes a file first: in the same folder, hidden, and without its ending."""
     folder, _, name = path.rpartition("/")

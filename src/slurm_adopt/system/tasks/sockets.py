@@ -77,7 +77,7 @@ def connect_tcp(family: int, address: tuple[str, int], deadline_ns: int) -> Task
     """A connected TCP socket; `OSError` as the kernel says, `DeadlineExceeded` when nothing answers."""
     sock = Socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
     try:
-        code = sock.connect_ex(address)
+        code = sock.connect_ex(with_link(*address))
         if code == errno.EINPROGRESS:
             yield from wait_for(sock.fileno(), POLLOUT, deadline_ns)
             code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
@@ -87,6 +87,12 @@ def connect_tcp(family: int, address: tuple[str, int], deadline_ns: int) -> Task
     except BaseException:
         sock.close()
         raise
+
+
+def with_link(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """An address for connect(2): of `fe80::1%3` the number of the link has a place of its own."""
+    plain, mark, link = host.partition("%")
+    return (plain, port, 0, int(link)) if mark and link.isascii() and link.isdigit() else (host, port)
 
 
 def send_all(sock: Socket, data: bytes, deadline_ns: int) -> Task[None]:
@@ -150,3 +156,13 @@ def descriptor_share() -> int:
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (soft if soft != resource.RLIM_INFINITY else sys.maxsize) // 4
+
+
+def packed(address: str) -> bytes:
+    """4 or 16 bytes; an IPv4-mapped address as plain IPv4. `ValueError` for anything that is no address."""
+    address = address.partition("%")[0]
+    try:
+        raw = _socket.inet_pton(_socket.AF_INET6 if ":" in address else _socket.AF_INET, address)
+    except (OSError, UnicodeError):
+        raise ValueError(f"no address: {address[:60]!r}") from None
+    return raw[12:] if len(raw) == 16 and raw.startswith(b"\0" * 10 + b"\xff\xff") else raw
