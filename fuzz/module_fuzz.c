@@ -269,7 +269,8 @@ static void check_code(int code, unsigned phase)
     if (libpam.looked_up && libpam.found_uid == (uid_t)-1)
         require(code == PAM_SESSION_ERR, "an unknown user was let in");
     else if ((code == PAM_SUCCESS || code == PAM_IGNORE) && !mine)
-        require(answer_admits(code) || code == code_of_failure(refusal, phase == 1 && libpam.strict_mark != NULL),
+        require(answer_admits(code) ||
+                    code == code_of_failure(refusal, phase == 1 && mark_of("pam_slurm_adopt_strict")->data != NULL),
                 "a login was admitted that nobody has admitted");
 }
 
@@ -310,7 +311,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (unsigned phase = 0; phase < 3; phase++)
             if (scene.calls & 1U << phase)
                 call(phase);
-    free((void *)(uintptr_t)libpam.auth_mark);
+    for (size_t i = 0; i < sizeof(libpam.marks) / sizeof(*libpam.marks); i++)
+        if (libpam.marks[i].freed_at_end)
+            free((void *)(uintptr_t)libpam.marks[i].data);
     while (libpam.env_count > 0)
         free(libpam.env[--libpam.env_count]);
     return 0;

@@ -94,35 +94,35 @@ int pam_putenv(pam_handle_t *pamh, const char *entry)
     return PAM_SUCCESS;
 }
 
-static const void **mark_of(const char *name)
+struct mark *mark_of(const char *name)
 {
-    if (strcmp(name, "pam_slurm_adopt_job") == 0)
-        return &libpam.job_mark;
-    if (strcmp(name, "pam_slurm_adopt_auth") == 0)
-        return &libpam.auth_mark;
-    require(strcmp(name, "pam_slurm_adopt_strict") == 0, "data under a name that is not the module's");
-    return &libpam.strict_mark;
+    size_t i = 0;
+
+    require(strncmp(name, "pam_slurm_adopt_", 16) == 0, "data under a name that is not the module's");
+    while (i < 8 && libpam.marks[i].name[0] && strcmp(libpam.marks[i].name, name) != 0)
+        i++;
+    require(i < 8 && strlen(name) < sizeof(libpam.marks[i].name), "more data than eight names");
+    strcpy(libpam.marks[i].name, name);
+    return &libpam.marks[i];
 }
 
 int pam_set_data(pam_handle_t *pamh, const char *name, void *data,
                  void (*cleanup)(pam_handle_t *pamh, void *data, int error_status))
 {
     (void)pamh;
-    /* what is freed at the end of the handle is what was allocated; the others are numbers */
-    require((cleanup != NULL) == (mark_of(name) == &libpam.auth_mark), "a number is freed, or a copy is not");
     if (mishap(2)) {
         libpam.lost_puts++;
         return PAM_BUF_ERR;
     }
-    if (cleanup && *mark_of(name))
-        breach("a copy is lost");
-    *mark_of(name) = data;
+    require(!mark_of(name)->freed_at_end, "a copy is lost");
+    mark_of(name)->data = data;
+    mark_of(name)->freed_at_end = cleanup != NULL;
     return PAM_SUCCESS;
 }
 
 int pam_get_data(const pam_handle_t *pamh, const char *name, const void **ret_data)
 {
-    const void *mark = *mark_of(name);
+    const void *mark = mark_of(name)->data;
 
     (void)pamh;
     if (!mark)

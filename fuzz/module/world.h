@@ -93,17 +93,27 @@ unsigned mishap(unsigned n);
 int open_fd(enum fd_kind kind);
 void call_kernel(void);
 
+/* What pam_set_data() has kept. */
+struct mark {
+    char name[32];
+    const void *data;
+    bool freed_at_end;
+};
+
 /* What the libpam of this world holds. */
 struct libpam {
     const char *service, *user, *rhost, *tty;
     char *env[128];
     size_t env_count;
-    const void *job_mark, *strict_mark, *auth_mark;
+    struct mark marks[8];
     uid_t found_uid; /* of the last user looked up; (uid_t)-1: there was none */
     bool looked_up, silent;
     unsigned errors, infos, lines, puts, lost_puts;
 };
 
 extern struct libpam libpam;
+
+/* The place of a mark of this name; a new one if there is none. */
+struct mark *mark_of(const char *name);
 
 #endif
