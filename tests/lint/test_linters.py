@@ -64,7 +64,13 @@ def test_lint__shellcheck() -> None:
 def test_lint__codespell() -> None:
     """What is recorded or generated is not prose."""
     prose = [path for path in tracked() if not any(part in NOT_PROSE for part in path.parts) and path.name != "LICENSE"]
-    check(sys.executable, "-m", "codespell_lib", "--ignore-words-list=te,notin,sesion,requird,stauts,explian", *map(str, prose))
+    check(
+        sys.executable,
+        "-m",
+        "codespell_lib",
+        "--ignore-words-list=te,notin,sesion,requird,stauts,explian",
+        *map(str, prose),
+    )
 
 
 def test_lint__commit_messages() -> None:
