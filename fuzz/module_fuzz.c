@@ -5,7 +5,8 @@
  * The invariants, for each call, whatever the peer sends and whatever calls fail:
  * 1. uid 0 gets PAM_IGNORE, and with ignore_root nothing is asked for; with ignore_root=0 it may get PAM_SUCCESS.
  * 2. Nobody gets PAM_SUCCESS or PAM_IGNORE but by a whole, well-formed answer of root's that says so, or because the
- *    PAM line says so for failures and no account line of the same handle has forbidden it.
+ *    PAM line says so for failures and no account line of the same handle has forbidden it. Where the line has
+ *    enforce=no everybody gets PAM_IGNORE, and with enforce=adopt whoever would be refused.
  * 3. No descriptor and no child is left, and none is closed, killed or reaped that is not the module's own.
  * 4. Signal mask, process group and pending SIGCHLD are as before.
  * 5. No wait ends after the deadline, but for half a second in which a killed helper is reaped.
@@ -37,6 +38,9 @@ static const char *const words[] = {
     "action_generic_failure=deny",
     "action_generic_failure=ignore",
     "action_generic_failure=Allow",
+    "enforce=no",
+    "enforce=adopt",
+    "enforce=Adopt",
     "mode=service",
     "mode=oneshot",
     "mode=auto",
@@ -105,7 +109,8 @@ static void read_scene(const uint8_t *data, size_t size)
     memset(&scene, 0, sizeof(scene));
     memset(&world, 0, sizeof(world));
     world.input = (struct input){data, size, 0};
-    scene.calls = 1 + next_byte(&world.input) % 7;
+    traits = next_byte(&world.input);
+    scene.calls = 1 + traits % 7;
     libpam.user = one_of(users, 7);
     libpam.service = one_of(services, 5);
     libpam.rhost = one_of(hosts, 4);
@@ -115,6 +120,8 @@ static void read_scene(const uint8_t *data, size_t size)
         scene.args[scene.count++] = one_of(words, sizeof(words) / sizeof(*words));
     if ((job = one_of(jobs, 3)) && asprintf(&libpam.env[0], "SLURM_JOB_ID=%s", job) > 0)
         libpam.env_count = 1;
+    if (traits >= 128 && (libpam.env[libpam.env_count] = strdup("SSH_AUTH_INFO_0=publickey ssh-ed25519 AAAA\n")))
+        libpam.env_count++;
     traits = next_byte(&world.input);
     scene.flags = traits & 1 ? PAM_SILENT : 0;
     libpam.silent = traits & 1;
@@ -229,6 +236,7 @@ static void check_left(void)
 
 static void check_code(int code, unsigned phase)
 {
+    const char *enforce = last_value("enforce");
     const int refusal = phase == 0 ? PAM_PERM_DENIED : PAM_SESSION_ERR;
     bool mine = code == PAM_IGNORE && !libpam.looked_up;
 
@@ -250,6 +258,12 @@ static void check_code(int code, unsigned phase)
         require(world.child_count == 0, "a logout starts a helper");
         return;
     }
+    if (is(enforce, "no"))
+        require(code == PAM_IGNORE, "enforce=no decided something");
+    if (is(enforce, "adopt"))
+        require(code == PAM_IGNORE || code == PAM_SUCCESS, "enforce=adopt refused somebody");
+    if ((is(enforce, "no") || is(enforce, "adopt")) && code == PAM_IGNORE)
+        return;
     require(code == PAM_SUCCESS || code == PAM_IGNORE || code == PAM_PERM_DENIED || code == PAM_SESSION_ERR,
             "a code that sshd does not expect");
     if (libpam.looked_up && libpam.found_uid == (uid_t)-1)
@@ -296,6 +310,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (unsigned phase = 0; phase < 3; phase++)
             if (scene.calls & 1U << phase)
                 call(phase);
+    free((void *)(uintptr_t)libpam.auth_mark);
     while (libpam.env_count > 0)
         free(libpam.env[--libpam.env_count]);
     return 0;

@@ -23,7 +23,7 @@ _slurm_adopt() {
         serve:--audit-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         serve:--warn-before) :; return ;;
         metrics:--file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
-        history:--user) :; return ;;
+        history:--user) mapfile -t COMPREPLY < <(compgen -u -- "$word"); return ;;
         history:--job) :; return ;;
         history:--since) :; return ;;
         history:--file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
@@ -35,7 +35,7 @@ _slurm_adopt() {
         move) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
         status) mapfile -t COMPREPLY < <(compgen -W '--json --check --watch --nodename --help' -- "$word") ;;
         doctor) mapfile -t COMPREPLY < <(compgen -W '--json --all --try-job --nodename --help' -- "$word") ;;
-        explain) mapfile -t COMPREPLY < <(compgen -W '--from --service --replay --json --help' -- "$word") ;;
+        explain) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--from --service --replay --json --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -u -- "$word"); fi ;;
         confine) mapfile -t COMPREPLY < <(compgen -W '--nodename --help' -- "$word") ;;
         serve-users) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --help' -- "$word") ;;
         serve) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --metrics-file --audit-file --warn-before --no-audit-journal --help' -- "$word") ;;

@@ -28,6 +28,15 @@ int pam_get_item(const pam_handle_t *pamh, int kind, const void **ret_item)
     return PAM_SUCCESS;
 }
 
+char *__wrap_strdup(const char *text);
+
+char *__wrap_strdup(const char *text)
+{
+    char *copy = mishap(2) ? NULL : malloc(strlen(text) + 1);
+
+    return copy ? strcpy(copy, text) : NULL;
+}
+
 struct passwd *pam_modutil_getpwnam(pam_handle_t *pamh, const char *user)
 {
     static const struct {
@@ -89,6 +98,8 @@ static const void **mark_of(const char *name)
 {
     if (strcmp(name, "pam_slurm_adopt_job") == 0)
         return &libpam.job_mark;
+    if (strcmp(name, "pam_slurm_adopt_auth") == 0)
+        return &libpam.auth_mark;
     require(strcmp(name, "pam_slurm_adopt_strict") == 0, "data under a name that is not the module's");
     return &libpam.strict_mark;
 }
@@ -97,11 +108,14 @@ int pam_set_data(pam_handle_t *pamh, const char *name, void *data,
                  void (*cleanup)(pam_handle_t *pamh, void *data, int error_status))
 {
     (void)pamh;
-    require(!cleanup, "a number is freed");
+    /* what is freed at the end of the handle is what was allocated; the others are numbers */
+    require((cleanup != NULL) == (mark_of(name) == &libpam.auth_mark), "a number is freed, or a copy is not");
     if (mishap(2)) {
         libpam.lost_puts++;
         return PAM_BUF_ERR;
     }
+    if (cleanup && *mark_of(name))
+        breach("a copy is lost");
     *mark_of(name) = data;
     return PAM_SUCCESS;
 }

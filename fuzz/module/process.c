@@ -250,11 +250,13 @@ long __wrap_syscall(long number, ...)
 int __wrap_sigprocmask(int how, const sigset_t *set, sigset_t *ret_old)
 {
     call_kernel();
-    require(how == SIG_SETMASK, "a mask that is not set as a whole");
+    require(how == SIG_SETMASK || (how == SIG_BLOCK && ret_old), "a mask that cannot be put back");
     if (ret_old)
         *ret_old = world.mask;
-    if (set)
+    if (set && how == SIG_SETMASK)
         world.mask = *set;
+    else if (set)
+        sigorset(&world.mask, &world.mask, set);
     return 0;
 }
 

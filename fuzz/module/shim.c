@@ -12,6 +12,7 @@ long shim_options(int argc, const char **argv, char *ret_lines, size_t cap);
 static const char *const results[] = {"success", "ignore", "perm_denied", "session_err", "retry"};
 static const char *const levels[] = {"err", "warning", "notice", "info", "debug"};
 static const char *const modes[] = {"auto", "service", "oneshot"};
+static const char *const enforces[] = {"yes", "adopt", "no"};
 static const char *const failures[] = {"ignore", "allow", "deny"};
 
 static void put(char *lines, size_t cap, size_t *at, const char *key, const char *value)
@@ -59,6 +60,7 @@ long shim_options(int argc, const char **argv, char *ret_lines, size_t cap)
     put(ret_lines, cap, &at, "socket", options.socket_path);
     put(ret_lines, cap, &at, "timeout_ns", number);
     put(ret_lines, cap, &at, "mode", modes[options.mode]);
+    put(ret_lines, cap, &at, "enforce", enforces[options.enforce]);
     put(ret_lines, cap, &at, "failure", failures[options.on_failure]);
     put(ret_lines, cap, &at, "ignore_root", options.ignore_root ? "1" : "0");
     return (long)at;

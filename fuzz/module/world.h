@@ -98,7 +98,7 @@ struct libpam {
     const char *service, *user, *rhost, *tty;
     char *env[128];
     size_t env_count;
-    const void *job_mark, *strict_mark;
+    const void *job_mark, *strict_mark, *auth_mark;
     uid_t found_uid; /* of the last user looked up; (uid_t)-1: there was none */
     bool looked_up, silent;
     unsigned errors, infos, lines, puts, lost_puts;

@@ -13,10 +13,10 @@ from ..native import module_reads_options
 from ..reader import Reader
 
 #: Those that src/pam/options.c knows.
-SHARED = ("service", "ignore_root", "timeout", "socket", "mode", "profile", "action_generic_failure")
+SHARED = ("service", "ignore_root", "timeout", "socket", "mode", "profile", "action_generic_failure", "enforce")
 VALUES = (
     "", "0", "1", "2", "0.1", "0.0999", "300", "300.001", "5.", ".5", "1.2345", "1e2", "007", "sshd", "*", "auto",
-    "service", "oneshot", "strict", "compatible", "Strict", "deny", "allow", "ignore", "/run/x", "relative",
+    "service", "oneshot", "strict", "compatible", "Strict", "deny", "allow", "ignore", "/run/x", "relative", "yes", "no", "adopt",
 )  # fmt: skip
 NAMES = tuple(spec.name for spec in OPTIONS)
 
@@ -44,6 +44,7 @@ def check(data: bytes) -> None:
         f"socket={options.socket}",
         f"timeout_ns={round(options.timeout_s * 1000) * 1000000}",
         f"mode={options.mode}",
+        f"enforce={options.enforce}",
         f"failure={options.action_generic_failure}",
         f"ignore_root={int(options.ignore_root)}",
     ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Completions for bash, zsh and fish.
 
-What an argument takes shows in its name: PATH is a file, JOBID one of the user's jobs here, REASON a reason code.
+What an argument takes shows in its name: PATH is a file, JOBID one of one's jobs here, USER a user, REASON a code.
 Anything else is left to the user.
 """
 
@@ -27,7 +27,7 @@ def _kind(argument: Argument) -> tuple[str, tuple[str, ...]]:
         return "words", tuple(REASONS)
     if name in FILES:
         return "files", ()
-    return ("jobs", ()) if name == "JOBID" else ("", ())
+    return {"JOBID": ("jobs", ()), "USER": ("users", ())}.get(name, ("", ()))
 
 
 def bash() -> str:
@@ -61,6 +61,8 @@ def _bash_words(words: str) -> str:
 def _bash_reply(kind: str, words: tuple[str, ...]) -> str:
     if kind == "files":
         return 'compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word")'
+    if kind == "users":
+        return 'mapfile -t COMPREPLY < <(compgen -u -- "$word")'
     if kind == "jobs":
         return f'mapfile -t COMPREPLY < <(compgen -W "$({JOBS})" -- "$word")'
     return _bash_words(" ".join(words)) if kind == "words" else ":"
@@ -89,7 +91,8 @@ def zsh() -> str:
 
 def _zsh_argument(argument: Argument) -> str:
     kind, words = _kind(argument)
-    action = {"files": "_files", "jobs": "_slurm_adopt_jobs", "words": f"({' '.join(words)})", "": " "}[kind]
+    actions = {"files": "_files", "jobs": "_slurm_adopt_jobs", "users": "_users", "": " "}
+    action = actions.get(kind) or f"({' '.join(words)})"
     if not argument.flags:
         return _quoted(f"1:{_colons(argument.value)}:{action}")
     doc = _colons(argument.doc.replace("[", "(").replace("]", ")"))
@@ -127,5 +130,6 @@ def _fish_argument(command: Command, argument: Argument) -> str:
     if kind == "files":
         parts.append("-F")
     elif kind:
-        parts.append(f"-a {_fish(f'({JOBS})' if kind == 'jobs' else ' '.join(words))}")
+        offered = {"jobs": f"({JOBS})", "users": "(__fish_complete_users)"}.get(kind) or " ".join(words)
+        parts.append(f"-a {_fish(offered)}")
     return " ".join([*parts, f"-d {_fish(argument.doc)}"])

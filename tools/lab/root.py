@@ -67,13 +67,15 @@ def cache_dir() -> Path:
 
 
 def ensure_root(suite: str | None = None, extra: Sequence[str] = ()) -> Path:
-    """The directory of the private root of `suite` (default: the machine's own release), built if need be.
+    """The directory of the private root of `suite`, built if need be.
+
+    Default: SLURM_ADOPT_SUITE of the environment, else the machine's own release.
 
     `extra` are further packages; each different set is a root of its own. Building takes about half a
     minute and shows its progress on stderr. Raises RootError.
     """
     distribution, own_suite = host_release()
-    suite = suite or own_suite
+    suite = suite or os.environ.get("SLURM_ADOPT_SUITE") or own_suite
     packages = sorted({*PACKAGES, *extra})
     tag = hashlib.sha256("\n".join([str(RECIPE), os.uname().machine, *packages]).encode()).hexdigest()[:12]
     roots = cache_dir() / "roots"

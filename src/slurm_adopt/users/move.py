@@ -28,10 +28,11 @@ from ..system.kernel.procfs import Process, read_cgroups, read_owner, read_row_o
 from ..system.slurm.stepd import StepFault, add_process, is_in_books, query_extras
 from ..system.tasks.task import MS, DeadlineExceeded, all_of, run
 from ..wire.cgroup_path import same_step
-from ..wire.stepd import decode_int
+from ..wire.stepd import OLDEST_VERSION, decode_int
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeVar
 
     from ..login.steps import OwnStep, OwnSteps
@@ -68,8 +69,13 @@ class Moved:
     login: Process | None = None
 
 
-def move_login(process: AnyProcess, job_id: int, found: OwnSteps, deadline_ns: int) -> Task[Moved]:
-    """Move the login that the process is part of into `job_id`, one of the user's jobs in `found`."""
+def move_login(
+    process: AnyProcess, job_id: int, found: OwnSteps, query: Callable[[], Task[OwnSteps]], deadline_ns: int
+) -> Task[Moved]:
+    """Move the login that the process is part of into `job_id`, one of the user's jobs in `found`.
+
+    `query` looks for these jobs once more.
+    """
     target = found.of_job(job_id)
     if target is None:
         return Moved("user-no-such-job")
@@ -88,18 +94,38 @@ def move_login(process: AnyProcess, job_id: int, found: OwnSteps, deadline_ns: i
         for namespace in namespaces:
             os.close(namespace.fd)
         return Moved("user-move-namespaces")
+    identity = target.connection.identity
+    if identity is None or identity.version > OLDEST_VERSION:
+        return (yield from _move_login(top, target, found, deadline_ns))
+    again = yield from query()  # before 20.11.5 slurmstepd closes when it is asked for namespaces
+    try:
+        target = again.of_job(job_id)
+        if target is None:
+            return Moved("user-no-such-job")
+        target.connection.deadline_ns = deadline_ns
+        return (yield from _move_login(top, target, again, deadline_ns))
+    finally:
+        again.close()
+
+
+def _move_login(top: Row, target: OwnStep, found: OwnSteps, deadline_ns: int) -> Task[Moved]:
     source = _step_of(top, found)
     baggage = find_baggage(find_members(top, read_rows()))
     if baggage:
         return Moved("user-move-in-the-way", detail="; ".join(baggage))
     pins = Pins()
-    PINS[:] = [(pins, target.connection)]
-    moved = yield from _move(top, target, found, deadline_ns, pins)
+    try:
+        moved = yield from _move(top, target, found, deadline_ns, pins)
+    finally:
+        keep_holding(pins, target.connection)
     if moved.reason == "user-moved" and source is not None and source is not target:
         baggage = find_baggage(find_members(top, read_rows()))
         if baggage:
             source.connection.deadline_ns = deadline_ns
-            yield from _move(top, source, found, deadline_ns, pins)
+            try:
+                yield from _move(top, source, found, deadline_ns, pins)
+            finally:
+                keep_holding(pins, source.connection)
             return Moved("user-move-in-the-way", detail="; ".join(baggage))
     if source is None or source is target:
         return moved
@@ -113,10 +139,17 @@ def _count_in(step: OwnStep, found: OwnSteps, identity: Identity | None) -> int:
     return sum(1 for row in own if _step_of(row, found) is step)
 
 
+def keep_holding(pins: Pins, connection: StepConnection) -> None:
+    """If slurmstepd has not answered, its connection is taken over for `hold_until_answered`."""
+    if connection.is_waited_for:
+        PINS.append((pins, connection.take_over()))
+
+
 def hold_until_answered() -> None:
     """Called when the user has the answer: a request that slurmstepd has not answered yet still names numbers."""
-    for pins, connection in PINS:
-        if connection.is_waited_for:
+    with contextlib.ExitStack() as stack:
+        for pins, connection in PINS:
+            stack.callback(connection.close)
             connection.deadline_ns = time.monotonic_ns() + HOLD_NS
             is_over: list[bool] = []
             with contextlib.suppress(StepFault, DeadlineExceeded):

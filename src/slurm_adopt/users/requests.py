@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 
@@ -58,7 +59,8 @@ def answer_user(request: UserRequest, peer: Peer, asker: Process, deadline_ns: i
         if request.command == "use":
             return _use(request.job_id, peer.uid, found, options)
         if request.command == "move":
-            moved = yield from move_login(asker, request.job_id, found, deadline_ns)
+            query = functools.partial(FreshLookup().query_own, conf, options.nodename, peer.uid, deadline_ns)
+            moved = yield from move_login(asker, request.job_id, found, query, deadline_ns)
             reply = _moved(moved, request.job_id)
             login = moved.login or asker
             write_move(

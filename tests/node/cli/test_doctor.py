@@ -285,7 +285,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("pam-include-missing", before_account("@include common-gone")),
     ("pam-generated-file", both(line(ACCOUNT, ""), edit("/etc/pam.d/common-account", lambda text: text + ACCOUNT))),
     # --- Slurm ---
-    ("slurm-conf-missing", shell("mv /etc/slurm /etc/slurm.away; mv /etc/slurm-llnl /etc/slurm-llnl.away", "mv /etc/slurm.away /etc/slurm; mv /etc/slurm-llnl.away /etc/slurm-llnl")),
+    ("slurm-conf-lost", shell("mv /etc/slurm /etc/slurm.away; mv /etc/slurm-llnl /etc/slurm-llnl.away", "mv /etc/slurm.away /etc/slurm; mv /etc/slurm-llnl.away /etc/slurm-llnl")),
     ("slurm-conf-untrusted", shell(f"chmod 666 {CONF}", f"chmod 644 {CONF}")),
     ("slurm-conf-malformed", conf("SlurmdSpoolDir=/var", "SlurmdSpoolDir=var")),
     ("slurm-no-contain", conf("PrologFlags=contain", "PrologFlags=Alloc")),
@@ -302,7 +302,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("spool-dir-untrusted", shell("chown alice /var/spool/slurmd", "chown root /var/spool/slurmd")),
     ("slurmd-down", no_slurmd),
     ("login-node", both(no_slurmd, conf("NodeHostname=lab", "NodeHostname=elsewhere"))),
-    ("slurmd-other-conf", slurmd_elsewhere),
+    ("slurmd-other-conf", both(slurmd_elsewhere, line("profile=strict", "profile=strict slurm_conf=/etc/slurm/slurm.conf"))),
     ("slurmd-pid-file", conf("SlurmdPidFile=/run/slurmd.pid", "SlurmdPidFile=/run/slurmd-2.pid")),
     ("munge-down", shell("mv /run/munge/munge.socket.2 /run/munge/away", "mv /run/munge/away /run/munge/munge.socket.2")),
     ("munge-hung", lambda node: stopped(node, "/usr/sbin/munged")),

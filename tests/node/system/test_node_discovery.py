@@ -230,11 +230,7 @@ def test_node_discovery__a_users_slurmd_is_none(site: Site) -> None:
     ]
     try:
         wait_for(lambda: len([p for p in site.processes() if p.command.endswith("slurmd 1000")]) == 2, "the disguises")
-        site.run(["pkill", "-x", "-U", "root", "slurmd.*"])
-        wait_for(lambda: not site.slurmd.pid, "slurmd to end")
-        site.run("setsid slurmd -D -f /opt/site/slurm.conf >/run/lab/slurmd.out 2>&1 &")
-        wait_for(lambda: site.slurmd.pid, "slurmd to start")
-        site.path("/run/slurmd.pid").unlink()
+        site.begin_slurmd("slurmd -D -f /opt/site/slurm.conf", pid_file=False)
         assert_in_job(site, STRICT, "slurmd uses /opt/site/slurm.conf")
     finally:
         for process in disguised:
