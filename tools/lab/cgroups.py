@@ -150,11 +150,11 @@ class CgroupTree:
 
     def thaw(self) -> None:
         """A process in a frozen cgroup does not die, not even of SIGKILL (v1)."""
-        for directory, below in _walk(self.directories()):
+        for _, _, files, fd in _walk(self.directories()):
             for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-                if name in below:
+                if name in files:
                     with contextlib.suppress(OSError):
-                        Path(directory, name).write_text(value)
+                        _write_at(fd, name, value)
 
     def remove(self, timeout_s: float = 10.0) -> list[str]:
         """Remove our directories, children first, and say which would not go (none, normally).
@@ -163,23 +163,38 @@ class CgroupTree:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            left = [directory for directory, _ in _walk(self.directories()) if not _rmdir(directory)]
+            left = [
+                os.path.join(directory, name)
+                for directory, names, _, fd in _walk(self.directories())
+                for name in names
+                if not _rmdir(name, fd)
+            ]
+            left += [top for top in self.directories() if not _rmdir(top)]
             if not left or time.monotonic() > deadline:
                 return left
             self.thaw()
             time.sleep(0.01)
 
 
-def _walk(tops: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """(directory, its files), children before parents; what vanishes meanwhile is skipped."""
+def _walk(tops: Sequence[str]) -> Iterator[tuple[str, list[str], list[str], int]]:
+    """(directory, names of its directories, of its files, its descriptor), children before parents; what vanishes
+    meanwhile is skipped. By descriptors: a job can nest directories deeper than a path can be long."""
     for top in tops:
-        for directory, _, files in os.walk(top, topdown=False):
-            yield directory, files
+        with contextlib.suppress(FileNotFoundError):
+            yield from os.fwalk(top, topdown=False)
 
 
-def _rmdir(directory: str) -> bool:
+def _write_at(directory: int, name: str, text: str) -> None:
+    fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        Path(directory).rmdir()
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _rmdir(name: str, directory: int | None = None) -> bool:
+    try:
+        os.rmdir(name, dir_fd=directory)
     except FileNotFoundError:
         return True
     except OSError:
