@@ -110,7 +110,6 @@ NEWEST_DIFFERS: dict[str, Differs | None] = {
     "*": Differs(adopted("newest"), NEWEST),
     "action_unknown=allow": None,
     "action_unknown=deny": None,
-    "nodename=lab": None,
     "nodename=elsewhere": None,
     "service=cron": None,
 }
@@ -118,8 +117,6 @@ SEVERAL = {
     **ELSEWHERE,
     "action_unknown=allow": ALLOWED,
     "action_unknown=deny": UNDETERMINED,
-    # with its name the original finds the cgroups whose times it compares
-    "nodename=lab": adopted("newest"),
 }
 
 STEADY = (
@@ -194,7 +191,10 @@ SPOOL_MISSING = (
     Situation("spool directory missing, root", Call(user="root"), IGNORED, options=ACTIONS),
 )
 
-UNSAFE = "for the original a spool directory that is none means “no jobs”; ours takes it for a fault"
+UNSAFE = (
+    "for the original a spool directory that is none means “no jobs”; ours takes it for a fault, and lets nobody in "
+    "for it unless the line says so"
+)
 SPOOL_A_FILE = (
     Situation(
         "spool directory is a file",
@@ -202,11 +202,9 @@ SPOOL_A_FILE = (
         NO_JOBS,
         {"action_no_jobs=ignore": IGNORED},
         {
-            "*": Differs(IGNORED, UNSAFE),
-            "action_no_jobs=ignore": None,
+            "*": Differs(denied("unsafe"), UNSAFE),
+            "action_generic_failure=ignore": Differs(IGNORED, UNSAFE),
             "action_generic_failure=allow": Differs(ALLOWED, UNSAFE),
-            "action_generic_failure=deny": Differs(denied("unsafe"), UNSAFE),
-            "profile=strict": Differs(denied("unsafe"), UNSAFE),
         },
         ACTIONS,
     ),
@@ -214,7 +212,10 @@ SPOOL_A_FILE = (
 )
 
 EXITS = Outcome("ends the process (exit 1)")
-NO_EXIT = "without slurm.conf the original ends sshd's process; ours does what action_generic_failure says"
+NO_EXIT = (
+    "without slurm.conf the original ends sshd's process; ours does what action_generic_failure says, and refuses where "
+    "the line does not say it, since slurmd runs"
+)
 CONF_MISSING = (
     *(
         Situation(
@@ -223,10 +224,9 @@ CONF_MISSING = (
             EXITS,
             {},
             {
-                "*": Differs(IGNORED, NO_EXIT),
+                "*": Differs(denied("lost"), NO_EXIT),
+                "action_generic_failure=ignore": Differs(IGNORED, NO_EXIT),
                 "action_generic_failure=allow": Differs(ALLOWED, NO_EXIT),
-                "action_generic_failure=deny": Differs(denied("not set up"), NO_EXIT),
-                "profile=strict": Differs(denied("not set up"), NO_EXIT),
             },
             ACTIONS,
         )

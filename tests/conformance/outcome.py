@@ -18,6 +18,7 @@ SENSES = (
     ("undetermined", r"can ?not be determined|could not be determined|Unable to determine"),
     ("not adopted", r"failed to adopt|adoption failure|could not be put into"),
     ("unsafe", r"not safe to use"),
+    ("lost", r"its configuration could not be found"),
     ("not set up", r"no slurm\.conf|configuration on this node"),
 )
 ANY = "any"

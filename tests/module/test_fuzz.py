@@ -27,12 +27,13 @@ def fuzz(*options: str) -> tuple[int, dict[str, int], str]:
 
 
 def test_fuzz__corpus_and_a_short_run() -> None:
-    """Nothing is found, and every target has run its whole corpus and more."""
+    """Nothing is found, and every target has run its whole corpus; how much more is up to the machine."""
     status, runs, output = fuzz("--seconds", str(SECONDS), "--seed", "1")
     assert status == 0, output
     assert runs.keys() == {"module", "reply", *targets.names()}
     for name, count in runs.items():
-        assert count > len(list(corpus_of(name).iterdir())) > 0, output
+        assert count >= len(list(corpus_of(name).iterdir())) > 0, output
+    assert sum(runs.values()) > 10 * len(runs), output
 
 
 @pytest.mark.parametrize("name", targets.names())

@@ -108,7 +108,7 @@ def test_selinux_enforcing__user_manager(vm: VmTarget, mode: str) -> None:
     vm.submit("alice")
     try:
         for value in ("refuse", "confine"):
-            vm.run("systemctl stop user@1501.service; systemctl revert user-1501.slice; loginctl enable-linger alice")
+            vm.run("systemctl stop user@1501.service; systemctl revert user-1501.slice")
             vm.pam(account=[line], session=[f"{line} user_manager={value}"])
             mark = vm.log_mark()
             assert vm.ssh_login("alice", "true").returncode != 0
@@ -118,7 +118,7 @@ def test_selinux_enforcing__user_manager(vm: VmTarget, mode: str) -> None:
             assert denials(vm) == []
             vm.run(f"setsebool {BOOLEANS.format('off')}")
     finally:
-        vm.run("systemctl revert user-1501.slice; loginctl disable-linger alice; rm -f /run/slurm-adopt/refused/1501")
+        vm.run("systemctl revert user-1501.slice; rm -f /run/slurm-adopt/refused/1501")
 
 
 def test_selinux_enforcing__with_pam_systemd(vm: VmTarget) -> None:

@@ -346,7 +346,8 @@ def test_doctor__is_silent_on_a_healthy_node(machine: Node) -> None:
 
 
 def test_doctor__tries_a_process_in_a_job_and_leaves_nothing(machine: Node) -> None:
-    job = machine.submit("alice")
+    job = machine.submit("alice", "exec sleep 4711")
+    machine.process("sleep 4711", "alice")
     before = {process.pid for process in machine.processes()}
     assert doctor(machine, "--try-job", str(job)) == (0, [])
     assert {process.pid for process in machine.processes()} == before

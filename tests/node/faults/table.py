@@ -177,6 +177,9 @@ FAULTS = (
 #: Codes that say no failure: with service-busy the one-shot helper decides. Those of `slurm-adopt move` and `use` begin
 #: with user-; no login depends on them.
 NO_FAILURE = {
+    "exempt",
+    "session-exempt",
+    "other-service",
     "service-busy",
     "adopted",
     "would-adopt",

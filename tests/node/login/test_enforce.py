@@ -40,8 +40,14 @@ def events(node: Node) -> Iterator[list[dict[str, Any]]]:
 
 
 def audited(node: Node, count: int) -> list[dict[str, Any]]:
-    wait_for(lambda: len(node.read(AUDIT).splitlines()) >= count, f"{count} lines in the audit stream")
-    return [json.loads(line) for line in node.read(AUDIT).splitlines()]
+    """The logins in the audit stream, as soon as there are so many."""
+
+    def logins() -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in node.read(AUDIT).splitlines()]
+        return [event for event in events if event["event"] == "login"]
+
+    wait_for(lambda: len(logins()) >= count, f"{count} logins in the audit stream")
+    return logins()
 
 
 def where(node: Node, user: str) -> tuple[str, str]:
