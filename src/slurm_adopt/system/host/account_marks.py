@@ -39,8 +39,9 @@ class Mark:
     job_id: int = 0
 
 
-def write_mark(process: Process, uid: int, mark: Mark, directory: str = DIRECTORY) -> None:
+def write_mark(process: Process, uid: int, mark: Mark, directory: str = "") -> None:
     """Keep the answer for the session phase of `process`; `OSError` if that is not possible."""
+    directory = directory or DIRECTORY
     make_folder(directory, 0o700)
     replace_file(
         f"{directory}/{process.pid}.{process.started}", f"{uid} {mark.word} {mark.job_id}\n".encode("ascii"), 0o600
@@ -48,10 +49,10 @@ def write_mark(process: Process, uid: int, mark: Mark, directory: str = DIRECTOR
     _remove_old(directory)
 
 
-def read_mark(process: Process, uid: int, directory: str = DIRECTORY) -> Mark | None:
+def read_mark(process: Process, uid: int, directory: str = "") -> Mark | None:
     """What was kept for this process and user; None if nothing was."""
     try:
-        words = read_trusted(f"{directory}/{process.pid}.{process.started}", ROOT, FILE_CAP).split()
+        words = read_trusted(f"{directory or DIRECTORY}/{process.pid}.{process.started}", ROOT, FILE_CAP).split()
     except FileNotFoundError:
         return None
     except OSError as error:

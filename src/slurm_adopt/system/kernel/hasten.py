@@ -162,9 +162,9 @@ class Hastened:
 HASTE = Haste()
 
 
-def hastened(mode: Hasten, haste: Haste = HASTE) -> Hastened:
+def hastened(mode: Hasten, haste: Haste | None = None) -> Hastened:
     """`with hastened(mode):` around what waits for a grace period; it is the whole process's."""
-    return Hastened(mode, haste)
+    return Hastened(mode, haste or HASTE)
 
 
 def put_right(places: Places = PLACES) -> bool:
