@@ -34,8 +34,10 @@ hypothesis.settings.load_profile("project")
 #: Files and folders that take longest, seconds on two free cores. They begin first, so that the end is not one long file
 #: alone. Only the order is at stake: what is not here comes afterwards.
 LONGEST_S = {
+    "tests/node/cli/test_doctor.py": 130,
     "tests/node/resident/test_service.py": 108,
     "tests/node/resident/test_warn.py": 104,
+    "tests/node/system/test_node_discovery.py": 100,
     "tests/node/login/test_session.py": 96,
     "tests/node/cli/test_doctor.py": 90,
     "tests/node/cli/test_explain.py": 50,
