@@ -39,7 +39,6 @@ LONGEST_S = {
     "tests/node/resident/test_warn.py": 104,
     "tests/node/system/test_node_discovery.py": 100,
     "tests/node/login/test_session.py": 96,
-    "tests/node/cli/test_doctor.py": 90,
     "tests/node/cli/test_explain.py": 50,
     "tests/module": 75,
     "tests/node/users/test_users.py": 70,
