@@ -56,7 +56,7 @@ def check_slurmd(node: Node) -> Iterator[Finding]:
             "slurmd-pid-file",
             WARNING,
             f"slurmd runs, and is not the process that {', '.join(files)} names",
-            "a login cannot see that a job's prolog is running, and does not wait for the job to start",
+            "a login without the service has to look for slurmd elsewhere, which takes longer",
             "make SlurmdPidFile in slurm.conf the file that slurmd writes, and restart slurmd",
         )
     yield from check_arguments(slurmd, conf)

@@ -376,7 +376,7 @@ def read_mapped_names(process: AnyProcess) -> set[bytes] | None:
 
 def read_title(process: AnyProcess) -> bytes:
     """The process's first argument, which it may write over."""
-    return (_confirmed(process, read_file(f"/proc/{process.pid}/cmdline")) or b"").partition(b"\0")[0]
+    return read_arguments(process)[0]
 
 
 # Reading -------------------------------------------------------------------------------------------
