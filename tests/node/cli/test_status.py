@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -19,8 +20,8 @@ OUT_OF_EVERYTHING = "for file in /sys/fs/cgroup/*/cgroup.procs; do echo $1 > $fi
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
-    ids=lambda suite: suite or "host",
+    params=SUITES,
+    ids=suite_name,
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(suite=request.param) as node:

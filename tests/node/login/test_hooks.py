@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -19,8 +20,8 @@ DIRECTORY = "/run/slurm-adopt/user/1501"
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
-    ids=lambda suite: suite or "host",
+    params=SUITES,
+    ids=suite_name,
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
     settings = {"Prolog": f"{HOOKS}/prolog", "Epilog": f"{HOOKS}/epilog", "TaskProlog": f"{HOOKS}/task-prolog"}

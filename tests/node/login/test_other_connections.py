@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
@@ -49,8 +50,8 @@ WAYS = {
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
-    ids=lambda suite: suite or "host",
+    params=SUITES,
+    ids=suite_name,
 )
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(suite=request.param) as node:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.machine import LabError, wait_for
 from lab.node import Node
@@ -21,8 +22,8 @@ PROLOG = f"#!/bin/sh\nwhile [ -e {HOLD} ]; do sleep 0.05; done\n[ ! -e {FAIL} ]\
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
-    ids=lambda suite: suite or "host",
+    params=SUITES,
+    ids=suite_name,
 )
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(suite=request.param, slurm={"Prolog": "/etc/lab/prolog"}) as node:

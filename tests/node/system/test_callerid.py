@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.cluster import Cluster
 from lab.machine import wait_for
@@ -40,8 +41,8 @@ while True:
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
-    ids=lambda suite: suite or "host",
+    params=SUITES,
+    ids=suite_name,
 )
 def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with Cluster(request.param, ports={"node1": PORT}) as cluster:

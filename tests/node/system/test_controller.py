@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.node import Node
 from lab.product import use_product
@@ -31,8 +32,8 @@ VERSIONS = {(20, 11): 36, (22, 5): 38, (24, 11): 42, (26, 5): 45}
 
 @pytest.fixture(
     scope="module",
-    params=[None, *(pytest.param(suite, marks=pytest.mark.releases) for suite in ("bullseye", "trixie", "forky"))],
-    ids=lambda suite: suite or "host",
+    params=SUITES,
+    ids=suite_name,
 )
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(suite=request.param, slurm={"PrivateData": "jobs"}) as node:
