@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.wire.hostlist import MAX_NAMES, HostList, HostListError, expand
+from slurm_adopt.wire.hostlist import MAX_NAMES, HostList, HostListError, expand, fold
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,26 @@ def test_hostlist__index_agrees_with_expansion(text: str) -> None:
 def test_hostlist__raises_nothing_else(text: str) -> None:
     with suppress(HostListError):
         assert all(isinstance(name, str) for name in HostList(text, 1000))
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["login"], "login"),
+        (["n2", "n1", "n1", "login"], "login,n[1-2]"),
+        (["n8", "n9", "n10", "n12"], "n[8-10,12]"),
+        (["n08", "n09", "n10", "n7"], "n[7,08-10]"),
+        (["r1n1-ib", "r1n2-ib", "r2n1-ib"], "r1n[1-2]-ib,r2n1-ib"),
+        (["1", "2"], "[1-2]"),
+        (["n" + "1" * 30, "n" + "1" * 29 + "2"], "n" + "1" * 30 + ",n" + "1" * 29 + "2"),
+    ],
+)
+def test_hostlist__folds(names: list[str], text: str) -> None:
+    assert fold(names) == text
+    assert set(expand(text)) == set(names)
+
+
+@given(st.lists(st.from_regex(r"[a-z]{0,2}[0-9]{1,3}[a-z]?", fullmatch=True), max_size=40))
+def test_hostlist__folded_and_expanded_are_the_same_names(names: list[str]) -> None:
+    assert sorted(expand(fold(names))) == sorted(set(names))

@@ -97,17 +97,17 @@ def encode_message(version: int, msg_type: int, body: bytes, plugin: int, creden
     return struct.pack(">I", len(message)) + message
 
 
-def decode_length(data: bytes) -> int:
+def decode_length(data: bytes, cap: int = MAX_MESSAGE) -> int:
     """How long the message is that begins here, its four bytes of length included."""
     length = Cursor(data).unpack(">I")
-    if not 16 <= length <= MAX_MESSAGE:
-        raise RemoteProtocolError(f"message of {length} bytes, expected 16..{MAX_MESSAGE}")
+    if not 16 <= length <= cap:
+        raise RemoteProtocolError(f"message of {length} bytes, expected 16..{cap}")
     return length + 4
 
 
-def decode_message(data: bytes) -> Message:
+def decode_message(data: bytes, cap: int = MAX_MESSAGE) -> Message:
     """A whole message, length included; `Incomplete` if there is less of it, an error if there is more."""
-    total = decode_length(data)
+    total = decode_length(data, cap)
     if len(data) < total:
         raise Incomplete(f"{len(data)} of {total} bytes")
     if len(data) > total:
@@ -138,7 +138,8 @@ def _decode(cursor: Cursor) -> Message:
         credential = _string(cursor, MAX_CREDENTIAL, "credential")
     elif msg_type == RESPONSE_NETWORK_CALLERID:
         raise RemoteProtocolError("an answer without a credential")
-    body = cursor.take_capped(body_length, MAX_MESSAGE, "body")
+    # the message's own length is within its cap
+    body = cursor.take_capped(body_length, len(cursor.data), "body")
     cursor.check_end()
     return Message(version, flags, msg_type, plugin, credential, body)
 

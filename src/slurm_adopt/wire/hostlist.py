@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slurm host lists: `node[01-03,7],login`, read without writing the names out.
+"""Slurm host lists: `node[01-03,7],login`, read without writing the names out, and written.
 
 Rules of this file:
 1. A list is commas outside brackets; `pre[1-3,07-09]post` counts, several brackets multiply and the
@@ -15,7 +15,7 @@ from .errors import RemoteProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Union
 
     Range = tuple[int, int, int]  # low, high, width
@@ -29,6 +29,7 @@ MAX_NAME_LENGTH = 512
 MAX_DIGITS = 18
 # Slurm knows at most five dimensions
 MAX_BRACKETS = 5
+DIGITS = "0123456789"
 
 
 class HostListError(RemoteProtocolError):
@@ -200,3 +201,47 @@ class HostList:
 def expand(text: str, max_names: int = MAX_NAMES) -> Iterator[str]:
     """The names of a list, one by one; `HostListError` before the first of them."""
     return iter(HostList(text, max_names))
+
+
+def fold(names: Iterable[str]) -> str:
+    """The names as one list, the other way round than `expand`: `login,node[1-3,7]`. Sorted, each once.
+
+    Names that differ in their last number only share brackets.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in set(names):
+        head, digits, tail = _last_number(name)
+        groups.setdefault((head, tail), []).append(digits)
+    entries = []
+    for (head, tail), numbers in sorted(groups.items()):
+        if len(numbers) == 1:
+            entries.append(f"{head}{numbers[0]}{tail}")
+        else:
+            entries.append(f"{head}[{','.join(_runs(numbers))}]{tail}")
+    return ",".join(entries)
+
+
+def _last_number(name: str) -> tuple[str, str, str]:
+    """`rack1n07-ib` → `rack1n`, `07`, `-ib`; a name without a number has it all in front."""
+    end = len(name)
+    while end and name[end - 1] not in DIGITS:
+        end -= 1
+    start = end
+    while start and name[start - 1] in DIGITS:
+        start -= 1
+    if not end or end - start > MAX_DIGITS:
+        return name, "", ""
+    return name[:start], name[start:end], name[end:]
+
+
+def _runs(numbers: list[str]) -> Iterator[str]:
+    """`08`, `09`, `10`, `12` → `08-10`, `12`: as the low bound's width writes them out again."""
+    first = last = ""
+    for digits in sorted(numbers, key=lambda digits: (int(digits), len(digits))):
+        if last and digits == str(int(last) + 1).zfill(len(first)):
+            last = digits
+            continue
+        if last:
+            yield first if first == last else f"{first}-{last}"
+        first = last = digits
+    yield first if first == last else f"{first}-{last}"

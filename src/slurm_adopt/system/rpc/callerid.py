@@ -58,7 +58,7 @@ class CallerFault(Fault):
     """The question has no believable answer."""
 
 
-class _LowerVersion(CallerFault):
+class LowerVersion(CallerFault):
     """This version may be the reason for no answer."""
 
 
@@ -223,7 +223,7 @@ def _ask_versions(
     for tried in _versions(version, known):
         try:
             reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns)
-        except _LowerVersion as reason:
+        except LowerVersion as reason:
             detail = reason.detail
         except (AuthFault, TlsFault) as fault:
             raise CallerFault(fault.reason, fault.detail) from None
@@ -274,23 +274,25 @@ def _ask_version(
         sock.close()
     message = callerid.decode_message(data)
     if message.msg_type == callerid.RESPONSE_SLURM_RC:
-        _refused(callerid.decode_return_code(message))
+        refused(callerid.decode_return_code(message))
     if message.msg_type != callerid.RESPONSE_NETWORK_CALLERID or message.version != version:
         raise RemoteProtocolError(f"message {message.msg_type} of version {message.version:#x} for an answer")
     yield from _check_sender(conf, workers, message, as_uid, deadline_ns)
     return callerid.decode_caller_reply(message)
 
 
-def receive_answer(conf: SlurmConf, sock: Socket, request: bytes, version: int, deadline_ns: int) -> Task[bytes]:
-    """Send a request and receive one whole message; `Silence`, or `CallerFault` of a peer that closes."""
+def receive_answer(
+    conf: SlurmConf, sock: Socket, request: bytes, version: int, deadline_ns: int, cap: int = callerid.MAX_MESSAGE
+) -> Task[bytes]:
+    """Send a request and receive one whole message; `Silence`, or `LowerVersion` of a peer that closes."""
     begun_ns = time.monotonic_ns()
     tls = conf.tls_type not in ("tls/none", "") and version >= FIRST_TLS
     try:
         stream = yield from open_stream(sock, conf, tls, deadline_ns)
         yield from stream.send(request, deadline_ns)
-        return (yield from _receive_message(stream, deadline_ns))
+        return (yield from _receive_message(stream, deadline_ns, cap))
     except ConnectionError as error:
-        raise _LowerVersion("caller-refused", f"closed: {error}") from None
+        raise LowerVersion("caller-refused", f"closed: {error}") from None
     except DeadlineExceeded:
         raise Silence(time.monotonic_ns() - begun_ns) from None
 
@@ -327,22 +329,23 @@ def _request(
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None
 
 
-def _refused(code: int) -> None:
+def refused(code: int) -> None:
+    """Raise what a refusal means."""
     if code in (callerid.RC_AUTHENTICATION, callerid.RC_PROTOCOL_VERSION):
         # 25.05 and 25.11 answer a version that they do not know with 1007
-        raise _LowerVersion("caller-refused", f"return code {code}")
+        raise LowerVersion("caller-refused", f"return code {code}")
     raise CallerFault("caller-refused", f"return code {code}")
 
 
-def _receive_message(stream: Stream, deadline_ns: int) -> Task[bytes]:
+def _receive_message(stream: Stream, deadline_ns: int, cap: int) -> Task[bytes]:
     """One whole message; anything that comes after it is not waited for."""
     data = b""
     while True:
         if data.startswith(b"HTTP"):
             # 25.11 and later listen for HTTP on the same port, and take an unknown version for that (seen on 26.05)
-            raise _LowerVersion("caller-refused", "answered in HTTP")
+            raise LowerVersion("caller-refused", "answered in HTTP")
         try:
-            total = callerid.decode_length(data)
+            total = callerid.decode_length(data, cap)
             if len(data) >= total:
                 return data
         except Incomplete:
