@@ -104,6 +104,6 @@ int sa_log_failure(const struct sa_login *login, const char *reason, const char 
         code = PAM_SUCCESS;
     code = sa_log_verdict(login, code, reason);
     if (code != PAM_SUCCESS && code != PAM_IGNORE)
-        (void)pam_error(login->pamh, SA_TEXT_DENIED, why);
+        (void)pam_error(login->pamh, SA_TEXT_DENIED "%s%s", why, *login->options.hint ? " " : "", login->options.hint);
     return code;
 }

@@ -22,6 +22,7 @@
 #define TIMEOUT_MAX_NS (300 * SA_NS_PER_S)
 #define SERVICE_MAX 64 /* the exchange carries no longer one */
 #define SERVICES_MAX 255
+#define HINT_MAX 160
 
 static const char *value_of(const char *arg, const char *name)
 {
@@ -64,6 +65,17 @@ static bool is_service_list(const char *text)
             return true;
         text += len + 1;
     }
+}
+
+/* One line without control characters. What else is not printable, the helper reports: root has written it. */
+static bool is_hint(const char *text)
+{
+    if (strlen(text) > HINT_MAX)
+        return false;
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return false;
+    return true;
 }
 
 bool sa_options_work_in(const struct sa_options *options, const char *service)
@@ -114,6 +126,7 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
     struct sa_options options = {
         .service = DEFAULT_SERVICE,
         .socket_path = DEFAULT_SOCKET,
+        .hint = "",
         .timeout_ns = DEFAULT_TIMEOUT_NS,
         .mode = SA_MODE_AUTO,
         .on_failure = SA_FAILURE_IGNORE,
@@ -140,6 +153,8 @@ void sa_options_parse(int argc, const char **argv, struct sa_options *ret_option
             strict = strcmp(value, "compatible") != 0;
         else if ((value = value_of(argv[i], "log_level")))
             options.verbose = parse_verbose(value);
+        else if ((value = value_of(argv[i], "hint")))
+            options.hint = is_hint(value) ? value : "";
         else if ((value = value_of(argv[i], "enforce")))
             options.enforce = parse_enforce(value);
         else if ((value = value_of(argv[i], "action_generic_failure")))

@@ -12,6 +12,7 @@ enum sa_failure { SA_FAILURE_IGNORE, SA_FAILURE_ALLOW, SA_FAILURE_DENY };
 struct sa_options {
     const char *service; /* PAM services to work in, with commas, "*" for all */
     const char *socket_path;
+    const char *hint;    /* the site's sentence for who is refused, empty for none */
     uint64_t timeout_ns; /* for the whole call */
     enum sa_mode mode;
     enum sa_failure on_failure;

@@ -121,3 +121,29 @@ def test_options__exempt_names(arg: str, names: tuple[str, ...]) -> None:
     options = parse_options([arg])
     assert options.allow_users + options.allow_groups == names
     assert bool(options.problems) == (not names)
+
+
+@pytest.mark.parametrize(
+    "text", ["help@example.org", "Questions? Ask help@example.org, +49 30 1234.", "Hilfe für alle", "x" * 160]
+)
+def test_options__hint_is_one_printable_line(text: str) -> None:
+    options = parse_options([f"hint={text}"])
+    assert (options.hint, options.problems) == (text, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x" * 161, "ä" * 81, "a\nb", "a\tb", "\x1b[31mred", "a\x9bb", "\udcff", "\u202eabc", "a\u2028b"]
+)
+def test_options__a_hint_that_is_none_is_left_out_and_reported(text: str) -> None:
+    options = parse_options([f"hint={text}"])
+    assert options.hint == ""
+    assert len(options.problems) == 1
+
+
+def test_options__hint_jobs_is_off_unless_it_says_yes() -> None:
+    assert [parse_options(args).hint_jobs for args in ([], ["hint_jobs=yes"], ["hint_jobs=Yes"], ["hint_jobs=1"])] == [
+        False,
+        True,
+        False,
+        False,
+    ]

@@ -197,7 +197,8 @@ def explain(user: str, source: str = "", service: str = "sshd") -> Explanation:
     def end(verdict: Verdict | None, options: Options | None = None, unless: tuple[str, ...] = ()) -> Explanation:
         enforce = options.enforce if options is not None else "yes"
         result = enforced(result_of(verdict.action, "account"), enforce) if verdict is not None else "ignore"
-        text = refusal(verdict.reason) if verdict is not None and result == "perm_denied" else ""
+        hint = options.hint if options is not None else ""
+        text = refusal(verdict.reason, hint) if verdict is not None and result == "perm_denied" else ""
         return Explanation(user, service, source, tuple(steps), verdict, result, enforce, text, unless)
 
     line = _find_line(service, steps)

@@ -75,7 +75,7 @@ def answer(login: Login, verdict: Verdict, detail: str = "") -> Answer:
         env += ((CHOSEN_VARIABLE, verdict.chosen),)
     kinds = tuple([namespace.kind for namespace in namespaces])
     detail = detail or login.remark
-    reply = compose(login.facts, login.options, verdict, env, kinds, detail, info, unset)
+    reply = compose(login.facts, login.options, verdict, env, kinds, detail, info, unset, login.elsewhere)
     return Answer(reply, [namespace.fd for namespace in namespaces], login, verdict)
 
 

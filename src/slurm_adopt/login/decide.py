@@ -144,4 +144,8 @@ def _decide(login: Login) -> Task[Answer]:
 
         return (yield from finish_session(login, decision, detail))
     _keep_account(login, decision)
+    if login.options.hint_jobs and decision.action == "deny" and login.options.enforce == "yes":
+        from .elsewhere import find_elsewhere  # here, because few sites want it
+
+        yield from find_elsewhere(login, decision.reason)
     return answer(login, decision, detail)

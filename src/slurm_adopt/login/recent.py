@@ -5,6 +5,9 @@ is empty and stays so.
 
 from __future__ import annotations
 
+import time
+
+from ..system.tasks.task import MS
 from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
@@ -13,14 +16,25 @@ if TYPE_CHECKING:
 
 #: Sessions of one step look alike, and a node has fewer steps; users with a job in its prolog are fewer still.
 CAP = 1024
+#: Where a user's jobs are, for who tries again at once: jobs start and end.
+ELSEWHERE_NS = 15_000 * MS
+#: After slurmctld did not answer, refusals go out at once for a while.
+SILENT_NS = 30_000 * MS
+#: Users for whom slurmctld is asked at the same time.
+ASKING_CAP = 4
 
 
 class Recent:
-    """Two small tables; each is forgotten when it is full."""
+    """Small tables; each is forgotten when it is full."""
 
     def __init__(self) -> None:
         self._memberships: dict[tuple[bytes, bytes], Membership] = {}
         self._prologs: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
+        #: in which version slurmctld has answered (0: it is not known)
+        self.controller_version = 0
+        self._elsewhere: dict[int, tuple[int, str]] = {}
+        self._asking = 0
+        self._silent_until_ns = 0
 
     def membership_of(self, reference: bytes, target: bytes) -> Membership:
         """`same_step`, which is pure and takes 0.1 ms, once for all logins that look the same."""
@@ -41,3 +55,33 @@ class Recent:
         if len(self._prologs) >= CAP:
             self._prologs.clear()
         self._prologs[nodename, uid] = now_ns, jobs
+
+    def elsewhere_of(self, uid: int) -> str | None:
+        """Where the user's jobs are, in words, if that was asked a moment ago; None if not."""
+        until_ns, words = self._elsewhere.get(uid, (0, ""))
+        return words if until_ns > time.monotonic_ns() else None
+
+    def begin_asking(self, uid: int) -> bool:
+        """Whether slurmctld may be asked for this user now; the user's other logins do without, until it has answered.
+
+        If so, `end_asking` has to follow.
+        """
+        if self._asking >= ASKING_CAP or self._silent_until_ns > time.monotonic_ns():
+            return False
+        self._asking += 1
+        self.keep_elsewhere(uid, "")
+        return True
+
+    def end_asking(self) -> None:
+        """It has answered, or not."""
+        self._asking -= 1
+
+    def keep_elsewhere(self, uid: int, words: str) -> None:
+        """It has answered."""
+        if len(self._elsewhere) >= CAP:
+            self._elsewhere.clear()
+        self._elsewhere[uid] = time.monotonic_ns() + ELSEWHERE_NS, words
+
+    def keep_silence(self) -> None:
+        """slurmctld is not asked for anybody for a while."""
+        self._silent_until_ns = time.monotonic_ns() + SILENT_NS

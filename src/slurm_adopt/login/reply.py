@@ -2,7 +2,7 @@
 """From a verdict to what the module carries out: return code, words for the user, one line for the log.
 
 Rules of this file:
-1. What a user reads is the true reason in one sentence, and nothing about anybody else's jobs.
+1. What a user reads is the true reason in one sentence, the site's own, and nothing about anybody else's jobs.
 2. One line per login, in a fixed order of fields; a level that the site's log_level= does not want is not sent.
 """
 
@@ -39,9 +39,13 @@ def enforced(result: str, enforce: Enforce) -> str:
     return result if enforce == "yes" or (enforce == "adopt" and admits) else "ignore"
 
 
-def refusal(reason: ReasonCode) -> str:
-    """Return the line that a refused user reads."""
-    return f"{DENIED}{REASONS[reason].user_text or REASONS['internal-error'].user_text}"
+def refusal(reason: ReasonCode, hint: str = "", elsewhere: str = "") -> str:
+    """The line that a refused user reads. `elsewhere` is where the user's jobs are, `hint` the site's own sentence."""
+    line = DENIED + (REASONS[reason].user_text or REASONS["internal-error"].user_text)
+    for part in (f"Your jobs are on {elsewhere}" if elsewhere else "", hint):
+        if part:
+            line += f" {part}" if line[-1] in ".!?" else f". {part}"
+    return line
 
 
 def compose(
@@ -53,18 +57,20 @@ def compose(
     detail: str = "",
     info: str = "",
     unset: tuple[str, ...] = (),
+    elsewhere: str = "",
 ) -> LoginReply:
     """The reply for a verdict."""
     level = _level(facts, options, verdict)
     lenient = options.action_adopt_failure == "allow" or options.enforce != "yes"
     join_failed = "success" if lenient else result_of("deny", facts.phase)
     result = enforced(result_of(verdict.action, facts.phase), options.enforce)
+    refuses = verdict.action == "deny" and options.enforce == "yes"
     return LoginReply(
         result=result,
         reason=verdict.reason,
         level=level,
         log=log_line(facts, options, verdict, detail) if options.log_level >= WANTED_FROM[level] else "",
-        error=refusal(verdict.reason) if verdict.action == "deny" and options.enforce == "yes" else "",
+        error=refusal(verdict.reason, options.hint, elsewhere) if refuses else "",
         info=info,
         env=env,
         unset=unset,
@@ -72,7 +78,7 @@ def compose(
         leave=verdict.reason == "exempt",
         joins=joins,
         join_failed=join_failed if joins else "",
-        join_error=refusal("adopt-failed") if joins and join_failed != "success" else "",
+        join_error=refusal("adopt-failed", options.hint) if joins and join_failed != "success" else "",
     )
 
 

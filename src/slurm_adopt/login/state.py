@@ -58,6 +58,8 @@ class Login:
         self.found_ns = 0
         self.env: tuple[tuple[str, str], ...] = ()
         self.remark = ""
+        #: the nodes on which a refused user's jobs are, in words
+        self.elsewhere = ""
         #: when the job ends, in seconds since 1970, if the greeting is to say it
         self.end_s = 0
         self.namespaces: list[Namespace] = []

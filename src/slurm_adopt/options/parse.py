@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from ..model import Action, Enforce, Hasten
 
+#: With the longest reason and a list of nodes it fits into what the exchange carries.
+HINT_CAP = 160
+
 
 @record
 class Options:
@@ -48,6 +51,8 @@ class Options:
     hasten: Hasten
     greeting: bool
     user_move: bool
+    hint: str
+    hint_jobs: bool
     enforce: Enforce
     profile: str
     #: whether the line says what action_generic_failure is to be
@@ -114,6 +119,8 @@ def parse_options(args: Iterable[str]) -> Options:
         hasten=values["hasten"],  # type: ignore[arg-type]
         greeting=values["greeting"] == "on",
         user_move=values["user_move"] == "yes",
+        hint=values["hint"],
+        hint_jobs=values["hint_jobs"] == "yes",
         enforce=values["enforce"],  # type: ignore[arg-type]
         profile=values["profile"],
         is_generic_failure_set="action_generic_failure" in seen or values["profile"] == "strict",
@@ -134,6 +141,9 @@ def _fits(spec: OptionSpec, value: str) -> bool:
         from .export import is_export  # here, because few lines have it, and every login would pay
 
         return is_export(value)
+    if spec.name == "hint":
+        # sshd hands it to the user's terminal
+        return 0 < len(value.encode("utf-8", "surrogateescape")) <= HINT_CAP and value.isprintable()
     if spec.name == "socket":
         return value.startswith("/") and len(value.encode("utf-8", "surrogateescape")) < 108
     if spec.name == "slurm_conf":

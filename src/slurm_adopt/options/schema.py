@@ -209,6 +209,22 @@ OPTIONS = (
         origin="slurm-adopt",
     ),
     OptionSpec(
+        "hint",
+        (),
+        "The site's own sentence and address, added to what a refused user reads. With blanks the whole option stands "
+        "in brackets: `[hint=Questions? help@example.org]`, and a `]` in it is written `\\]`.",
+        form="one line of at most 160 bytes, all of it printable",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
+        "hint_jobs",
+        ("no", "yes"),
+        "`yes` tells a user who is refused for want of a job here on which nodes the user's own jobs are. slurmctld is "
+        "asked, for half a second at most.",
+        stricter="no",
+        origin="slurm-adopt",
+    ),
+    OptionSpec(
         "enforce",
         ("yes", "adopt", "no"),
         "`adopt`: whoever has a job goes into it, and nobody is refused. `no`: each login is decided and logged, and "

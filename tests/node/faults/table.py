@@ -208,6 +208,10 @@ class Other:
 #: Caller ID never refuses and never admits.
 CALLER_LOST = "as if it named no job: `action_unknown=`"
 ELSEWHERE = (
+    Other("no-job", "`hint_jobs=yes`, and slurmctld accepts and says nothing, or drips: the refusal comes half a second later at most, without a list; the service asks again after half a minute", "deny", "deny", "node/login/test_hints.py::test_hints__slurmctld_is_silent"),
+    Other("no-job", "`hint_jobs=yes`, and slurmctld is down", "deny", "deny", "node/login/test_hints.py::test_hints__slurmctld_is_gone"),
+    Other("no-job", "`hint_jobs=yes`, and slurmctld's answer is malformed, of another user, or names what is no node", "deny", "deny", "node/system/test_controller_hostile.py::test_controller_hostile__no_answer"),
+    Other("no-job", "`hint_jobs=yes`, and the user has more jobs than are read (512 KiB, some 500 jobs): a refusal without a list", "deny", "deny", "node/login/test_hints.py::test_hints__more_jobs_than_are_read"),
     Other("unknown-denied", "Several jobs, none named, action_unknown=deny", "deny", "deny", "conformance/test_conformance.py::test_conformance__case"),
     Other("unknown-allowed", "Several jobs, none named, action_unknown=allow", "allow, in no job", "allow, in no job", "conformance/test_conformance.py::test_conformance__case"),
     Other("caller-foreign", "Caller ID names a job that is not the user's", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_job_of_somebody_else_is_never_joined"),

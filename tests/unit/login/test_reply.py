@@ -98,3 +98,27 @@ def test_reply__enforce_is_what_is_left_of_a_verdict(enforce: str, action: str, 
     assert reply.join_failed == (
         "success" if enforce != "yes" else "perm_denied" if phase == "account" else "session_err"
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "elsewhere", "hint", "line"),
+    [
+        ("no-job", "", "", "you have no active jobs on this node"),
+        ("no-job", "n[1-2]", "", "you have no active jobs on this node. Your jobs are on n[1-2]"),
+        ("no-job", "", "Ask us!", "you have no active jobs on this node. Ask us!"),
+        ("no-job", "n1", "Ask us!", "you have no active jobs on this node. Your jobs are on n1. Ask us!"),
+        ("adopt-failed", "", "help@x.y", "your login could not be put into your job. Please tell your administrator. help@x.y"),
+    ],
+)  # fmt: skip
+def test_reply__what_a_refused_user_reads(reason: str, elsewhere: str, hint: str, line: str) -> None:
+    options = parse_options([f"hint={hint}"] if hint else [])
+    said = compose(facts("not-asked"), options, Verdict("deny", reason), elsewhere=elsewhere)  # type: ignore[arg-type]
+    assert said.error == f"Access denied by pam_slurm_adopt: {line}"
+    for enforce in ("no", "adopt"):
+        options = parse_options([f"hint={hint}", f"enforce={enforce}"])
+        assert compose(facts("not-asked"), options, Verdict("deny", reason), elsewhere=elsewhere).error == ""  # type: ignore[arg-type]
+
+
+def test_reply__a_namespace_that_cannot_be_joined_comes_with_the_hint() -> None:
+    options = parse_options(["profile=strict", "hint=Ask us!"])
+    assert compose(facts("not-asked"), options, ADOPTED, joins=("mount",)).join_error.endswith("administrator. Ask us!")
