@@ -124,7 +124,7 @@ def test_options__exempt_names(arg: str, names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["help@example.org", "Questions? Ask help@example.org, +49 30 1234.", "Hilfe für alle", "x" * 160]
+    "text", ["help@example.org", "Questions? Ask help@example.org, +49 30 1234.", "☎ 1234, help@example.org", "x" * 160]
 )
 def test_options__hint_is_one_printable_line(text: str) -> None:
     options = parse_options([f"hint={text}"])
