@@ -11,6 +11,9 @@ _slurm_adopt() {
         status:--nodename) :; return ;;
         doctor:--try-job) :; return ;;
         doctor:--nodename) :; return ;;
+        doctor:--nodes) :; return ;;
+        doctor:--via) mapfile -t COMPREPLY < <(compgen -W 'clustershell srun' -- "$word"); return ;;
+        doctor:--html) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         explain:--from) :; return ;;
         explain:--service) :; return ;;
         explain:--replay) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
@@ -34,7 +37,7 @@ _slurm_adopt() {
         use) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--clear --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
         move) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
         status) mapfile -t COMPREPLY < <(compgen -W '--json --check --watch --nodename --help' -- "$word") ;;
-        doctor) mapfile -t COMPREPLY < <(compgen -W '--json --all --try-job --nodename --help' -- "$word") ;;
+        doctor) mapfile -t COMPREPLY < <(compgen -W '--json --all --try-job --nodename --nodes --via --html --help' -- "$word") ;;
         explain) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--from --service --replay --json --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -u -- "$word"); fi ;;
         confine) mapfile -t COMPREPLY < <(compgen -W '--nodename --help' -- "$word") ;;
         serve-users) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --help' -- "$word") ;;

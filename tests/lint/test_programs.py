@@ -15,6 +15,7 @@ STARTS = {"system", "popen", "posix_spawn", "posix_spawnp", "spawnv", "spawnve",
 STARTERS = {
     "system/tasks/program.py": "a checked file, without rights",
     "cli/history.py": "journalctl, as whoever calls the tool",
+    "cli/doctor/nodes/ask.py": "srun, as whoever calls the tool",
 }
 
 

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor on the nodes of a cluster: through ClusterShell and real ssh, through real srun, and in a real browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cluster import Cluster
+from lab.machine import Machine
+from lab.node import Node
+from lab.product import install_product, use_product
+from slurm_adopt.cli.doctor.nodes.answers import Answer, make_report
+from slurm_adopt.cli.doctor.nodes.page import page
+
+SSHD = "/etc/pam.d/sshd"
+#: Whatever else there is to say of the lab's nodes.
+BROKEN = "pam-twice"
+
+
+@pytest.fixture(scope="module")
+def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Two nodes and a login node that has the command, ClusterShell and srun. node2 has our line twice."""
+    with Cluster(request.config.getoption("--suite")) as cluster:
+        for node in cluster.nodes:
+            use_product(node)
+        login = cluster.login
+        install_product(login)
+        found = importlib.util.find_spec("ClusterShell")
+        assert found is not None, "it is in tests/requirements.txt"
+        assert found.origin is not None
+        for path in Path(found.origin).parent.rglob("*.py"):
+            inside = path.relative_to(Path(found.origin).parent)
+            login.install(path, f"/usr/lib/python3/dist-packages/ClusterShell/{inside}")
+        stack = cluster["node2"].read(SSHD)
+        line = next(line for line in stack.splitlines() if line.startswith("account") and "pam_slurm_adopt.so" in line)
+        cluster["node2"].write(SSHD, stack.replace(line, f"{line}\n{line}"))
+        yield cluster
+
+
+def doctor(node: Node, *args: str) -> tuple[int, dict[str, Any]]:
+    done = node.run(["slurm-adopt", "doctor", "--json", *args], check=False, timeout=120)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+def nodes_with(report: dict[str, Any], code: str) -> list[str]:
+    return [node for found in report["findings"] if found["code"] == code for node in found["nodes"]]
+
+
+@pytest.mark.parametrize("via", ["clustershell", "srun"])
+def test_doctor_nodes__which_differ_and_in_what(nodes: Cluster, via: str) -> None:
+    status, report = doctor(nodes.login, "--nodes", "node[1-2]", "--via", via)
+    assert report["nodes"] == ["node1", "node2"]
+    assert nodes_with(report, BROKEN) == ["node2"]
+    assert nodes_with(report, "node-no-answer") == nodes_with(report, "node-bad-answer") == []
+    alone = [doctor(node)[0] for node in nodes.nodes]
+    assert status == max(alone)
+    assert ["node1"] in [group["nodes"] for group in report["groups"]]
+
+
+def test_doctor_nodes__clustershell_is_taken_if_it_is_there(nodes: Cluster) -> None:
+    """ctl has no slurmd: only ssh leads there, and it has no doctor."""
+    _, report = doctor(nodes.login, "--nodes", "ctl,node1")
+    assert nodes_with(report, "node-no-answer") == ["ctl"]
+    (found,) = [found for found in report["findings"] if found["code"] == "node-no-answer"]
+    assert "not found" in found["seen"] or "connect" in found["seen"]
+
+
+@pytest.mark.parametrize("via", ["clustershell", "srun"])
+def test_doctor_nodes__one_that_does_not_answer(nodes: Cluster, via: str) -> None:
+    status, report = doctor(nodes.login, "--nodes", "node1,nowhere", "--via", via)
+    assert status == 2
+    assert nodes_with(report, "node-no-answer") == ["nowhere"]
+    assert "nowhere" not in nodes_with(report, BROKEN)
+
+
+def test_doctor_nodes__a_node_that_sends_something_else(nodes: Cluster) -> None:
+    other = "#!/bin/sh\nprintf 'x\\033[2J<script>'\n"
+    node = nodes["node1"]
+    node.run("mv /usr/bin/slurm-adopt /usr/bin/slurm-adopt.away")
+    try:
+        node.write("/usr/bin/slurm-adopt", other, 0o755)
+        done = nodes.login.run(["slurm-adopt", "doctor", "--nodes", "node[1-2]"], check=False, timeout=120)
+    finally:
+        node.run("mv /usr/bin/slurm-adopt.away /usr/bin/slurm-adopt")
+    assert done.returncode == 2
+    assert "error: node-bad-answer" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_doctor_nodes__a_set_of_nodes_that_is_none(nodes: Cluster) -> None:
+    for via in ("clustershell", "srun"):
+        done = nodes.login.run(["slurm-adopt", "doctor", "--nodes", "n[", "--via", via], check=False)
+        assert done.returncode == 1
+        assert "is no set of nodes" in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+
+
+# The page -------------------------------------------------------------------------------------------
+
+SCRIPT = "<script>document.title='owned'</script>"
+HOSTILE = (
+    SCRIPT,
+    f"</style></pre>{SCRIPT}",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "<svg onload=document.title='owned'>",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with Machine("browser", request.config.getoption("--suite"), packages=("chromium",)) as machine:
+        yield machine
+
+
+def dom(browser: Machine, source: str) -> str:
+    """The document as it is after the browser has read it and run whatever there is to run."""
+    browser.write("/tmp/report.html", source)
+    argv = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--user-data-dir=/tmp/profile",
+    ]
+    return browser.run([*argv, "--dump-dom", "file:///tmp/report.html"], timeout=120).stdout
+
+
+@pytest.mark.extra
+def test_doctor_nodes__no_node_runs_a_script_in_the_browser(browser: Machine) -> None:
+    assert "<title>owned</title>" in dom(browser, f"<title>x</title><body>{SCRIPT}</body>"), "it runs scripts"
+    answers = [
+        Answer(
+            f"n{number}",
+            json.dumps(
+                {"findings": [{"code": "x", "severity": "error", "seen": text, "why": text, "mend": text}]}
+            ).encode(),
+            2,
+        )
+        for number, text in enumerate(HOSTILE)
+    ]
+    answers += [Answer(f"m{number}", b"", None, text) for number, text in enumerate(HOSTILE)]
+    source = page(make_report(answers), "now")
+    seen = dom(browser, source)
+    assert "<title>slurm-adopt doctor: 8 nodes: 0 healthy, 8 with errors</title>" in seen
+    assert "<script" not in seen
+    assert "<img" not in seen
+    assert "<svg" not in seen
+    # the page's own policy holds, even if a tag came in
+    inside = source.replace("<h1>", f"{SCRIPT}<h1>")
+    assert inside != source
+    assert "<title>slurm-adopt doctor" in dom(browser, inside)
