@@ -56,6 +56,9 @@ def find_elsewhere(login: Login, reason: ReasonCode) -> Task[None]:
             return
         try:
             known = yield from _ask(login)
+        except Exception as error:  # rule 1: a fault here must not become another verdict
+            known = ""
+            login.remark = _with(login.remark, f"hint_jobs: {type(error).__name__}: {error}")
         finally:
             recent.end_asking()
         recent.keep_elsewhere(uid, known)

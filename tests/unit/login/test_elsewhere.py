@@ -10,16 +10,17 @@ import pytest
 from tests.process import me
 
 from slurm_adopt.login import elsewhere, recent
+from slurm_adopt.login.decide import decide_login
 from slurm_adopt.login.elsewhere import TEXT_CAP, describe, find_elsewhere
 from slurm_adopt.login.recent import ASKING_CAP, Recent
 from slurm_adopt.login.reply import compose
 from slurm_adopt.login.state import Login
-from slurm_adopt.login.steps import FreshLookup
+from slurm_adopt.login.steps import FreshLookup, OwnSteps
 from slurm_adopt.model import REASONS, Facts, Verdict
 from slurm_adopt.options.parse import HINT_CAP, parse_options
 from slurm_adopt.system.rpc.controller import NoAnswer, UserJobs
 from slurm_adopt.system.slurm.conf import read_slurm_conf
-from slurm_adopt.system.tasks.task import run
+from slurm_adopt.system.tasks.task import DeadlineExceeded, HelperNeeded, run
 from slurm_adopt.wire.errors import ProtocolError
 from slurm_adopt.wire.fields import TEXT_CAP as EXCHANGE_CAP
 from slurm_adopt.wire.login_exchange import LoginRequest
@@ -172,3 +173,33 @@ def test_elsewhere__a_wrong_answer_is_that_users_alone(controller: Controller, s
 def test_elsewhere__other_refusals_ask_nobody(controller: Controller, source: FreshLookup, reason: str) -> None:
     assert told(source, reason=reason) == ("", "")
     assert controller.asked == []
+
+
+FAULTS = [DeadlineExceeded(), HelperNeeded("x"), OSError(24, "no descriptor"), RuntimeError("x"), ValueError("x")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_elsewhere__no_fault_makes_another_verdict(
+    controller: Controller, source: FreshLookup, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """action_generic_failure= would let the refused user in, by default."""
+    controller.answer = fault
+    words, remark = told(source)
+    assert words == ""
+    assert remark.startswith(f"hint_jobs: {type(fault).__name__}")
+    monkeypatch.setattr(source, "read_conf", lambda *_: _known(source))
+    monkeypatch.setattr(source, "query_own", lambda *_: _nothing())
+    request = LoginRequest("account", time.monotonic_ns() + 5 * 10**9, "sshd", "alice", 1502, args=("hint_jobs=yes",))
+    reply = run(decide_login(request, me(), source)).reply
+    assert (reply.result, reply.reason) == ("perm_denied", "no-job")
+    assert controller.asked == [1501, 1502]
+
+
+def _known(source: FreshLookup) -> Task[object]:
+    yield from ()
+    return source.conf_here  # type: ignore[attr-defined]
+
+
+def _nothing() -> Task[OwnSteps]:
+    yield from ()
+    return OwnSteps()
