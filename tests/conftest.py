@@ -49,6 +49,7 @@ LONGEST_S = {
     "tests/node/users/test_move.py": 50,
     "tests/conformance/test_conformance.py": 49,
     "tests/selinux/test_selinux_policy.py": 47,
+    "tests/node/cli/test_enable.py": 46,
     "tests/node/system/test_callerid.py": 41,
     "tests/node/cli/test_demo.py": 38,
     "tests/node/cli/test_status.py": 36,
