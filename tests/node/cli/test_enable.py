@@ -101,6 +101,16 @@ def test_enable__is_confirmed_by_a_user_who_becomes_root(off: Node) -> None:
     assert done.stdout == f"{SSHD} stays as it is now.\n", done.stderr
 
 
+def test_enable__is_not_confirmed_through_an_sshd_that_asks_something_else(off: Node) -> None:
+    """An sshd of the administrators' own, say: that one can log in there tells nothing of this change."""
+    off.sshd("own", 2222, ["UsePAM no"])
+    enable(off)
+    done = off.ssh("root", "slurm-adopt confirm", port=2222)
+    assert "sshd /etc/ssh/lab-own.conf, which has made this login, does not ask the PAM service sshd" in done.stderr
+    assert off.path(PENDING).exists()
+    assert off.ssh("root", "slurm-adopt confirm").returncode == 0
+
+
 def test_enable__is_taken_back_by_itself(off: Node) -> None:
     before = off.read(SSHD)
     mode = off.path(SSHD).stat().st_mode
@@ -117,12 +127,35 @@ def test_enable__is_taken_back_by_itself(off: Node) -> None:
     wait_for(lambda: not waiting(off), "nobody to wait")
 
 
+def test_enable__is_taken_back_though_its_terminal_is_gone(off: Node) -> None:
+    """The session that it was given in is cut off, with everything in it that hears a hang-up."""
+    before = off.read(SSHD)
+    login = off.ssh_popen("root", "slurm-adopt enable --yes --minutes 0.1; echo done; sleep 1000", tty=True)
+    assert login.stdout is not None
+    wait_for(lambda: "done" in login.stdout.readline(), "the change")
+    assert ACCOUNT in off.read(SSHD)
+    login.kill()
+    login.communicate()
+    wait_for(lambda: off.read(SSHD) == before, "the change to be taken back")
+
+
+def test_enable__says_so_if_systemd_cannot_be_told(off: Node) -> None:
+    """There are signs of systemd, and it does not answer: the other ways back are enough."""
+    off.run(["mkdir", "-p", "/run/systemd/system"])
+    try:
+        assert "systemd could not be told" in enable(off).stdout
+        assert off.ssh("root", "slurm-adopt confirm").returncode == 0
+    finally:
+        off.run(["rm", "-r", "/run/systemd/system"])
+
+
 @pytest.mark.parametrize("how", ["due", "boot"])
 def test_enable__any_command_of_roots_takes_back_what_is_due(off: Node, how: str) -> None:
     """Nobody is there any more who waits for it; the time is over, or the machine was started again."""
     before = off.read(SSHD)
     enable(off)
     end_waiting(off)
+    assert "slurm-adopt confirm" in off.run(["slurm-adopt"]).stdout
     off.run(["slurm-adopt", "status"])
     assert ACCOUNT in off.read(SSHD)
     change_pending(off, **({"due_s": 1.0} if how == "due" else {"boot": "another"}))

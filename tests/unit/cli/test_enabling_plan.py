@@ -243,7 +243,7 @@ def test_enable__another_service_and_one_kind_only(debian: Layout) -> None:
 
 
 def test_enable__text_that_is_no_unicode_stays_as_it_is(debian: Layout) -> None:
-    debian.write("etc/pam.d/sshd", "# caf\udce9 \x0c\u2028\n" + DEBIAN["etc/pam.d/sshd"])
+    debian.write("etc/pam.d/sshd", "# na\udcefve \x0c\u2028\n" + DEBIAN["etc/pam.d/sshd"])
     plan = debian.enable()
     assert plan.after is not None
     assert plan.after.replace(ACCOUNT.encode(), b"").replace(SESSION.encode(), b"") == plan.text

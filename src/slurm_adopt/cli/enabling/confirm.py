@@ -6,9 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 
+from ...words import duration
 from ..main import die
 from .change import Locked, confirm, last_end, read_pending
-from .login import login_began_s
+from .login import find_login
 from .watch import disarm
 
 
@@ -25,17 +26,22 @@ def run(_args: argparse.Namespace) -> int:
         if pending is None:
             last = last_end()
             die("no change waits to be confirmed", f"the last one: {last}" if last else "slurm-adopt enable makes one")
-        began_s = login_began_s()
+        login = find_login(pending.service)
         new = "log in with ssh anew, on a connection of its own (ssh -o ControlPath=none), and run it there"
-        if began_s is None:
+        if login is None:
             die("this is no ssh login, so it does not show that one can log in", new)
         if not pending.since_s:
             die(
                 f"the change of {pending.path} was broken off",
                 "slurm-adopt enable begins again; this one is taken back",
             )
-        if began_s <= pending.since_s:
+        if login.began_s <= pending.since_s:
             die("this login is older than the change, so it does not show that one can log in", new)
+        if login.elsewhere:
+            die(
+                f"{login.elsewhere}, which has made this login, does not ask the PAM service {pending.service}",
+                f"log in through the sshd that does; it is taken back in {duration(pending.left_s)}",
+            )
         confirm(pending)
     disarm()
     print(f"{pending.path} stays as it is now.")

@@ -11,12 +11,27 @@ from __future__ import annotations
 import os
 import time
 
+from ...record import record
 from ...system.kernel.login_tree import find_login_sshd, read_rows
-from ...system.kernel.procfs import read_file, read_process
+from ...system.kernel.procfs import read_file, read_owned_process, read_process
+from ..doctor.node import Node
+from ..doctor.sshd import find_servers, pam_service_of, read_server
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 #: The kernel's unit of start times.
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+ASK_NS = 5 * 10**9
+
+
+@record
+class SshLogin:
+    """`began_s` in seconds since boot. `elsewhere`: the sshd of this login, if it does not use the service asked for
+    though another one does; empty if it uses it, or does not tell."""
+
+    began_s: float
+    elsewhere: str = ""
 
 
 def now_s() -> float:
@@ -29,8 +44,18 @@ def this_boot() -> str:
     return (read_file(BOOT_ID) or b"").decode("ascii", "replace").strip()
 
 
-def login_began_s() -> float | None:
-    """When the ssh login of this command began, in seconds since boot; None if it is in none."""
+def find_login(service: str) -> SshLogin | None:
+    """The ssh login of this command, by the sshd nearest above it; None if it is in none."""
     own = read_process(os.getpid())
     sshd = find_login_sshd(own, read_rows(), lambda _: True) if own is not None else None
-    return sshd.started / TICKS if sshd is not None else None
+    if sshd is None:
+        return None
+    began_s = sshd.started / TICKS
+    listener = read_owned_process(sshd.parent)
+    server = read_server(listener) if listener is not None and listener.uid == 0 else None
+    node = Node(deadline_ns=time.monotonic_ns() + ASK_NS)
+    used = pam_service_of(node, server) if server is not None else None
+    if server is None or used is None or used == service:
+        return SshLogin(began_s)
+    others = (pam_service_of(node, other) for other in find_servers(node) if other != server)
+    return SshLogin(began_s, server.name if not used or service in others else "")
