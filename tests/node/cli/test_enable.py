@@ -227,6 +227,19 @@ def test_enable__a_module_that_cannot_be_loaded_locks_nobody_out(off: Node) -> N
     assert off.read(SSHD) == before
 
 
+def test_enable__says_what_is_wrong_with_lines_that_are_there(off: Node) -> None:
+    off.pam("sshd", account=["optional pam_slurm_adopt.so profile=strict"], session=["required pam_slurm_adopt.so"])
+    before = off.read(SSHD)
+    assert "pam-not-binding" in enable(off, code=1).stderr
+    off.write("/etc/pam.d/unused", "account required pam_permit.so\n")
+    try:
+        said = enable(off, "--service", "unused", "--account-only", "--dry-run").stdout
+    finally:
+        off.path("/etc/pam.d/unused").unlink()
+    assert "note: no sshd that runs asks the PAM service unused: sshd /etc/ssh/lab-main.conf asks sshd" in said
+    assert off.read(SSHD) == before
+
+
 def test_enable__looks_only(off: Node) -> None:
     before = off.read(SSHD)
     done = off.run(["slurm-adopt", "enable", "--dry-run", "--json", "--options", "enforce=no"])

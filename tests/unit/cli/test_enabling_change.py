@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from slurm_adopt.cli.enabling import change
-from slurm_adopt.cli.enabling.change import Pending, apply, confirm, copy_of, read_pending, take_back
+from slurm_adopt.cli.enabling.change import Locked, Pending, apply, confirm, copy_of, read_pending, take_back
 from slurm_adopt.cli.enabling.plan import Plan
 from slurm_adopt.cli.main import CommandError
 from slurm_adopt.record import replace
@@ -215,6 +215,17 @@ def test_change__one_at_a_time_and_of_what_was_shown(pam: Path) -> None:
     with pytest.raises(CommandError, match="has changed meanwhile"):
         apply(plan(pam, None), 300, no_watch)
     assert pam.read_bytes() == NEW
+
+
+def test_change__nobody_waits_for_ever(pam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who was stopped in the middle keeps the lock."""
+    monkeypatch.setattr(change, "LOCK_S", 0.1)
+    with Locked(), pytest.raises(CommandError, match="does not end"):
+        apply(plan(pam), 300, no_watch)
+    assert pam.read_bytes() == OLD
+    monkeypatch.setattr(change, "FOLDER", str(pam / "below-a-file"))
+    with pytest.raises(CommandError, match="cannot be used"):
+        apply(plan(pam), 300, no_watch)
 
 
 def test_change__what_is_written_down_is_checked(pam: Path) -> None:

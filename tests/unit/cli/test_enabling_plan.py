@@ -143,6 +143,14 @@ def test_enable__on_debian_each_line_is_the_last_of_its_kind(debian: Layout) -> 
     assert list((debian.folder / "run").iterdir()) == []
 
 
+def test_enable__on_debian_with_sssd(debian: Layout) -> None:
+    """pam-auth-update puts a line into common-account that ends the stack for local users."""
+    sssd = "account sufficient pam_localuser.so\naccount [default=bad success=ok user_unknown=ignore] pam_sss.so\n"
+    debian.write("etc/pam.d/common-account", DEBIAN["etc/pam.d/common-account"] + sssd)
+    text = debian.carry_out(debian.enable())
+    assert behind(text, ACCOUNT) == "@include common-account\n"
+
+
 def test_enable__on_redhat_the_account_line_comes_before_what_ends_the_stack(redhat: Layout) -> None:
     text = redhat.carry_out(redhat.enable())
     assert behind(text, ACCOUNT) == "account    include      password-auth\n"

@@ -57,6 +57,8 @@ FOLDER = os.path.dirname(PENDING)
 LAST = f"{FOLDER}/last"
 LOCK = f"{FOLDER}/lock"
 FILE_CAP = 1 << 20
+#: Who has the lock writes two small files.
+LOCK_S = 10.0
 MODE = 0o644
 
 
@@ -105,12 +107,30 @@ def digest(data: bytes | None) -> str:
 
 
 class Locked:
-    """with Locked(): nobody else changes anything. Waits for whoever is at it, which never takes long."""
+    """with Locked(): nobody else changes anything. Waits for whoever is at it, which never takes long; ends the command
+    if it does."""
 
     def __enter__(self) -> None:
-        make_folder(FOLDER, 0o700, (os.geteuid(),))
-        self._fd = open_lock(LOCK, (os.geteuid(),))
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        # whatever the caller's is: nobody else may write what is made here
+        os.umask(0o022)
+        try:
+            make_folder(FOLDER, 0o700, (os.geteuid(),))
+            self._fd = open_lock(LOCK, (os.geteuid(),))
+        except OSError as error:
+            die(f"{FOLDER} cannot be used: {error.strerror or error}", "it keeps what is needed to take a change back")
+        until = time.monotonic() + LOCK_S
+        while not self._is_taken():
+            if time.monotonic() > until:
+                os.close(self._fd)
+                die("another slurm-adopt is changing PAM's files, and does not end", f"fuser -v {LOCK} names it")
+            time.sleep(0.02)
+
+    def _is_taken(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
@@ -207,10 +227,11 @@ def _put(path: str, plan: Plan) -> None:
         replace_for_good(path, plan.after, MODE)
 
 
-def confirm(pending: Pending) -> None:
-    """Let it stay."""
+def confirm(pending: Pending) -> bool:
+    """Let it stay; whether it is what `enable` has written, and not what somebody has made of it since."""
     remove_for_good(PENDING)
     _end("confirmed", pending)
+    return digest(_current(pending.path)) == pending.after
 
 
 def take_back(only_if_due: bool = True) -> tuple[End, Pending] | None:

@@ -42,7 +42,7 @@ def run(_args: argparse.Namespace) -> int:
                 f"{login.elsewhere}, which has made this login, does not ask the PAM service {pending.service}",
                 f"log in through the sshd that does; it is taken back in {duration(pending.left_s)}",
             )
-        confirm(pending)
+        is_ours = confirm(pending)
     disarm()
-    print(f"{pending.path} stays as it is now.")
+    print(f"{pending.path} stays as it is now{'' if is_ours else ', with what somebody has changed in it since'}.")
     return 0

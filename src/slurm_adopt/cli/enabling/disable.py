@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         die("only root may change PAM's files", "sudo slurm-adopt disable")
     if args.json and not (args.yes or args.dry_run):
         die("--json cannot ask", "add --yes or --dry-run")
+    os.umask(0o022)
     if not args.dry_run and is_pending():
         settled = take_back(only_if_due=False)
         if settled is not None:

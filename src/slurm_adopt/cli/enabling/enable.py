@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import time
 
 from ..doctor.finding import ERROR, WARNING
 from ..doctor.module import check_module
 from ..doctor.node import Node
 from ..doctor.pam import check_stacks
+from ..doctor.sshd import find_servers, pam_service_of
 from ..main import die
 from .candidate import Candidate
 from .change import apply, confirm, describe, read_pending, take_back
@@ -36,6 +38,7 @@ DEFAULT_OPTIONS = "profile=strict"
 DEFAULT_MINUTES, MINUTES_CAP = 5.0, 1440.0
 #: With `--minutes 0`: as long as the trial may take.
 TRIAL_S = 300.0
+ASK_NS = 5 * 10**9
 CANDIDATE = "/run/slurm-adopt/try"
 
 
@@ -73,15 +76,17 @@ def run(args: argparse.Namespace) -> int:
         return restore_pending()
     if args.json and not (args.yes or args.dry_run):
         die("--json cannot ask", "add --yes or --dry-run")
+    os.umask(0o022)
     kinds = ("account",) if args.account_only else ("account", "session")
     node = Node()
     with contextlib.closing(Candidate(node, f"{CANDIDATE}-{os.getpid()}")) as candidate:
         plan = plan_enable(candidate, args.service, args.options, DEFAULT_OPTIONS, kinds)
         report = Report(plan, args.json)
+        problems = list(_findings(node, candidate, args.service, report))
         if not plan.changes:
+            stop_at(problems, args.force, "the lines are there; nothing has been changed")
             return report.nothing_to_do(read_pending())
         report.show_difference()
-        problems = list(_findings(node, candidate, args.service, report))
         without = user_without_job(args.without_job)
         problems += _try_before(candidate, args.service, without, report)
         stop_at(problems, args.force, "nothing has been changed")
@@ -93,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     assert pending is not None, "it is given a time"
     problems = _try_after(args.service, user_with_job(args.with_job), report)
     if problems and not args.force:
-        restore(only_if_due=False)
-    stop_at(problems, args.force, f"{plan.path} is as it was")
+        restored = restore(only_if_due=False) in ("restored", "unchanged")
+        stop_at(problems, False, f"{plan.path} " + ("is as it was" if restored else "could NOT be put back"))
     if not args.minutes:
         confirm(pending)
         disarm()
@@ -123,7 +128,13 @@ def _findings(node: Node, candidate: Candidate, service: str, report: Report) ->
         if finding.severity == ERROR:
             yield text
         elif finding.severity == WARNING:
-            report.note(text)
+            report.notes.append(text)
+    deadline_ns = time.monotonic_ns() + ASK_NS
+    asking = Node(deadline_ns=deadline_ns)
+    used = {server.name: pam_service_of(asking, server) for server in find_servers(asking)}
+    if used and None not in used.values() and service not in used.values():
+        those = ", ".join(f"{name} asks {asked or 'no PAM'}" for name, asked in used.items())
+        report.notes.append(f"no sshd that runs asks the PAM service {service}: {those}")
 
 
 def _try_before(candidate: Candidate, service: str, without: str, report: Report) -> list[str]:

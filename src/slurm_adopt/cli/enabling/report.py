@@ -52,17 +52,17 @@ class Report:
         self.say(f"tried: {told(outcome)}{remark}")
 
     def show_difference(self) -> None:
-        """The change, as diff(1) shows it."""
+        """The change, as diff(1) shows it, and what is worth knowing of it."""
         colour = has_colour()
         for line in difference(self.plan):
             mark = {"+": "\x1b[32m", "-": "\x1b[31m"}.get(line[:1], "") if colour else ""
             self.say(f"{mark}{line}\x1b[0m" if mark else line)
-        for note in self.plan.notes:
+        for note in self.notes:
             self.say(f"note: {printable(note)}")
 
     def nothing_to_do(self, pending: Pending | None) -> int:
         """It is as it should be."""
-        for note in self.plan.notes:
+        for note in self.notes:
             self.say(f"note: {printable(note)}")
         if pending is not None and pending.path == self.plan.path:
             return self.end_waiting(pending, changed=False)

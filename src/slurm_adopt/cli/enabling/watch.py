@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: It looks again after so long: the change may be confirmed, and the machine may have slept.
 PAUSE_S = 2.0
+#: So long after it could not be put back (a file system that was made read-only), it is tried again.
+FAILED_S = 20.0
 SYSTEMD_RUNS = "/run/systemd/system"
 SYSTEMCTL_NS = 20 * 10**9
 SERVICE, TIMER = "slurm-adopt-restore.service", "slurm-adopt-restore.timer"
@@ -63,9 +65,19 @@ def wait_for(pending: Pending) -> None:
         found = read_pending()
         if found is None or (found.boot, found.due_s) != (pending.boot, pending.due_s):
             return
-        if found.left_s <= 0 and restore() != "failed":
+        if found.left_s > 0:
+            time.sleep(min(found.left_s, PAUSE_S))
+        elif _is_settled():
             return
-        time.sleep(min(max(found.left_s, 0.1), PAUSE_S))
+        else:
+            time.sleep(FAILED_S)
+
+
+def _is_settled() -> bool:
+    try:
+        return restore() != "failed"
+    except CommandError:
+        return False
 
 
 def restore(only_if_due: bool = True) -> str:
