@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
+from lab.product import use_product
 
 SSHD, KEPT = "/etc/pam.d/sshd", "/etc/pam.d/.sshd.before-slurm-adopt"
 STATE, PENDING = "/var/lib/slurm-adopt", "/var/lib/slurm-adopt/pending"
@@ -55,8 +57,9 @@ def change_pending(node: Node, **fields: Any) -> None:
 def test_enable__is_confirmed_by_a_new_login_and_by_no_other(off: Node) -> None:
     before = off.read(SSHD)
     off.submit("alice")
-    old = off.ssh_popen("root", "read line; slurm-adopt confirm; echo ended $?")
-    wait_for(lambda: any("sshd: root" in process.command for process in off.processes(0)), "the old login")
+    old = off.ssh_popen("root", "echo in; read line; slurm-adopt confirm; echo ended $?")
+    assert old.stdout is not None
+    wait_for(lambda: "in\n" in iter(old.stdout.readline, ""), "the old login")
     said = enable(off).stdout
     assert f"+{ACCOUNT}" in said
     assert "tried: root is let in" in said
@@ -88,6 +91,26 @@ def test_enable__is_confirmed_by_a_new_login_and_by_no_other(off: Node) -> None:
     assert off.ssh("bob").returncode == 0
 
 
+@pytest.mark.parametrize("suite", SUITES[1:], ids=suite_name)
+def test_enable__which_login_is_new_on_other_releases(suite: str) -> None:
+    """How many sshds a login has, and what they are called, differs; and libpam does."""
+    with Node(suite) as node:
+        use_product(node)
+        node.pam("sshd", account=[], session=[])
+        node.sshd("own", 2222, ["UsePAM no"])
+        node.submit("alice")
+        old = node.ssh_popen("root", "echo in; read line; slurm-adopt confirm")
+        assert old.stdout is not None
+        wait_for(lambda: "in\n" in iter(old.stdout.readline, ""), "the old login")
+        said = enable(node).stdout
+        assert "alice, who has a job here, is let in" in said
+        assert "nobody, who has no job here, is refused" in said
+        assert "this login is older than the change" in old.communicate("now\n")[0]
+        assert "does not ask the PAM service sshd" in node.ssh("root", "slurm-adopt confirm", port=2222).stderr
+        assert node.ssh("root", "slurm-adopt confirm").returncode == 0
+        assert node.ssh("bob").returncode != 0
+
+
 def test_enable__is_confirmed_by_a_user_who_becomes_root(off: Node) -> None:
     """As with sudo: below the user's shell, which is in a job, a process of root's."""
     off.submit("alice")
@@ -115,6 +138,9 @@ def test_enable__is_taken_back_by_itself(off: Node) -> None:
     before = off.read(SSHD)
     mode = off.path(SSHD).stat().st_mode
     enable(off, "--minutes", "0.05")
+    [waits] = waiting(off)
+    held = off.run(f"readlink /proc/{waits}/fd/* /proc/{waits}/cwd; cut -d' ' -f7 /proc/{waits}/stat").stdout.split()
+    assert held == ["/dev/null"] * 3 + ["/", "0"], "no descriptor, no folder and no terminal of ours"
     assert off.ssh("bob").returncode != 0
     wait_for(lambda: not off.path(PENDING).exists(), "the change to be taken back")
     assert off.read(SSHD) == before

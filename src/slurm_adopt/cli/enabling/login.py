@@ -12,10 +12,14 @@ import os
 import time
 
 from ...record import record
-from ...system.kernel.login_tree import find_login_sshd, read_rows
+from ...system.kernel.login_tree import find_login_sshd, is_sshd, read_rows
 from ...system.kernel.procfs import read_file, read_owned_process, read_process
 from ..doctor.node import Node
 from ..doctor.sshd import find_servers, pam_service_of, read_server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...system.kernel.procfs import Row
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 #: The kernel's unit of start times.
@@ -44,12 +48,22 @@ def this_boot() -> str:
     return (read_file(BOOT_ID) or b"").decode("ascii", "replace").strip()
 
 
+def _first_of(sshd: Row, rows: dict[int, Row]) -> Row:
+    """The sshd that the connection began with: root's logins have a second one below it (seen on OpenSSH 10.0), in the
+    same session. The listener is in another one."""
+    above = rows.get(sshd.parent)
+    while above is not None and above.pid > 1 and above.session == sshd.session and is_sshd(above):
+        sshd, above = above, rows.get(above.parent)
+    return sshd
+
+
 def find_login(service: str) -> SshLogin | None:
     """The ssh login of this command, by the sshd nearest above it; None if it is in none."""
-    own = read_process(os.getpid())
-    sshd = find_login_sshd(own, read_rows(), lambda _: True) if own is not None else None
+    own, rows = read_process(os.getpid()), read_rows()
+    sshd = find_login_sshd(own, rows, lambda _: True) if own is not None else None
     if sshd is None:
         return None
+    sshd = _first_of(sshd, rows)
     began_s = sshd.started / TICKS
     listener = read_owned_process(sshd.parent)
     server = read_server(listener) if listener is not None and listener.uid == 0 else None
