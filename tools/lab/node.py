@@ -32,6 +32,8 @@ _EXTERN_STEPS = (0xFFFFFFFC, 0xFFFFFFFF)
 """The extern step's number in its socket's name; the second one up to 20.11."""
 _VERSION, _ASK_STATE, _STATE_RUNNING = 45 << 8, 5, 2
 """Of slurmstepd's socket: the version a client speaks, the opcode that asks for the step's state, and one answer."""
+_ASK_AGAIN_S = 0.1
+"""How often Slurm is asked whether a job has got somewhere: each squeue takes some 20 ms of a processor."""
 _ASK_SLURM_S = 1.0
 """How often Slurm is asked what keeps a job from starting."""
 
@@ -201,7 +203,7 @@ class Node(Machine):
         """
         job = self.sbatch(user, script, **options)
         self.wait_started([job], timeout)
-        wait_for(lambda: self.job_state(job) == "RUNNING", f"job {job} to run", timeout)
+        wait_for(lambda: self.job_state(job) == "RUNNING", f"job {job} to run", timeout, _ASK_AGAIN_S)
         return job
 
     def submit_many(self, user: str, count: int, script: str = "sleep 1000", timeout: float = 300.0) -> list[int]:
@@ -274,9 +276,9 @@ class Node(Machine):
 
     def wait_ended(self, job: int, timeout: float = 120.0) -> None:
         """Until no step of the job is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
-        wait_for(lambda: job not in self.steps(), f"the steps of job {job} to end", timeout, 0.02)
+        wait_for(lambda: job not in self.steps(), f"the steps of job {job} to end", timeout, 0.05)
         ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
-        wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout)
+        wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout, _ASK_AGAIN_S)
 
     def jobs(self, user: str | None = None) -> list[int]:
         """The ids of running jobs, in order of submission."""
