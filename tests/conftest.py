@@ -70,19 +70,31 @@ def pytest_xdist_auto_num_workers() -> int:
     return WORKERS_PER_CPU * len(os.sched_getaffinity(0))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def _together(name: str) -> str:
+    """What one worker runs: the test file of this name, or the folder that it is run with."""
+    return next((folder for folder in TOGETHER if name.startswith(f"{folder}/")), name)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker for each file, whatever --dist says.
+
+    (xdist 3.8 hands on what is marked `xdist_group` as a part of a test's name, which pytest 9.2 no longer lets it
+    change: each worker got some tests of every file, and made the nodes of all of them.)
+    """
+    from xdist.scheduler import LoadScopeScheduling  # not installed where only `pytest tests/unit` is run
+
+    class FileByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _together(nodeid.partition("::")[0])
+
+    return FileByFile(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One group a file, the longest ones first. Without xdist the order is the usual one."""
-    if not hasattr(config, "workerinput"):
-        return
-
-    def group_of(item: pytest.Item) -> str:
-        name = item.path.relative_to(config.rootpath).as_posix()
-        return next((folder for folder in TOGETHER if name.startswith(f"{folder}/")), name)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=lambda item: -LONGEST_S.get(group_of(item), 0))  # stable: files stay together
+    """The longest files first. Without xdist the order is the usual one."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: -LONGEST_S.get(_together(item.nodeid.partition("::")[0]), 0))  # files stay together
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
