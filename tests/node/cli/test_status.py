@@ -13,7 +13,7 @@ from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_product, use_strict_lines
 
 OUT_OF_EVERYTHING = "for file in /sys/fs/cgroup/*/cgroup.procs; do echo $1 > $file; done 2>/dev/null; true"
 
@@ -33,7 +33,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
 def node(machine: Node) -> Iterator[Node]:
     yield machine
     machine.reset()
-    use_product(machine)
+    use_strict_lines(machine)
 
 
 def status(node: Node, user: str | None = None) -> dict[str, Any]:

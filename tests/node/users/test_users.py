@@ -16,7 +16,7 @@ from tests.node.requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_strict_lines
 
 SOCKET = "/run/slurm-adopt/user.sock"
 PREFERRED = "required pam_slurm_adopt.so profile=strict action_unknown=preferred greeting=on"
@@ -25,7 +25,7 @@ PREFERRED = "required pam_slurm_adopt.so profile=strict action_unknown=preferred
 @pytest.fixture
 def users(node: Node) -> Iterator[Node]:
     """A node with the service for users, and lines that ask for preferences."""
-    use_product(node, PREFERRED)
+    use_strict_lines(node, PREFERRED)
     with serve_users(node):
         yield node
 
