@@ -91,6 +91,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FileByFile(config, log)
 
 
+#: The workers that ran a test of each file, as the process that they report to knows.
+_WORKERS: dict[str, set[str]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if worker := getattr(report, "node", None):
+        _WORKERS.setdefault(_together(report.location[0]), set()).add(worker.gateway.id)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """A run that was not file by file fails. (One that has failed already says why; what a worker left that died, another
+    one runs.)"""
+    torn = sorted(name for name, workers in _WORKERS.items() if len(workers) > 1)
+    if torn and exitstatus == pytest.ExitCode.OK:
+        raise pytest.UsageError(f"these files ran in more than one worker: {' '.join(torn)}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files first. Without xdist the order is the usual one."""
     if hasattr(config, "workerinput"):
