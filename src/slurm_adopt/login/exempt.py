@@ -12,7 +12,7 @@ from ..model import ASKED, SKIPPED
 from ..options.parse import parse_options
 from ..system.host.account_marks import read_mark
 from ..system.host.membership import MembershipFault, query_memberships
-from ..system.host.pam_stack import MODULE, read_stack
+from ..system.host.pam_stack import MODULE
 from ..system.tasks.task import DeadlineExceeded
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
     if mark is not None:
         return mark.word, mark.job_id
     service = login.request.service
-    stack = read_stack(service, "account")
+    stack = login.source.recent.read_stack(service, "account")
     ours = [line for line in stack.lines if line.name == MODULE and line.what == "module"]
     if stack.doubts or not any(parse_options(line.args).works_in(service) for line in ours):
         return ASKED, login.facts.account_job
