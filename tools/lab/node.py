@@ -32,6 +32,9 @@ _EXTERN_STEPS = (0xFFFFFFFC, 0xFFFFFFFF)
 """The extern step's number in its socket's name; the second one up to 20.11."""
 _VERSION, _ASK_STATE, _STATE_RUNNING = 45 << 8, 5, 2
 """Of slurmstepd's socket: the version a client speaks, the opcode that asks for the step's state, and one answer."""
+WAITS = "exec sleep 1000"
+"""A job's script. exec: it takes slurmstepd a second to see that what a script has left is gone, and slurmd asks again
+after that; every test that waits for the end of its jobs would wait, too."""
 _ASK_AGAIN_S = 0.1
 """How often Slurm is asked whether a job has got somewhere: each squeue takes some 20 ms of a processor."""
 _ASK_SLURM_S = 1.0
@@ -190,13 +193,13 @@ class Node(Machine):
                 return path
         return None
 
-    def sbatch(self, user: str, script: str = "sleep 1000", **options: str | int | bool) -> int:
+    def sbatch(self, user: str, script: str = WAITS, **options: str | int | bool) -> int:
         """Queue a job and return its id. options: sbatch's long ones (ntasks=1, job_name="x", exclusive=True)."""
         argv = ["sbatch", "--parsable", "--output=/dev/null", f"--wrap={script}"]
         argv += _flags(options)
         return int(self.run(argv, user=user).stdout.split(";")[0])
 
-    def submit(self, user: str, script: str = "sleep 1000", timeout: float = 120.0, **options: str | int | bool) -> int:
+    def submit(self, user: str, script: str = WAITS, timeout: float = 120.0, **options: str | int | bool) -> int:
         """sbatch(), and wait until the job runs here and logins can go there. Returns the job's id.
 
         Raises LabError with Slurm's reason.
@@ -206,7 +209,7 @@ class Node(Machine):
         wait_for(lambda: self.job_state(job) == "RUNNING", f"job {job} to run", timeout, _ASK_AGAIN_S)
         return job
 
-    def submit_many(self, user: str, count: int, script: str = "sleep 1000", timeout: float = 300.0) -> list[int]:
+    def submit_many(self, user: str, count: int, script: str = WAITS, timeout: float = 300.0) -> list[int]:
         """As submit(), for many one-task jobs at once."""
         loop = f'for i in $(seq {count}); do sbatch --parsable --output=/dev/null --wrap="$0" -n1; done'
         queued = self.run(["bash", "-c", loop, script], user=user, timeout=timeout).stdout

@@ -165,7 +165,7 @@ def test_status__a_socket_that_a_dead_slurmstepd_has_left_is_no_job(node: Node, 
 def test_status__a_process_of_somebody_else_in_a_job(node: Node) -> None:
     """As slurmstepd would leave it that was told a number which had changed hands."""
     job = node.submit("alice")
-    node.submit("bob", "sleep 4321")
+    node.submit("bob", "exec sleep 4321")
     stranger = node.process("sleep 4321", "bob").pid
     node.run(f"echo {stranger} > $(echo /sys/fs/cgroup/freezer/slurm*/uid_1501/job_{job}/step_extern/cgroup.procs)")
     node.run(

@@ -189,7 +189,7 @@ def test_move__only_logins(users: Node) -> None:
     done = users.run(["slurm-adopt", "move", str(job)], user="alice", check=False)
     assert "this is not an ssh login in one of your jobs" in done.stderr
     users.run("rm -f /tmp/said; touch /tmp/said; chmod 666 /tmp/said")
-    inside = users.submit("alice", f"slurm-adopt move {job} >/tmp/said 2>&1; sleep 1000")
+    inside = users.submit("alice", f"slurm-adopt move {job} >/tmp/said 2>&1; exec sleep 1000")
     wait_for(lambda: users.read("/tmp/said"), "the script to be answered")
     assert "this is not an ssh login in one of your jobs" in users.read("/tmp/said")
     assert inside != job

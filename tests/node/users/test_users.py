@@ -105,7 +105,7 @@ def test_use__the_job_one_comes_from_is_stronger(users: Node) -> None:
     """Caller ID, on this very node: a login from inside a job is in that job, and is told why."""
     users.run("rm -f /tmp/go /tmp/greeted; touch /tmp/greeted; chmod 666 /tmp/greeted")
     login = "echo exit | ssh -tt -o BatchMode=yes alice@127.0.0.1 >/tmp/greeted 2>&1; echo done >>/tmp/greeted"
-    first = users.submit("alice", f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {login}; sleep 1000")
+    first = users.submit("alice", f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {login}; exec sleep 1000")
     second = users.submit("alice")
     call(users, "alice", "use", str(second))
     users.run("touch /tmp/go")
