@@ -37,6 +37,7 @@ WAITS = "exec sleep 1000"
 after that; every test that waits for the end of its jobs would wait, too."""
 _ASK_AGAIN_S = 0.1
 """How often Slurm is asked whether a job has got somewhere: each squeue takes some 20 ms of a processor."""
+_ENDED = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
 _ASK_SLURM_S = 1.0
 """How often Slurm is asked what keeps a job from starting."""
 
@@ -267,7 +268,7 @@ class Node(Machine):
         """Cancel a job; wait: until Slurm has finished with it and none of its steps is left on this node."""
         self.run(["scancel", str(job)])
         if wait:
-            self.wait_ended(job, timeout)
+            self.wait_ended(job, timeout=timeout)
 
     def steps(self) -> dict[int, list[str]]:
         """The steps on this node, by job: {7: ["batch", "extern"]}; the kernel's view, by slurmstepd's title."""
@@ -277,11 +278,17 @@ class Node(Machine):
                 found.setdefault(int(step[1]), []).append(step[2])
         return found
 
-    def wait_ended(self, job: int, timeout: float = 120.0) -> None:
-        """Until no step of the job is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
-        wait_for(lambda: job not in self.steps(), f"the steps of job {job} to end", timeout, 0.05)
-        ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
-        wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout, _ASK_AGAIN_S)
+    def wait_ended(self, *jobs: int, timeout: float = 120.0) -> None:
+        """Until no step of the jobs is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
+        what = f"{', '.join(map(str, jobs))} to end"
+        wait_for(lambda: not self.steps().keys() & set(jobs), f"the steps of {what}", timeout, 0.05)
+        wait_for(lambda: not self._unfinished() & set(jobs), f"jobs {what}", timeout, _ASK_AGAIN_S)
+
+    def _unfinished(self) -> set[int]:
+        """The jobs that Slurm has not finished with."""
+        listed = self.run(["squeue", "-h", "-t", "all", "-o", "%A %T"], check=False).stdout.splitlines()
+        states = dict(line.split() for line in listed)
+        return {int(job) for job, state in states.items() if state not in _ENDED}
 
     def jobs(self, user: str | None = None) -> list[int]:
         """The ids of running jobs, in order of submission."""
@@ -314,8 +321,7 @@ class Node(Machine):
         jobs = [int(line) for line in self.run(["squeue", "-h", "-o", "%A"]).stdout.split()]
         if jobs:
             self.run(["scancel", *map(str, jobs)], check=False)
-        for job in jobs:
-            self.wait_ended(job)
+            self.wait_ended(*jobs)
 
     def reset(self) -> None:
         """No jobs, no users' processes, no further sshds, Debian's PAM files."""
