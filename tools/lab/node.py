@@ -26,7 +26,9 @@ chmod 400 /etc/munge/munge.key
 chown -R munge: /etc/munge /var/lib/munge /var/log/munge /run/munge
 id slurm >/dev/null 2>&1 || useradd -r slurm
 chown slurm: /var/log/slurm /var/spool/slurmctld
+rm -rf /etc/update-motd.d
 """
+# update-motd.d: for each login Debian's pam_motd starts five programs that look there, to say which kernel runs
 _LOGS = ("/run/lab/log", "/var/log/slurm/slurmctld.log", "/var/log/slurm/slurmd.log", "/run/lab/sshd-main.log")
 _EXTERN_STEPS = (0xFFFFFFFC, 0xFFFFFFFF)
 """The extern step's number in its socket's name; the second one up to 20.11."""
