@@ -34,6 +34,7 @@ hypothesis.settings.load_profile("project")
 #: Files and folders that take longest, in about that many seconds. They begin first, so that the end is not one long file
 #: alone. Only the order is at stake: what is not here comes afterwards.
 LONGEST_S = {
+    "tests/node/resident/test_locked_memory.py": 110,
     "tests/node/resident/test_warn.py": 104,
     "tests/module": 90,
     "tests/node/resident/test_service.py": 85,
@@ -42,6 +43,7 @@ LONGEST_S = {
     "tests/install/test_make.py": 65,
     "tests/node/cli/test_doctor.py": 60,
     "tests/selinux/test_selinux_policy.py": 47,
+    "tests/lab/test_root.py": 45,
     "tests/node/faults/test_faults.py": 45,
     "tests/node/system/test_callerid.py": 45,
     "tests/node/users/test_move.py": 40,
@@ -51,8 +53,8 @@ LONGEST_S = {
     "tests/lint/test_linters.py": 35,
     "tests/conformance/test_stacks.py": 35,
     "tests/node/login/test_hooks.py": 32,
-    "tests/lab/test_root.py": 30,
     "tests/node/cli/test_demo.py": 30,
+    "tests/node/login/test_suspended.py": 30,
     "tests/node/login/test_greeting.py": 28,
     "tests/node/login/test_exempt.py": 27,
     "tests/node/login/test_races.py": 27,
