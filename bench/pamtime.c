@@ -68,6 +68,7 @@ static void measure(const char *service, const char *user, const char *source, i
     uint64_t start_ns, end_ns;
     int code;
 
+    (void)setsid(); /* sshd gives each connection a session of its own */
     if (port)
         hold_connection(source, port);
     if (pam_start(service, user, &conversation, &pamh) != PAM_SUCCESS)

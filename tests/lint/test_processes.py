@@ -99,7 +99,6 @@ CALLERS = {
     "system/slurm/slurmd.py": "slurmd, a process of root's; the service calls it in a child",
     "login/session/environment.py": "`query_variables` calls it in a child",
     "cli/status_view.py": "the administrator's own process",
-    "cli/doctor/daemons.py": "a child with a time limit, for slurmd",
     "cli/doctor/sshd.py": "a child with a time limit, for sshds",
 }
 

@@ -101,7 +101,7 @@ def _expect_to_stay(login: Login) -> Task[None]:
     from ..system.host.pam_outlook import session_outlook
 
     service, guards = login.request.service, _guards(login.request.service, login.options)
-    outlook = session_outlook(service, guards)
+    outlook = session_outlook(service, guards, read=login.source.recent.read_stack)
     if outlook == "unknown":
         from .expect import outlook_for_user
 
@@ -127,11 +127,12 @@ def _guards(service: str, options: Options) -> Callable[[PamLine], bool]:
     return guards
 
 
-def _is_guarded(service: str, options: Options) -> bool:
+def _is_guarded(login: Login) -> bool:
     """Whether each session comes by a session line of ours at last."""
     from ..system.host.pam_outlook import is_guarded
 
-    return is_guarded(service, _guards(service, options))
+    service = login.request.service
+    return is_guarded(service, _guards(service, login.options), read=login.source.recent.read_stack)
 
 
 def _attempt_deadline(login: Login) -> int:
@@ -156,7 +157,7 @@ def collect(login: Login, job_id: int, processes: tuple[Process, ...], extras: E
         assert step is not None
         yield from _take_over(login, step, processes)
     if login.namespaces and login.request.phase == "account":
-        if _is_guarded(login.request.service, login.options):
+        if _is_guarded(login):
             # the session phase joins them, in the process that lives on: from within the job's pid namespace that phase
             # could see neither slurmstepd nor itself
             login.release_namespaces()

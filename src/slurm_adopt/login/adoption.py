@@ -14,7 +14,7 @@ import os
 import time
 
 from ..model import ENDING, STEP_ENDING, STEP_SUSPENDED
-from ..system.kernel.freezer import is_frozen
+from ..system.kernel.freezer import is_step_frozen
 from ..system.kernel.hasten import hastened
 from ..system.kernel.procfs import open_cgroups, read_cgroups, read_namespace, read_open_cgroups
 from ..system.slurm.stepd import (
@@ -79,24 +79,24 @@ def adopt_into(
     if time.monotonic_ns() - connection.asked_ns > FRESH_NS and (yield from query_state(connection)) == ENDING:
         raise StepFault(STEP_ENDING, "the step is ending")
     processes = find()
-    before = [read_cgroups(process) for process in processes]
     texts: list[int] = []
     try:
+        for process in processes:
+            texts.append(open_cgroups(process))
+        before = [read_open_cgroups(text) for text in texts]
         with hastened(mode) as haste:
             yield from request_adoption(connection, processes, x11, namespaces)
             reference = read_cgroups(identity)
-            for process in processes:
-                texts.append(open_cgroups(process))
             if haste.until_ns:  # only the first of several moves waits for the kernel
                 yield from connection.await_answer(haste.until_ns)
         try:
             extras = yield from read_adoption(connection, len(processes), x11, namespaces)
         except StepFault:
-            if is_frozen(identity):
+            if is_step_frozen(reference or b""):
                 yield from _take_out(processes, before, connection.deadline_ns)
             raise
         try:
-            if is_frozen(identity):
+            if is_step_frozen(reference or b""):
                 yield from _take_out(processes, before, connection.deadline_ns)
                 raise StepFault(STEP_SUSPENDED, "the step was suspended while it adopted")
             for process, text in zip(processes, texts):

@@ -17,6 +17,8 @@ from .reply import compose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..model import Verdict
     from ..wire.login_exchange import LoginReply
     from .state import Login
@@ -44,6 +46,8 @@ class Answer:
         self.args = login.request.args
         self.strict = login.request.strict
         self._found = login.found
+        #: what nobody has to wait for: done by `settle()`
+        self.afterwards: Callable[[], None] | None = None
 
     def packet(self) -> bytes:
         """The reply as a packet; one that does not fit (an endless XAUTHORITY) keeps only SLURM_JOB_ID."""
@@ -51,6 +55,14 @@ class Answer:
             return encode_reply(self.reply)
         except ProtocolError:
             return encode_reply(replace(self.reply, env=self.reply.env[:1]))
+
+    def settle(self) -> None:
+        """Do what was left for after the answer. What cannot be kept is lost: a session line then judges by itself."""
+        try:
+            if self.afterwards is not None:
+                self.afterwards()
+        except Exception:  # a fault of ours costs the mark, not the answer
+            return
 
     def close(self) -> None:
         """Give up the connections to the user's steps, and this login's turn at them."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
 from ..policy import decide, next_step
 from ..record import replace
-from ..system.kernel.carrier import find_session_parent
 from ..system.slurm.stepd import StepFault
 from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt
@@ -108,15 +107,17 @@ def _failure(login: Login, reason: ReasonCode, detail: str) -> Answer:
 def _keep_account(login: Login, verdict: Verdict) -> None:
     """Where the session phase will run in another process, it must know that and what this one has answered.
 
-    `OSError` if that cannot be kept: for want of it the session would be left alone.
+    `OSError` if that cannot be kept: for want of it the session would be left alone. A refusal is kept when it is on
+    its way: few sites let a session follow it, and nearly all refused logins would wait for nothing.
     """
     if login.facts.phase != "account":
         return
     try:
-        others = [process for process in login.find_processes() if process.pid != login.caller.pid]
+        processes = login.processes or login.find_processes()
     except (CallerGone, StepFault):
         return  # nobody is there for a session
-    parent = None if others else find_session_parent(login.caller)
+    others = [process for process in processes if process.pid != login.caller.pid]
+    parent = None if others else login.session_parent
     if not others and parent is None:
         return  # as with most logins: one process for both phases
     from ..system.host.account_marks import Mark, write_mark
@@ -143,5 +144,9 @@ def _decide(login: Login) -> Task[Answer]:
         from .finish_session import finish_session
 
         return (yield from finish_session(login, decision, detail))
-    _keep_account(login, decision)
-    return answer(login, decision, detail)
+    reply = answer(login, decision, detail)
+    if decision.action == "deny" and login.options.enforce == "yes":
+        reply.afterwards = lambda: _keep_account(login, decision)
+    else:
+        _keep_account(login, decision)
+    return reply

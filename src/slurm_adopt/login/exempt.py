@@ -13,7 +13,7 @@ from ..model import ASKED, OWED, SKIPPED
 from ..options.parse import parse_options
 from ..system.host.account_marks import read_mark
 from ..system.host.membership import MembershipFault, query_memberships
-from ..system.host.pam_stack import MODULE, read_stack
+from ..system.host.pam_stack import MODULE
 from ..system.host.pam_walk import CODES, STAYS, judge
 from ..system.kernel.login_tree import SSHD_NAMES
 from ..system.kernel.procfs import read_program
@@ -62,7 +62,7 @@ def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
     if mark is not None:
         return mark.word, mark.job_id
     service = login.request.service
-    stack = read_stack(service, "account")
+    stack = login.source.recent.read_stack(service, "account")
     ours = [line for line in stack.lines if line.name == MODULE and line.what == "module"]
     if stack.doubts or not any(parse_options(line.args).works_in(service) for line in ours):
         return ASKED, login.facts.account_job

@@ -9,7 +9,6 @@ from __future__ import annotations
 from ..system.host.membership import MembershipFault, query_memberships
 from ..system.host.pam_known import UserFacts, answers_for, groups_in_question
 from ..system.host.pam_outlook import session_outlook
-from ..system.host.pam_stack import read_stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def outlook_for_user(login: Login, guards: Callable[[PamLine], bool]) -> Task[Outlook]:
     """Whether this user's session stays in its job. `DeadlineExceeded`."""
-    request = login.request
+    request, read_stack = login.request, login.source.recent.read_stack
     asked = groups_in_question(read_stack(request.service, "session").lines)
     groups: frozenset[str] = frozenset()
     if asked:
@@ -32,6 +31,5 @@ def outlook_for_user(login: Login, guards: Callable[[PamLine], bool]) -> Task[Ou
         except MembershipFault as fault:
             login.remark = str(fault)
             return "unknown"
-    return session_outlook(
-        request.service, guards, answers_for(UserFacts(request.user, request.uid, request.service, groups))
-    )
+    answers = answers_for(UserFacts(request.user, request.uid, request.service, groups))
+    return session_outlook(request.service, guards, answers, read=read_stack)

@@ -41,6 +41,7 @@ def main() -> None:
     request = decode_request(packet)
     answer = run(decide_login(request, caller))
     # before the answer: after it the module ends us
+    answer.settle()
     write_note(decided_of(answer, (time.monotonic_ns() - began_ns) / 1e9))
     sock.send_with_fds(socket, answer.packet(), answer.fds)
     os._exit(0)  # nothing is left to tidy up that the kernel does not: saves a millisecond

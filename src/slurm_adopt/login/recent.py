@@ -9,6 +9,7 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..system.host.pam_stack import KnownStacks, Stack
     from ..wire.cgroup_path import Membership
 
 #: Sessions of one step look alike, and a node has fewer steps; users with a job in its prolog are fewer still.
@@ -16,10 +17,11 @@ CAP = 1024
 
 
 class Recent:
-    """Two small tables; each is forgotten when it is full."""
+    """Small tables; each is forgotten when it is full."""
 
     def __init__(self) -> None:
         self._memberships: dict[tuple[bytes, bytes], Membership] = {}
+        self._stacks: KnownStacks | None = None
         self._prologs: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
 
     def membership_of(self, reference: bytes, target: bytes) -> Membership:
@@ -30,6 +32,14 @@ class Recent:
                 self._memberships.clear()
             known = self._memberships[reference, target] = same_step(reference, target)
         return known
+
+    def read_stack(self, service: str, kind: str, root: str = "") -> Stack:
+        """The PAM stack of a service, read once for all logins while its files stay as they are."""
+        if self._stacks is None:
+            from ..system.host.pam_stack import KnownStacks  # here, because without logind most logins need no stack
+
+            self._stacks = KnownStacks()
+        return self._stacks.read(service, kind, root)
 
     def prologs(self, nodename: str, uid: int, since_ns: int) -> tuple[int, ...] | None:
         """The user's jobs in their prolog, if somebody has looked since then."""

@@ -55,6 +55,8 @@ class Login:
         self.conf: SlurmConf | None = None
         self.found = OwnSteps()
         self.processes: tuple[Process, ...] = ()
+        #: known as soon as the processes are
+        self.session_parent: Process | None = None
         self.found_ns = 0
         self.env: tuple[tuple[str, str], ...] = ()
         self.remark = ""
@@ -86,7 +88,8 @@ class Login:
             if not is_same(process):
                 raise StepFault("process-changed", f"process {process.pid} ended before it was adopted")
         if not self.processes:
-            self.processes = find_login_processes(self.caller, self.connection)
+            found = find_login_processes(self.caller, self.connection)
+            self.processes, self.session_parent = found.processes, found.session_parent
         if not self.processes:
             raise CallerGone(f"process {self.caller.pid} has ended")
         return self.processes

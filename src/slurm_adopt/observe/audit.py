@@ -30,7 +30,7 @@ import time
 from ..system.host.journal import LogSender
 from ..system.kernel.procfs import read_cgroups
 from ..system.tasks.files import append
-from ..wire.cgroup_path import decode_cgroups, extern_step
+from ..wire.cgroup_path import decode_cgroups, extern_step, lines_of_jobs
 from ..wire.errors import RemoteProtocolError
 
 TYPE_CHECKING = False
@@ -161,7 +161,7 @@ def _sha256(data: bytes) -> bytes:
 def where_of(process: AnyProcess) -> str:
     """The cgroup of the extern step that a process is in, as the kernel says now; empty if it is in none."""
     try:
-        found = extern_step(decode_cgroups(read_cgroups(process) or b""))
+        found = extern_step(decode_cgroups(lines_of_jobs(read_cgroups(process) or b"")))
     except RemoteProtocolError:
         return ""
     return found.top if found is not None else ""

@@ -9,7 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 from ..record import record
-from .schema import BY_NAME, LOG_LEVELS, OPTIONS, OptionSpec, default_of
+from .schema import BY_NAME, DEFAULTS, LOG_LEVELS, OPTIONS, OptionSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Options:
 
 def parse_options(args: Iterable[str]) -> Options:
     """The words after the module's name on a PAM line, as settings."""
-    values = {spec.name: default_of(spec) for spec in OPTIONS}
+    values = dict(DEFAULTS)
     problems: list[str] = []
     seen = set()
     for arg in args:
@@ -81,7 +81,7 @@ def parse_options(args: Iterable[str]) -> Options:
         if _fits(spec, value):
             values[name] = value
         else:
-            values[name] = spec.stricter or default_of(spec)
+            values[name] = spec.stricter or DEFAULTS[name]
             problems.append(f"{arg!r} {_why_not(spec, value)}; {name}={values[name]} is used")
     if values["profile"] == "strict":
         for spec in OPTIONS:

@@ -231,3 +231,6 @@ BY_NAME = {spec.name: spec for spec in OPTIONS}
 def default_of(spec: OptionSpec) -> str:
     """The value that holds when the option is not on the line."""
     return spec.default or (spec.values[0] if spec.values else "")
+
+
+DEFAULTS = {spec.name: default_of(spec) for spec in OPTIONS}

@@ -239,6 +239,7 @@ class Clients:
             outcome.close()
         seconds = (time.monotonic_ns() - client.accepted_ns) / 1e9
         self._close(client)
+        outcome.settle()
         try:
             self.on_answer(outcome, seconds)
         except Exception:  # rule 4: what cannot be written down must not end the service for all

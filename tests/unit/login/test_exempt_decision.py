@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.login import decide, exempt
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.login.state import Login
 from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.model import Verdict
@@ -107,7 +108,7 @@ def before(control: str, module: str = "pam_unix.so") -> PamLine:
 def test_exempt__an_account_line_that_was_not_asked(
     monkeypatch: pytest.MonkeyPatch, lines: tuple[PamLine, ...], doubts: tuple[str, ...], expected: str
 ) -> None:
-    monkeypatch.setattr(exempt, "read_stack", lambda *_: Stack(lines, doubts))
+    monkeypatch.setattr(Recent, "read_stack", lambda *_: Stack(lines, doubts))
     monkeypatch.setattr(exempt, "read_mark", lambda *_: None)
     for program in ("/usr/sbin/sshd", "/usr/lib/openssh/sshd-session"):
         monkeypatch.setattr(exempt, "read_program", lambda _, program=program: program)

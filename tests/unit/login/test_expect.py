@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.login import adopt
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.login.state import Login
 from slurm_adopt.login.steps import FreshLookup
 from slurm_adopt.system.host import pam_known, pam_outlook
-from slurm_adopt.system.host import pam_stack as pam_config
+from slurm_adopt.system.host.pam_stack import read_stack
 from slurm_adopt.system.kernel.procfs import Process
 from slurm_adopt.system.slurm.stepd import StepFault
 from slurm_adopt.system.tasks.task import run
@@ -47,9 +48,9 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "etc/admins").write_text("root\nadmin\n")
     monkeypatch.setattr(adopt, "LOGIND", str(tmp_path / "run/systemd/seats"))
     root = str(tmp_path)
-    for module, name in ((pam_outlook, "session_outlook"), (pam_config, "read_stack"), (pam_known, "answers_for")):
+    for module, name in ((pam_outlook, "session_outlook"), (pam_known, "answers_for")):
         monkeypatch.setattr(module, name, functools.partial(getattr(module, name), root=root))
-    monkeypatch.setattr(pam_outlook, "read_stack", lambda service, kind, _: pam_config.read_stack(service, kind))
+    monkeypatch.setattr(Recent, "read_stack", lambda _, service, kind, __="": read_stack(service, kind, root))
     # it takes these names when it is loaded
     monkeypatch.delitem(__import__("sys").modules, "slurm_adopt.login.expect", raising=False)
     return tmp_path

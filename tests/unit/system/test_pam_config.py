@@ -15,7 +15,7 @@ import pytest
 from slurm_adopt.system.host import pam_stack as pam_config
 from slurm_adopt.system.host.pam_known import UserFacts, answers_for, groups_in_question
 from slurm_adopt.system.host.pam_outlook import is_guarded, is_there, session_outlook
-from slurm_adopt.system.host.pam_stack import PamLine, list_services, read_stack
+from slurm_adopt.system.host.pam_stack import KnownStacks, PamLine, list_services, read_stack
 from slurm_adopt.system.host.pam_walk import LEAVES, STAYS, UNKNOWN
 
 OURS = "session required pam_slurm_adopt.so profile=strict\n"
@@ -283,6 +283,10 @@ def test_pam_config__a_stack_that_includes_itself_ends(pam: Path) -> None:
     assert outlook(pam, "@include sshd\n" + COMMON + OURS) == UNKNOWN
 
 
+#: Each test has a folder of its own.
+STACKS = KnownStacks()
+
+
 def settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Files that were changed just now count as old; how often each file is opened from now on."""
     opened: dict[str, int] = {}
@@ -299,7 +303,7 @@ def settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def modules(folder: Path) -> list[str]:
-    return [line.module for line in read_stack("sshd", "session", str(folder)).lines]
+    return [line.module for line in STACKS.read("sshd", "session", str(folder)).lines]
 
 
 def test_pam_config__what_is_unchanged_is_not_read_again(pam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,15 +353,17 @@ def test_pam_config__every_change_is_seen(
 
 def test_pam_config__a_file_that_has_just_changed_is_not_remembered(pam: Path) -> None:
     (pam / "etc/pam.d/sshd").write_text("session required pam_one.so\n")
-    assert modules(pam) == ["pam_one.so"]
-    assert not [key for key in pam_config.KNOWN_STACKS if key[2] == str(pam)]
+    stacks = KnownStacks()
+    assert [line.name for line in stacks.read("sshd", "session", str(pam)).lines] == ["pam_one.so"]
+    assert not stacks.known
 
 
 def test_pam_config__memory_is_bounded(pam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settled(pam, monkeypatch)
+    stacks = KnownStacks()
     for number in range(2 * pam_config.KNOWN_STACKS_CAP):
-        read_stack(f"service{number}", "session", str(pam))
-    assert 0 < len(pam_config.KNOWN_STACKS) <= pam_config.KNOWN_STACKS_CAP
+        stacks.read(f"service{number}", "session", str(pam))
+    assert 0 < len(stacks.known) <= pam_config.KNOWN_STACKS_CAP
 
 
 def test_pam_config__words(pam: Path) -> None:

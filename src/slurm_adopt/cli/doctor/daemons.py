@@ -7,10 +7,10 @@ import os
 import stat
 import time
 
-from ...system.kernel.procfs import read_arguments, read_connections, read_socket_inodes
+from ...system.kernel.procfs import read_connections, read_socket_inodes
 from ...system.rpc.credentials import auth_settings
 from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode_credential, encode_credential
-from ...system.slurm.prolog import read_slurmd
+from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool_dir import pid_files
 from ...system.tasks.task import MS, DeadlineExceeded, run
 from .finding import ERROR, NOTE, WARNING, Finding
@@ -20,8 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ...system.kernel.procfs import OwnedProcess
     from ...system.slurm.conf import SlurmConf
+    from ...system.slurm.slurmd import Slurmd
     from .node import Node
 
 #: munged answers in milliseconds, and on a machine with much to do in a second. Less than all checks have together.
@@ -40,10 +40,10 @@ def check_slurmd(node: Node) -> Iterator[Finding]:
     if conf is None or is_login_node(node, conf):
         return
     files = pid_files(conf, _nodename(node))
-    slurmd = next(filter(None, (read_slurmd(path, conf.step_owners) for path in files)), None)
-    if slurmd is None:
-        slurmd = next(node.roots_processes("slurmd"), None)
-        if slurmd is None:
+    found = find_by_number(files)
+    if not found:
+        found = find_by_program()
+        if not found:
             yield Finding(
                 "slurmd-down",
                 ERROR,
@@ -59,8 +59,8 @@ def check_slurmd(node: Node) -> Iterator[Finding]:
             "a login without the service has to look for slurmd elsewhere, which takes longer",
             "make SlurmdPidFile in slurm.conf the file that slurmd writes, and restart slurmd",
         )
-    yield from check_arguments(slurmd, conf)
-    yield from check_port(slurmd, conf)
+    yield from check_place(found[0], conf)
+    yield from check_port(found[0], conf)
 
 
 def _nodename(node: Node) -> str:
@@ -68,22 +68,19 @@ def _nodename(node: Node) -> str:
     return node.nodename or (names.pop() if len(names) == 1 else "")
 
 
-def check_arguments(slurmd: OwnedProcess, conf: SlurmConf) -> Iterator[Finding]:
-    """slurmd -f FILE."""
-    words = [word.decode("utf-8", "replace") for word in read_arguments(slurmd)]
-    for index, word in enumerate(words):
-        path = words[index + 1] if word == "-f" and index + 1 < len(words) else word[2:] if word[:2] == "-f" else ""
-        if path.startswith("/") and os.path.realpath(path) != os.path.realpath(conf.path):
-            yield Finding(
-                "slurmd-other-conf",
-                ERROR,
-                f"slurmd runs with -f {path}; logins are decided by {conf.path}",
-                "spool directory, node name or plugins may differ: users with jobs may be refused",
-                f"ln -sf {path} {conf.path}, or build with -Dslurm_conf={path}",
-            )
+def check_place(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
+    """The slurm.conf that slurmd was told to use."""
+    if slurmd.conf and os.path.realpath(slurmd.conf) != os.path.realpath(conf.path):
+        yield Finding(
+            "slurmd-other-conf",
+            ERROR,
+            f"slurmd runs with {slurmd.conf}; logins are decided by {conf.path}",
+            "spool directory, node name or plugins may differ: users with jobs may be refused",
+            f"ln -sf {slurmd.conf} {conf.path}, or build with -Dslurm_conf={slurmd.conf}",
+        )
 
 
-def check_port(slurmd: OwnedProcess, conf: SlurmConf) -> Iterator[Finding]:
+def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
     """Where slurmd listens: other nodes ask it there which job a login comes from."""
     inodes = {link[8:-1] for link in read_socket_inodes(slurmd)}
     places = []

@@ -223,5 +223,5 @@ def shown_mode(found: os.stat_result) -> str:
 
 
 def is_roots_alone(found: os.stat_result) -> bool:
-    """Whether it is root's, and nobody else may write it."""
+    """Whether it is root's, and nobody else may write it: the module's own rule for what it starts, and as strict."""
     return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -8,7 +8,7 @@ import os
 from ...model import REASONS
 from ...places import HOOKS
 from ...system.slurm.conf import ConfFault
-from ...system.slurm.prolog import read_slurmd
+from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool import SpoolDirectory, SpoolFault
 from ...system.slurm.spool_dir import pid_files, spool_dirs
 from ...wire.slurm_nodes import node_of_name, nodes_of_host
@@ -48,13 +48,9 @@ def is_login_node(node: Node, conf: SlurmConf) -> bool:
         return False
     full = os.uname().nodename
     known = any(nodes_of_host(conf.statements, host) for host in (full.partition(".")[0], full, "localhost"))
-    return conf.has_nodes() and not known and not _slurmd_runs(node, conf)
-
-
-def _slurmd_runs(node: Node, conf: SlurmConf) -> bool:
-    if any(read_slurmd(path, conf.step_owners) for path in pid_files(conf, node.nodename)):
-        return True
-    return next(node.roots_processes("slurmd"), None) is not None
+    if not conf.has_nodes() or known:
+        return False
+    return not (find_by_number(pid_files(conf, node.nodename)) or find_by_program())
 
 
 def check_slurm(node: Node) -> Iterator[Finding]:

@@ -20,11 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .pam_stack import PamLine
+    from .pam_stack import PamLine, Stack
     from .pam_walk import Answers, Outlook
 
     Guards = Callable[[PamLine], bool]
     Known = Callable[[PamLine], "Answers | None"]
+    Read = Callable[[str, str, str], Stack]
 
 #: They move a session into a scope of its own.
 SCOPE_MODULES = ("pam_systemd.so", "pam_elogind.so")
@@ -40,18 +41,22 @@ LOGIND_CGROUP = "/sys/fs/cgroup/system.slice/systemd-logind.service/cgroup.procs
 
 
 def session_outlook(
-    service: str, guards: Guards = lambda _: True, known: Known = lambda _: None, root: str = ""
+    service: str,
+    guards: Guards = lambda _: True,
+    known: Known = lambda _: None,
+    root: str = "",
+    read: Read = read_stack,
 ) -> Outlook:
     """Whether sessions of this service stay in their job. `known`: what other modules will answer, as far as that is
-    known for this user."""
+    known for this user. `read`: `read_stack`, or that of somebody who remembers."""
     if not os.path.exists(f"{root}/sys/fs/cgroup/cgroup.controllers") or not may_move(root):
         return STAYS
-    return judge(read_stack(service, "session", root), _answers(guards, known, root))
+    return judge(read(service, "session", root), _answers(guards, known, root))
 
 
-def is_guarded(service: str, guards: Guards, root: str = "") -> bool:
+def is_guarded(service: str, guards: Guards, root: str = "", read: Read = read_stack) -> bool:
     """Whether every session of this service comes by a line of ours after all that may have moved it."""
-    stack = read_stack(service, "session", root)
+    stack = read(service, "session", root)
     return bool(stack.lines) and judge(stack, _answers(guards, lambda _: None, root), outside=True) == STAYS
 
 

@@ -79,30 +79,42 @@ class Stack:
     doubts: tuple[str, ...] = ()
 
 
-#: For the resident service: stacks, and all files that were looked for.
-KNOWN_STACKS: dict[tuple[str, str, str], tuple[Stack, dict[str, Identity]]] = {}
-
-
 def read_stack(service: str, kind: str, root: str = "") -> Stack:
     """The stack of a service; without a line if there is neither one for the service nor one for `other`.
 
     `root` goes before every path.
     """
-    key = (service, kind, root)
-    known = KNOWN_STACKS.get(key)
-    if known is not None and all(_identity(path) == seen for path, seen in known[1].items()):
-        return known[0]
+    return _read_stack(service, kind, root)[0]
+
+
+def _read_stack(service: str, kind: str, root: str) -> tuple[Stack, dict[str, Identity]]:
+    """A stack, and all files that were looked for."""
     reading = _Reading(kind, root)
     for name in (service, OTHER):
         if not reading.lines:
             reading.read_service(name)
-    stack = Stack(tuple(reading.lines), tuple(reading.doubts))
-    settled_ns = time.time_ns() - SETTLED_NS
-    if all(seen is None or seen[3] < settled_ns for seen in reading.files.values()):
-        if len(KNOWN_STACKS) >= KNOWN_STACKS_CAP:
-            KNOWN_STACKS.clear()
-        KNOWN_STACKS[key] = stack, reading.files
-    return stack
+    return Stack(tuple(reading.lines), tuple(reading.doubts)), reading.files
+
+
+class KnownStacks:
+    """The stacks that many logins need, read once and again when one of their files is another than before."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str, str], tuple[Stack, dict[str, Identity]]] = {}
+
+    def read(self, service: str, kind: str, root: str = "") -> Stack:
+        """`read_stack`."""
+        key = (service, kind, root)
+        known = self.known.get(key)
+        if known is not None and all(_identity(path) == seen for path, seen in known[1].items()):
+            return known[0]
+        stack, files = _read_stack(service, kind, root)
+        settled_ns = time.time_ns() - SETTLED_NS
+        if all(seen is None or seen[3] < settled_ns for seen in files.values()):
+            if len(self.known) >= KNOWN_STACKS_CAP:
+                self.known.clear()
+            self.known[key] = stack, files
+        return stack
 
 
 def list_services(root: str = "") -> list[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .pam_stack import PamLine, Stack
 
+    #: the action for each return code; some codes
+    Control = tuple[tuple[str, ...], tuple[int, ...]]
     Outlook = Literal["stays", "leaves", "unknown"]
     #: What a line may answer: a return code, and whether the session is out of its job then (None: as it was before).
     Answers = Iterable[tuple[int, "bool | None"]]
@@ -46,9 +48,6 @@ KEYWORDS = {
 }
 UNDECIDED, POSITIVE, NEGATIVE = 0, 1, 2
 BAD = ("bad",) * len(CODES)
-#: Controls that were read, and one code for each thing that they do.
-_KNOWN: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-_KNOWN_CAP = 256
 
 
 def judge(stack: Stack, answers: Callable[[PamLine], Answers | None], outside: bool = False) -> Outlook:
@@ -146,18 +145,17 @@ def _finish(state: State) -> State:
     return level, impression, PERM_DENIED if lacks else status, saved, outside
 
 
-def actions_of(control: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def actions_of(control: str) -> Control:
     """What a control does with each return code; and one code for each thing that makes a difference."""
-    known = _KNOWN.get(control)
-    if known is None:
-        actions = _parse(KEYWORDS.get(control.lower(), control))
-        first: dict[tuple[str, bool, bool], int] = {}
-        for code, action in enumerate(actions):
-            first.setdefault((action, code == SUCCESS, code == IGNORE and action in ("bad", "die")), code)
-        if len(_KNOWN) >= _KNOWN_CAP:
-            _KNOWN.clear()
-        known = _KNOWN[control] = actions, tuple(first.values())
-    return known
+    return BY_KEYWORD.get(control.lower()) or _read_control(control)
+
+
+def _read_control(control: str) -> Control:
+    actions = _parse(control)
+    first: dict[tuple[str, bool, bool], int] = {}
+    for code, action in enumerate(actions):
+        first.setdefault((action, code == SUCCESS, code == IGNORE and action in ("bad", "die")), code)
+    return actions, tuple(first.values())
 
 
 def _parse(control: str) -> tuple[str, ...]:
@@ -183,3 +181,7 @@ def _parse(control: str) -> tuple[str, ...]:
         else:
             found = {**dict.fromkeys(range(len(CODES)), action), **found}
     return tuple(found.get(code, "bad") for code in range(len(CODES)))
+
+
+#: Most lines have a keyword for a control.
+BY_KEYWORD = {keyword: _read_control(control) for keyword, control in KEYWORDS.items()}

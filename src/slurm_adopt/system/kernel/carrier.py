@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import os
 
+from ...record import record
 from ..tasks.sockets import packed
 from .login_tree import SSHD_NAMES
 from .procfs import (
     Process,
     is_same,
     read_owned_process,
-    read_process,
     read_program,
+    read_row,
     read_row_of,
     read_socket_inode,
     read_socket_inodes,
@@ -35,7 +36,7 @@ from .procfs import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...wire.login_exchange import Connection
-    from .procfs import OwnedProcess, Row
+    from .procfs import Row
 
 #: What PAM_RHOST is without a connection over IP: nothing, sshd's word for it, systemd's for vsock and unix sockets.
 NO_HOST = ("", "UNKNOWN")
@@ -43,54 +44,58 @@ NO_HOST = ("", "UNKNOWN")
 DEPTH_CAP = 3
 
 
-def find_login_processes(caller: Process, connection: Connection | None) -> tuple[Process, ...]:
-    """The processes to adopt: the one that lives on first, the caller last. Empty if the caller is gone.
+@record
+class LoginProcesses:
+    """`processes` are those to adopt: the one that lives on first, the caller last; none if the caller is gone.
 
-    `connection` is the login's own (`choose_connection`).
+    `session_parent` is the caller's parent if it shares the caller's session: it may be the one that goes on, though
+    nothing shows that it carries the login. None for sshd, whose listener gives each connection a session.
     """
-    if not is_same(caller):
-        return ()
+
+    processes: tuple[Process, ...] = ()
+    session_parent: Process | None = None
+
+
+def find_login_processes(caller: Process, connection: Connection | None) -> LoginProcesses:
+    """The processes of the login that `caller` is in. `connection` is the login's own (`choose_connection`)."""
+    child = read_row_of(caller)
+    if child is None:
+        return LoginProcesses()
     inode = read_socket_inode(caller, connection.fd) if connection is not None else ""
     chain = [caller]
+    session_parent = None
     while len(chain) < DEPTH_CAP:
-        parent = _carrying_parent(chain[0], inode)
+        parent = read_row(child.parent) if child.parent > 1 else None
         if parent is None:
             break
-        chain.insert(0, parent)
-    return tuple(chain)
+        # most logins end here: sshd's listener is in another session, and carries nobody's connection
+        shares_session = parent.session == child.session
+        if shares_session and len(chain) == 1 and _is_parent_still(child, parent):
+            session_parent = Process(parent.pid, parent.started)
+        if not (shares_session or inode) or not _carries(child, parent, inode):
+            break
+        chain.insert(0, Process(parent.pid, parent.started))
+        child = parent
+    return LoginProcesses(tuple(chain), session_parent)
 
 
-def find_session_parent(caller: Process) -> Process | None:
-    """The parent that shares the caller's session: it may be the one that goes on, though nothing shows that it carries
-    the login. None for sshd, whose listener gives each connection a session, or if the caller is gone."""
-    row = read_row_of(caller)
-    parent = read_process(row.parent) if row is not None and row.parent > 1 else None
-    above = read_row_of(parent) if parent is not None else None
-    return parent if row is not None and above is not None and above.session == row.session else None
-
-
-def _carrying_parent(child: Process, inode: str) -> Process | None:
-    row = read_row_of(child)
-    if row is None or row.parent <= 1:
-        return None
-    parent = read_owned_process(row.parent)
-    if parent is None or parent.uid != 0 or parent.real_uid != 0:
-        return None
-    if not same_executable(child, parent) or not _is_of_one_login(row, parent, inode):
-        return None
-    # the parent we read is the child's parent still, and not a new process with its number
-    again = read_row_of(child)
-    if again is None or again.parent != parent.pid or not is_same(parent):
-        return None
-    return Process(parent.pid, parent.started)
-
-
-def _is_of_one_login(child: Row, parent: OwnedProcess, inode: str) -> bool:
+def _carries(child: Row, parent: Row, inode: str) -> bool:
     """Whether the parent carries the child's login, or is the listener (or another daemon) that has started it."""
-    if os.path.basename(read_program(parent)) in SSHD_NAMES:
-        above = read_row_of(parent)
-        return above is not None and above.session == child.session
-    return bool(inode) and inode in read_socket_inodes(parent)
+    is_sshd = os.path.basename(read_program(parent)) in SSHD_NAMES
+    if parent.session != child.session if is_sshd else not inode:
+        return False
+    owned = read_owned_process(parent.pid)
+    if owned is None or owned.started != parent.started or owned.uid != 0 or owned.real_uid != 0:
+        return False
+    if not same_executable(child, parent) or not (is_sshd or inode in read_socket_inodes(parent)):
+        return False
+    return _is_parent_still(child, parent)
+
+
+def _is_parent_still(child: Row, parent: Row) -> bool:
+    """Whether the parent that was read is the child's parent still, and not a new process with its number."""
+    again = read_row_of(child)
+    return again is not None and again.parent == parent.pid and is_same(parent)
 
 
 def choose_connection(connections: tuple[Connection, ...], rhost: str) -> Connection | None:

@@ -182,8 +182,14 @@ def open_cgroups(process: AnyProcess) -> int:
 
 
 def read_open_cgroups(fd: int) -> bytes | None:
-    """The text of /proc/PID/cgroup as it is now; None if the process is gone. Once per descriptor."""
-    return _read_open(fd, PAGE, ends_short=True) if fd >= 0 else None
+    """The text of /proc/PID/cgroup as it is now; None if the process is gone."""
+    if fd < 0:
+        return None
+    try:
+        text = os.pread(fd, PAGE, 0)  # from the beginning: the kernel writes the text anew
+        return text if len(text) < PAGE else os.pread(fd, READ_CAP, 0)
+    except OSError:
+        return None
 
 
 def read_limits_text(process: AnyProcess) -> bytes | None:
