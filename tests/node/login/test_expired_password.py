@@ -33,7 +33,7 @@ def expired(node: Node) -> Iterator[Node]:
     node.write("/root/askpass", ASKPASS, 0o755)
     shadow = node.path("/etc/shadow")
     before = shadow.read_text()
-    node.run("chage -d 0 alice")
+    node.run("passwd --expire alice")
     yield node
     shadow.write_text(before)
 
@@ -86,7 +86,7 @@ def test_expired_password__the_session_line_judges_where_the_account_line_was_no
     expired.pam(account=[f"{OURS} mode={mode}"], session=[f"{OURS} mode={mode}"])
     where, told = enter(expired)
     assert (where, told) == ("refused", ["open_session:no-job"])
-    expired.run("chage -d 0 alice; echo alice:{} | chpasswd; chage -d 0 alice".format(password("alice")))
+    expired.run(f"echo alice:{password('alice')} | chpasswd; passwd --expire alice")
     job = expired.submit("alice")
     assert enter(expired)[0] == f"in {job}"
 
