@@ -76,7 +76,7 @@ $(VENV)/mutants-ready: tools/mutants-requirements.txt $(VENV)/ready
 
 ## make test: everything that runs on one machine (lint, unit, wire, module, conformance, system), side by side
 test: setup
-	@$(PYTEST) -n auto --dist loadgroup --no-loadscope-reorder
+	@$(PYTEST) -n auto --no-loadscope-reorder
 
 ## make test-releases: the tests that matter per release of Slurm and OpenSSH, on Debian 11, 13 and testing; Kerberos and X11
 test-releases: setup

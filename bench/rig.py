@@ -143,7 +143,8 @@ def ssh_server(node: Node, **lines: str) -> Sshd:
         ours = "pam_slurm_adopt.so profile" in line or "pam_slurm_adopt.so service" in line
         node.pam("sshd", account=[line], session=[line] if ours and name != "original" else [])
         node.write(f"/run/bench/pam/{name}", node.read("/etc/pam.d/sshd"))
-    options = ["LogLevel INFO", "AuthorizedKeysFile /etc/ssh/bench_keys"]
+    # KexAlgorithms: what client and server agree on by themselves, as on a cluster
+    options = ["LogLevel INFO", "AuthorizedKeysFile /etc/ssh/bench_keys", "KexAlgorithms +curve25519-sha256"]
     return node.sshd("bench", SSH_PORT, options)
 
 

@@ -14,6 +14,12 @@ _slurm_adopt() {
         explain:--from) :; return ;;
         explain:--service) :; return ;;
         explain:--replay) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+        enable:--service) :; return ;;
+        enable:--options) :; return ;;
+        enable:--minutes) :; return ;;
+        enable:--with-job) mapfile -t COMPREPLY < <(compgen -u -- "$word"); return ;;
+        enable:--without-job) mapfile -t COMPREPLY < <(compgen -u -- "$word"); return ;;
+        disable:--service) :; return ;;
         confine:--nodename) :; return ;;
         serve-users:--listen) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         serve-users:--idle-exit) :; return ;;
@@ -29,13 +35,16 @@ _slurm_adopt() {
         history:--file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
     esac
     case "$command" in
-        '') mapfile -t COMPREPLY < <(compgen -W 'jobs use move status doctor explain confine serve-users serve metrics history --help --version' -- "$word") ;;
+        '') mapfile -t COMPREPLY < <(compgen -W 'jobs use move status doctor explain enable confirm disable confine serve-users serve metrics history --help --version' -- "$word") ;;
         jobs) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$word") ;;
         use) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--clear --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
         move) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
         status) mapfile -t COMPREPLY < <(compgen -W '--json --check --watch --nodename --help' -- "$word") ;;
         doctor) mapfile -t COMPREPLY < <(compgen -W '--json --all --try-job --nodename --help' -- "$word") ;;
         explain) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--from --service --replay --json --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -u -- "$word"); fi ;;
+        enable) mapfile -t COMPREPLY < <(compgen -W '--service --options --account-only --minutes --with-job --without-job --yes --force --dry-run --json --restore-pending --help' -- "$word") ;;
+        confirm) mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word") ;;
+        disable) mapfile -t COMPREPLY < <(compgen -W '--service --yes --force --dry-run --json --help' -- "$word") ;;
         confine) mapfile -t COMPREPLY < <(compgen -W '--nodename --help' -- "$word") ;;
         serve-users) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --help' -- "$word") ;;
         serve) mapfile -t COMPREPLY < <(compgen -W '--listen --idle-exit --metrics-file --audit-file --warn-before --no-audit-journal --help' -- "$word") ;;

@@ -87,7 +87,7 @@ def ending(rig: Rig) -> Iterator[None]:
         node.run(["useradd", "-m", "-u", str(uid), "-s", "/bin/bash", user])
     feeders = []
     for user, job in (("erin", "ending"), ("dora", "ending too")):
-        rig.submit(job, user)
+        rig.submit(job, user, "sleep 1000")  # the batch step, too, takes its time to end
         argv = ["bash", "-c", FEEDER, "feeder", str(rig.jobs[job])]
         feeders.append(node.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         assert feeders[-1].stdout is not None

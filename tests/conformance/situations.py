@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.machine import LabError, wait_for
-from lab.node import Node
+from lab.node import WAITS, Node
 from lab.product import install_product
 
 from .outcome import Outcome, outcome_of
@@ -25,7 +25,7 @@ MODULES = (ORIGINAL, OURS)
 #: States of a step, as slurmstepd numbers them (from 23.11 on, 3 is cancelled and 4 ending).
 RUNNING, ENDING = 2, 3
 #: Holds a connection to the driver, so that caller ID can find the job as the source of a login.
-CALLER_SCRIPT = "bash -c 'exec 3<>/dev/tcp/10.77.0.1/7001; echo $SLURM_JOB_ID >&3; exec sleep 1000'"
+CALLER_SCRIPT = "exec bash -c 'exec 3<>/dev/tcp/10.77.0.1/7001; echo $SLURM_JOB_ID >&3; exec sleep 1000'"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Rig:
             driver.communicate()
         self.node.close()
 
-    def submit(self, name: str, user: str, script: str = "sleep 1000") -> None:
+    def submit(self, name: str, user: str, script: str = WAITS) -> None:
         """Start a job, and wait until its extern step takes logins."""
         self.jobs[name] = self.node.sbatch(user, script)
         self.wait_running(name)

@@ -26,12 +26,20 @@ chmod 400 /etc/munge/munge.key
 chown -R munge: /etc/munge /var/lib/munge /var/log/munge /run/munge
 id slurm >/dev/null 2>&1 || useradd -r slurm
 chown slurm: /var/log/slurm /var/spool/slurmctld
+rm -rf /etc/update-motd.d
 """
+# update-motd.d: for each login Debian's pam_motd starts five programs that look there, to say which kernel runs
 _LOGS = ("/run/lab/log", "/var/log/slurm/slurmctld.log", "/var/log/slurm/slurmd.log", "/run/lab/sshd-main.log")
 _EXTERN_STEPS = (0xFFFFFFFC, 0xFFFFFFFF)
 """The extern step's number in its socket's name; the second one up to 20.11."""
 _VERSION, _ASK_STATE, _STATE_RUNNING = 45 << 8, 5, 2
 """Of slurmstepd's socket: the version a client speaks, the opcode that asks for the step's state, and one answer."""
+WAITS = "exec sleep 1000"
+"""A job's script. exec: it takes slurmstepd a second to see that what a script has left is gone, and slurmd asks again
+after that; every test that waits for the end of its jobs would wait, too."""
+_ASK_AGAIN_S = 0.1
+"""How often Slurm is asked whether a job has got somewhere: each squeue takes some 20 ms of a processor."""
+_ENDED = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
 _ASK_SLURM_S = 1.0
 """How often Slurm is asked what keeps a job from starting."""
 
@@ -188,23 +196,23 @@ class Node(Machine):
                 return path
         return None
 
-    def sbatch(self, user: str, script: str = "sleep 1000", **options: str | int | bool) -> int:
+    def sbatch(self, user: str, script: str = WAITS, **options: str | int | bool) -> int:
         """Queue a job and return its id. options: sbatch's long ones (ntasks=1, job_name="x", exclusive=True)."""
         argv = ["sbatch", "--parsable", "--output=/dev/null", f"--wrap={script}"]
         argv += _flags(options)
         return int(self.run(argv, user=user).stdout.split(";")[0])
 
-    def submit(self, user: str, script: str = "sleep 1000", timeout: float = 120.0, **options: str | int | bool) -> int:
+    def submit(self, user: str, script: str = WAITS, timeout: float = 120.0, **options: str | int | bool) -> int:
         """sbatch(), and wait until the job runs here and logins can go there. Returns the job's id.
 
         Raises LabError with Slurm's reason.
         """
         job = self.sbatch(user, script, **options)
         self.wait_started([job], timeout)
-        wait_for(lambda: self.job_state(job) == "RUNNING", f"job {job} to run", timeout)
+        wait_for(lambda: self.job_state(job) == "RUNNING", f"job {job} to run", timeout, _ASK_AGAIN_S)
         return job
 
-    def submit_many(self, user: str, count: int, script: str = "sleep 1000", timeout: float = 300.0) -> list[int]:
+    def submit_many(self, user: str, count: int, script: str = WAITS, timeout: float = 300.0) -> list[int]:
         """As submit(), for many one-task jobs at once."""
         loop = f'for i in $(seq {count}); do sbatch --parsable --output=/dev/null --wrap="$0" -n1; done'
         queued = self.run(["bash", "-c", loop, script], user=user, timeout=timeout).stdout
@@ -262,7 +270,7 @@ class Node(Machine):
         """Cancel a job; wait: until Slurm has finished with it and none of its steps is left on this node."""
         self.run(["scancel", str(job)])
         if wait:
-            self.wait_ended(job, timeout)
+            self.wait_ended(job, timeout=timeout)
 
     def steps(self) -> dict[int, list[str]]:
         """The steps on this node, by job: {7: ["batch", "extern"]}; the kernel's view, by slurmstepd's title."""
@@ -272,11 +280,17 @@ class Node(Machine):
                 found.setdefault(int(step[1]), []).append(step[2])
         return found
 
-    def wait_ended(self, job: int, timeout: float = 120.0) -> None:
-        """Until no step of the job is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
-        wait_for(lambda: job not in self.steps(), f"the steps of job {job} to end", timeout, 0.02)
-        ended = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT")
-        wait_for(lambda: self.job_state(job) in ended, f"job {job} to end", timeout)
+    def wait_ended(self, *jobs: int, timeout: float = 120.0) -> None:
+        """Until no step of the jobs is left here. Not by its sockets: 24.11 may leave one (EACCES at unlink)."""
+        what = f"{', '.join(map(str, jobs))} to end"
+        wait_for(lambda: not self.steps().keys() & set(jobs), f"the steps of {what}", timeout, 0.05)
+        wait_for(lambda: not self._unfinished() & set(jobs), f"jobs {what}", timeout, _ASK_AGAIN_S)
+
+    def _unfinished(self) -> set[int]:
+        """The jobs that Slurm has not finished with."""
+        listed = self.run(["squeue", "-h", "-t", "all", "-o", "%A %T"], check=False).stdout.splitlines()
+        states = dict(line.split() for line in listed)
+        return {int(job) for job, state in states.items() if state not in _ENDED}
 
     def jobs(self, user: str | None = None) -> list[int]:
         """The ids of running jobs, in order of submission."""
@@ -309,8 +323,7 @@ class Node(Machine):
         jobs = [int(line) for line in self.run(["squeue", "-h", "-o", "%A"]).stdout.split()]
         if jobs:
             self.run(["scancel", *map(str, jobs)], check=False)
-        for job in jobs:
-            self.wait_ended(job)
+            self.wait_ended(*jobs)
 
     def reset(self) -> None:
         """No jobs, no users' processes, no further sshds, Debian's PAM files."""

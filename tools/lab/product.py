@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -38,34 +39,54 @@ def build(options: Sequence[str] = ()) -> Path:
     return directory
 
 
-def build_for(suite: str, options: Sequence[str] = ()) -> Path:
-    """Build this checkout on a machine of another release, as its packages would be, and return the installed tree.
+@contextlib.contextmanager
+def installed(suite: str | None = None, options: Sequence[str] = ()) -> Iterator[Path]:
+    """What this checkout installs, as a tree; no other process of this checkout replaces it meanwhile.
 
-    A module built on the host may need a newer glibc than that release has. Each state of the sources has a
-    tree of its own, so that nothing is built twice.
+    suite: another release than the host's: built on a machine of it, as its packages would be. (A module built on
+    the host may need a newer glibc than that release has.) Each state of the sources has a tree of its own, so that
+    nothing is built or installed twice.
     """
+    name = suite or host_release()[1]
     sources = sorted(_files(CHECKOUT))
     digest = hashlib.sha256("\0".join(options).encode())
     for path in sources:
         digest.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes())
     # of each checkout's own: others remove only theirs
-    checkout = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
-    tree = cache_dir() / "builds" / f"{suite}-{checkout}-{digest.hexdigest()[:12]}"
+    checkout = hashlib.sha256("\0".join([str(CHECKOUT), *options]).encode()).hexdigest()[:8]
+    tree = cache_dir() / "builds" / f"{name}-{checkout}-{digest.hexdigest()[:12]}"
     tree.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{cache_dir()}/builds/{suite}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not tree.exists():
-            for old in tree.parent.glob(f"{suite}-{checkout}-*"):
-                shutil.rmtree(old)
-            partial = tree.with_name(f".{tree.name}")
-            shutil.rmtree(partial, ignore_errors=True)
-            with Machine(suite=suite, packages=BUILD_PACKAGES) as builder:
-                for path in sources:
-                    builder.install(path, f"/src/{path.relative_to(CHECKOUT)}")
-                _build_inside(builder, options)
-                shutil.copytree(builder.path("/out"), partial, symlinks=True)
-            partial.rename(tree)
-    return tree
+    with Path(f"{tree.parent}/{name}-{checkout}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        while not tree.exists():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not tree.exists():
+                for old in tree.parent.glob(f"{name}-{checkout}-*"):
+                    shutil.rmtree(old)
+                partial = tree.with_name(f".{tree.name}")
+                shutil.rmtree(partial, ignore_errors=True)
+                if suite is None:
+                    _install_here(partial, options)
+                else:
+                    _install_there(suite, sources, partial, options)
+                partial.rename(tree)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield tree
+
+
+def _install_here(target: Path, options: Sequence[str]) -> None:
+    directory = build(options)
+    with Path(f"{directory}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # meson writes a log into the build directory
+        _meson("install", "-C", str(directory), "--no-rebuild", "--destdir", str(target))
+
+
+def _install_there(suite: str, sources: Sequence[Path], target: Path, options: Sequence[str]) -> None:
+    with Machine(suite=suite, packages=BUILD_PACKAGES) as builder:
+        for path in sources:
+            builder.install(path, f"/src/{path.relative_to(CHECKOUT)}")
+        _build_inside(builder, options)
+        shutil.copytree(builder.path("/out"), target, symlinks=True)
 
 
 def _files(top: Path) -> Iterator[Path]:
@@ -106,14 +127,10 @@ def install_product(machine: Machine, options: Sequence[str] = ()) -> None:
     if package := os.environ.get("SLURM_ADOPT_PACKAGE"):
         install_package(machine, Path(package))
         return
-    if machine.suite not in (None, host_release()[1]):
-        tree = build_for(str(machine.suite), options)
-        subprocess.run(["cp", "-a", f"{tree}/.", str(machine.path("/"))], check=True)
-        return
-    directory = build(options)
-    with Path(f"{directory}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # meson writes a log into the build directory
-        _meson("install", "-C", str(directory), "--no-rebuild", "--destdir", str(machine.path("/")))
+    suite = None if machine.suite == host_release()[1] else machine.suite
+    with installed(suite, options) as tree:
+        for top in tree.iterdir():  # one by one: /lib may be a symbolic link there
+            subprocess.run(["cp", "-a", f"{top}/.", str(machine.path(f"/{top.name}/"))], check=True)
 
 
 def install_package(machine: Machine, package: Path) -> None:

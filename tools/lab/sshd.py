@@ -21,7 +21,9 @@ LogLevel DEBUG1
 MaxStartups 1000
 LoginGraceTime 120
 UseDNS no
+KexAlgorithms curve25519-sha256
 """
+# KexAlgorithms: OpenSSH 8.5 to 9.9 prefer sntrup761, which takes more processor time than all else of a login.
 # ChallengeResponseAuthentication: the name before OpenSSH 8.7, which PAM needs there.
 
 

@@ -7,6 +7,7 @@ Rules of this file:
 2. `die(what, hint)` reports an error: what is wrong, and how to mend it. The exit status is 1; of usage errors it is 2,
    and they are two lines as well.
 3. Without a command the node is shown (`overview`).
+4. What `enable` has changed and nobody has confirmed in time is taken back by whichever command root gives next.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "list the ssh logins on this node, the job each is in, and what is in no job", "node"),
     "doctor": ("doctor.command", "say what is wrong with this node, why it matters, and how to mend it", "node"),
     "explain": ("explain", "say what a login would get now, and why; or decide recorded logins again", "node"),
+    "enable": (
+        "enabling.enable",
+        "put the module into a PAM service: tried first, and taken back unless confirmed",
+        "node",
+    ),
+    "confirm": ("enabling.confirm", "let a change of `enable` stay; from a login that began after it", "node"),
+    "disable": ("enabling.disable", "take the module out of a PAM service", "node"),
     "confine": (
         "confine",
         "update the limits that user_manager=confine has set for a user (for the epilog hook)",
@@ -42,6 +50,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "metrics": ("metrics", "print the service's metrics in Prometheus' text format", "service"),
     "history": ("history", "list past logins: who, into which job, and how each session ended", "service"),
 }
+#: They run in a sandbox, and may not write to /etc.
+SERVICES = ("serve", "serve-users")
+#: A change of `enable` that waits for its confirmation.
+PENDING = "/var/lib/slurm-adopt/pending"
 
 
 class CommandError(Exception):
@@ -109,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
     if rest:
         (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
         commands.choices.get(args.command, parser).error(f"unrecognized arguments: {' '.join(map(_shown, rest))}")
+    if args.command not in SERVICES and os.geteuid() == 0 and os.path.exists(PENDING):
+        importlib.import_module(f"{__package__}.enabling.watch").restore_if_due()
     if args.command is None:
         return _guarded(importlib.import_module(f"{__package__}.overview").show)
     command = importlib.import_module(f"{__package__}.{COMMANDS[args.command][0]}")

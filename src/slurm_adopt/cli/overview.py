@@ -13,10 +13,12 @@ from ..resident.run_files import ADMIN_SOCKET, RECENT_FILE
 from ..system.slurm.conf import ConfFault
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.task import run as run_task
-from ..words import printable
+from ..words import duration, printable
 from .doctor.node import Node
 from .doctor.pam import find_ending
 from .doctor.service import ask
+from .enabling.change import read_pending
+from .main import CommandError
 from .status_view import view_node
 from .terminal import has_colour, width
 
@@ -64,6 +66,9 @@ def lines(screen: Screen, node: Node) -> Iterator[str]:
         yield screen.line("next", "slurm-adopt jobs shows your jobs here; sudo slurm-adopt shows the node")
         return
     recent = _recent()
+    waiting = _waiting()
+    if waiting:
+        yield screen.line("waiting", waiting, YELLOW)
     yield screen.line("decided by", _service(recent is not None))
     outside = False
     try:
@@ -99,6 +104,18 @@ def _force(node: Node) -> tuple[str, str, str]:
         "no": (f"no: it looks on and changes nothing (enforce=no), {where}", YELLOW),
     }[enforce]
     return enforce, text, colour
+
+
+def _waiting() -> str:
+    """The change of `enable` that somebody has to confirm."""
+    try:
+        pending = read_pending()
+    except CommandError as error:
+        return str(error)
+    if pending is None:
+        return ""
+    left = duration(pending.left_s)
+    return f"{pending.path} is taken back in {left} unless `slurm-adopt confirm` comes from a new login"
 
 
 def _since(line: OurLine) -> str:
@@ -154,7 +171,7 @@ def _hour(numbers: dict[tuple[str, str], int]) -> str:
 def _next(state: str, numbers: dict[tuple[str, str], int], outside: bool) -> str:
     verdicts = {verdict for verdict, _ in numbers}
     if state == "no-line":
-        return "slurm-adopt doctor says which line to write where; begin with enforce=no"
+        return "slurm-adopt enable puts it in, and takes it back unless confirmed; begin with enforce=no (--options)"
     if state == "no":
         return "slurm-adopt history --would-deny says who would be refused; then enforce=adopt, then enforce=yes"
     if outside:

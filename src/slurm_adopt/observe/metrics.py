@@ -55,6 +55,17 @@ FAMILIES = {
     "slurm_adopt_start_time_seconds": ("gauge", "Start of the service, in seconds since 1970."),
     "slurm_adopt_memory_bytes": ("gauge", "Resident memory of the service."),
 }
+#: Counters that are there from the start: Prometheus takes the first value it sees for no increase, and these are to
+#: be alerted on at the first event.
+FROM_ZERO: tuple[tuple[str, Labels], ...] = (
+    ("slurm_adopt_strangers_total", ()),
+    ("slurm_adopt_strangers_in_steps_total", (("undone", "false"),)),
+    ("slurm_adopt_strangers_in_steps_total", (("undone", "true"),)),
+    ("slurm_adopt_bad_requests_total", ()),
+    ("slurm_adopt_sent_away_total", ()),
+    ("slurm_adopt_faults_total", ()),
+    ("slurm_adopt_audit_lost_total", ()),
+)
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -84,6 +95,11 @@ class Metrics:
         """Add to a counter."""
         key = (name, tuple(labels.items()))
         self._values[key] = self._values.get(key, 0) + amount
+
+    def start_at_zero(self) -> None:
+        """Show the counters of `FROM_ZERO` before their first event."""
+        for name, labels in FROM_ZERO:
+            self.count(name, 0, **dict(labels))
 
     def put(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""

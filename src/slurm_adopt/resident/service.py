@@ -128,6 +128,7 @@ class Service:
         if self.warner is not None:
             self.loop.spawn(self.warner.watch())
         self.metrics.put("slurm_adopt_start_time_seconds", int(time.time()))
+        self.metrics.start_at_zero()
         self.loop.spawn(self.memory.warm_up(time.monotonic_ns() + WARM_UP_NS))
         self.supervisor.tell("READY=1")
         self._watchdog()

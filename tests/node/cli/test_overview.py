@@ -62,7 +62,7 @@ def test_overview__says_what_is_not_in_force(node: Node) -> None:
     node.pam("sshd", account=[], session=[])
     said = shown(node)
     assert said["in force"] == "no: no PAM line asks it"
-    assert "slurm-adopt doctor" in said["next"]
+    assert "slurm-adopt enable" in said["next"]
 
 
 def test_overview__users_see_their_own_way(node: Node) -> None:

@@ -13,7 +13,7 @@ from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_product, use_strict_lines
 
 OUT_OF_EVERYTHING = "for file in /sys/fs/cgroup/*/cgroup.procs; do echo $1 > $file; done 2>/dev/null; true"
 
@@ -33,7 +33,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
 def node(machine: Node) -> Iterator[Node]:
     yield machine
     machine.reset()
-    use_product(machine)
+    use_strict_lines(machine)
 
 
 def status(node: Node, user: str | None = None) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_status__a_socket_that_a_dead_slurmstepd_has_left_is_no_job(node: Node, 
 def test_status__a_process_of_somebody_else_in_a_job(node: Node) -> None:
     """As slurmstepd would leave it that was told a number which had changed hands."""
     job = node.submit("alice")
-    node.submit("bob", "sleep 4321")
+    node.submit("bob", "exec sleep 4321")
     stranger = node.process("sleep 4321", "bob").pid
     node.run(f"echo {stranger} > $(echo /sys/fs/cgroup/freezer/slurm*/uid_1501/job_{job}/step_extern/cgroup.procs)")
     node.run(

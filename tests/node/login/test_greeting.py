@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_strict_lines
 
 GREETING = "required pam_slurm_adopt.so profile=strict greeting=on"
 MARK = "slurm-adopt: "
@@ -28,13 +28,13 @@ def greetings(text: str) -> list[str]:
 
 @pytest.fixture
 def greeting(node: Node) -> Node:
-    use_product(node, GREETING)
+    use_strict_lines(node, GREETING)
     return node
 
 
 def test_greeting__is_off_by_default(node: Node) -> None:
     node.submit("alice")
-    use_product(node, "required pam_slurm_adopt.so profile=strict")
+    use_strict_lines(node, "required pam_slurm_adopt.so profile=strict")
     assert greetings(shell(node)) == []
     assert "SLURM_ADOPT" not in node.ssh("alice", "env").stdout
 
@@ -147,7 +147,7 @@ def test_greeting__a_user_cannot_make_it_lie_beyond_its_words(greeting: Node) ->
 
 def test_greeting__a_login_in_no_job(node: Node) -> None:
     line = "required pam_slurm_adopt.so action_unknown=allow greeting=on"
-    use_product(node, line)
+    use_strict_lines(node, line)
     node.submit("alice")
     node.submit("alice")
     shown = shell(node)

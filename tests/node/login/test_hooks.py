@@ -52,7 +52,7 @@ def runtime_dir_of_login(node: Node, user: str = "alice") -> str:
 
 
 def test_hooks__sessions_and_tasks_have_a_runtime_directory(node: Node) -> None:
-    job = node.submit("alice", "echo $XDG_RUNTIME_DIR > /tmp/seen; sleep 1000")
+    job = node.submit("alice", "echo $XDG_RUNTIME_DIR > /tmp/seen; exec sleep 1000")
     assert runtime_dir_of_login(node) == DIRECTORY
     wait_for(lambda: node.path("/tmp/seen").exists() and node.read("/tmp/seen"), "the batch script")
     assert node.read("/tmp/seen").strip() == DIRECTORY

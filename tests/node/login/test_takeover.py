@@ -9,7 +9,7 @@ import pytest
 from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
-from lab.node import Node
+from lab.node import WAITS, Node
 from lab.product import use_product, use_strict_lines
 
 STRICT = "required pam_slurm_adopt.so profile=strict"
@@ -39,7 +39,7 @@ def node(machine: Node) -> Iterator[Node]:
     machine.cancel_all()
 
 
-def submit_with(node: Node, before: str, script: str = "sleep 1000", options: str = "") -> int:
+def submit_with(node: Node, before: str, script: str = WAITS, options: str = "") -> int:
     """A job of alice, submitted from a shell that has run `before`."""
     command = f"{before}; sbatch --parsable --output=/dev/null {options} --wrap='{script}'"
     job = int(node.run(["bash", "-c", command], user="alice").stdout)

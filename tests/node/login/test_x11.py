@@ -13,7 +13,7 @@ import pytest
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_product, use_strict_lines
 
 #: No screen of this size exists anywhere else.
 SCREEN = "641x417"
@@ -97,9 +97,9 @@ def test_x11__a_login_reaches_the_display_of_its_job(node: Node, command: str) -
 
 
 def test_x11__disable_x11(node: Node) -> None:
-    use_product(node, "required pam_slurm_adopt.so profile=strict disable_x11=1")
+    use_strict_lines(node, "required pam_slurm_adopt.so profile=strict disable_x11=1")
     try:
         with job_with_x11(node, COMMANDS["srun"]):
             assert node.ssh("alice", 'echo "[$DISPLAY]"').stdout == "[]\n"
     finally:
-        use_product(node)
+        use_strict_lines(node)

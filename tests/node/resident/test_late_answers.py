@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 
 from lab.node import Node
-from lab.product import use_product
 
 #: Runs in the node. slurmstepd is asked to take in a process that has ended, whose number is bob's by now.
 SCRIPT = """
@@ -37,7 +36,6 @@ print(json.dumps([[one.pid, one.uid, one.owner, one.is_back] for one in found] +
 
 
 def test_late_answers__a_stranger_is_put_back(node: Node) -> None:
-    use_product(node)
     node.submit("alice")
     node.write("/etc/lab/late.py", SCRIPT)
     parent = node.popen(["sh", "-c", "sleep 4444 & wait"], "bob")

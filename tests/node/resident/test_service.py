@@ -179,7 +179,7 @@ def test_service__with_no_more_rights_than_its_unit_gives(node: Node) -> None:
     service = Service(node, before=["setpriv", "--no-new-privs", f"--bounding-set={rights}", "--inh-caps=-all", "--"])
     service.start()
     try:
-        job = node.submit("alice", "ulimit -S -n 777; sleep 1000")
+        job = node.submit("alice", "ulimit -S -n 777; exec sleep 1000")
         kbd = node.sshd("kbd", 2222, ["PasswordAuthentication no", "KbdInteractiveAuthentication yes"])
         assert login(node, "alice") == job
         done = node.ssh("alice", "cat /proc/self/cgroup", auth="keyboard-interactive", port=kbd.port)

@@ -14,7 +14,7 @@ import pytest
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_strict_lines
 
 LOGIN = "/run/slurm-adopt/login.sock"
 
@@ -22,7 +22,7 @@ LOGIN = "/run/slurm-adopt/login.sock"
 @contextlib.contextmanager
 def serve(node: Node, marks: str) -> Iterator[subprocess.Popen[str]]:
     """The resident service, and lines that greet."""
-    use_product(node, "required pam_slurm_adopt.so profile=strict greeting=on")
+    use_strict_lines(node, "required pam_slurm_adopt.so profile=strict greeting=on")
     node.run(f"rm -f {LOGIN} /run/slurm-adopt/job-ends")
     process = node.popen(["slurm-adopt", "serve", "--listen", LOGIN, "--no-audit-journal", "--warn-before", marks])
     try:

@@ -13,7 +13,7 @@ import pytest
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_strict_lines
 
 OURS = "required pam_slurm_adopt.so profile=strict user_move=yes"
 SOCKET = "/run/slurm-adopt/user.sock"
@@ -21,7 +21,7 @@ SOCKET = "/run/slurm-adopt/user.sock"
 
 @pytest.fixture
 def users(node: Node) -> Iterator[Node]:
-    use_product(node, OURS)
+    use_strict_lines(node, OURS)
     node.run(f"rm -f {SOCKET}")
     process = node.popen(["slurm-adopt", "serve-users", "--listen", SOCKET])
     try:
@@ -189,7 +189,7 @@ def test_move__only_logins(users: Node) -> None:
     done = users.run(["slurm-adopt", "move", str(job)], user="alice", check=False)
     assert "this is not an ssh login in one of your jobs" in done.stderr
     users.run("rm -f /tmp/said; touch /tmp/said; chmod 666 /tmp/said")
-    inside = users.submit("alice", f"slurm-adopt move {job} >/tmp/said 2>&1; sleep 1000")
+    inside = users.submit("alice", f"slurm-adopt move {job} >/tmp/said 2>&1; exec sleep 1000")
     wait_for(lambda: users.read("/tmp/said"), "the script to be answered")
     assert "this is not an ssh login in one of your jobs" in users.read("/tmp/said")
     assert inside != job
@@ -237,7 +237,7 @@ def test_move__a_login_by_keyboard_interactive(users: Node) -> None:
 
 
 def test_move__is_off_unless_the_site_wants_it(users: Node, session: LazySession) -> None:
-    use_product(users, "required pam_slurm_adopt.so profile=strict")
+    use_strict_lines(users, "required pam_slurm_adopt.so profile=strict")
     first = users.submit("alice")
     users.submit("alice")
     login = session()

@@ -16,7 +16,7 @@ from tests.node.requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import use_product
+from lab.product import use_strict_lines
 
 SOCKET = "/run/slurm-adopt/user.sock"
 PREFERRED = "required pam_slurm_adopt.so profile=strict action_unknown=preferred greeting=on"
@@ -25,7 +25,7 @@ PREFERRED = "required pam_slurm_adopt.so profile=strict action_unknown=preferred
 @pytest.fixture
 def users(node: Node) -> Iterator[Node]:
     """A node with the service for users, and lines that ask for preferences."""
-    use_product(node, PREFERRED)
+    use_strict_lines(node, PREFERRED)
     with serve_users(node):
         yield node
 
@@ -105,7 +105,7 @@ def test_use__the_job_one_comes_from_is_stronger(users: Node) -> None:
     """Caller ID, on this very node: a login from inside a job is in that job, and is told why."""
     users.run("rm -f /tmp/go /tmp/greeted; touch /tmp/greeted; chmod 666 /tmp/greeted")
     login = "echo exit | ssh -tt -o BatchMode=yes alice@127.0.0.1 >/tmp/greeted 2>&1; echo done >>/tmp/greeted"
-    first = users.submit("alice", f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {login}; sleep 1000")
+    first = users.submit("alice", f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {login}; exec sleep 1000")
     second = users.submit("alice")
     call(users, "alice", "use", str(second))
     users.run("touch /tmp/go")

@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...system.kernel.procfs import OwnedProcess
     from ...system.tasks.task import Task
     from .node import Node, OurLine
 
@@ -182,13 +183,32 @@ def find_servers(node: Node) -> Iterator[Server]:
     if node.root:
         return
     for process in node.roots_processes("sshd"):
-        title = read_title(process).decode("utf-8", "replace")
-        command, mark, _ = title.partition(LISTENER)
-        words = command.partition(": ")[2].split()
-        if mark and words:
-            options, config = _options(words[1:])
-            name = f"sshd {config}" if config != DEFAULT_CONFIG else "sshd"
-            yield Server(name, read_program(process), options, config, os.path.basename(words[0]))
+        server = read_server(process)
+        if server is not None:
+            yield server
+
+
+def read_server(process: OwnedProcess) -> Server | None:
+    """The sshd that a process of root's is, if it is one that listens."""
+    title = read_title(process).decode("utf-8", "replace")
+    command, mark, _ = title.partition(LISTENER)
+    words = command.partition(": ")[2].split()
+    if not mark or not words:
+        return None
+    options, config = _options(words[1:])
+    name = f"sshd {config}" if config != DEFAULT_CONFIG else "sshd"
+    return Server(name, read_program(process), options, config, os.path.basename(words[0]))
+
+
+def pam_service_of(node: Node, server: Server) -> str | None:
+    """The PAM service that an sshd uses; empty if it uses no PAM, None if it does not tell."""
+    try:
+        settings = _settings(run(_ask(node, server, "")))
+    except DeadlineExceeded:
+        return None
+    if "usepam" not in settings:
+        return None
+    return settings.get("pamservicename", server.service) if settings["usepam"] == "yes" else ""
 
 
 def _options(words: list[str]) -> tuple[tuple[str, ...], str]:

@@ -112,7 +112,7 @@ def _step(lines: tuple[PamLine, ...], index: int, state: State, action: str, cod
         if action == "die":
             goal = _end(lines, index)
     elif action != "ignore":
-        goal, left = _jump(lines, index, int(action))
+        goal, left = jump(lines, index, int(action))
         if left:
             impression, status = NEGATIVE, PERM_DENIED
     return goal, (level, impression, status, saved, outside)
@@ -127,7 +127,7 @@ def _end(lines: tuple[PamLine, ...], index: int) -> int:
     return index
 
 
-def _jump(lines: tuple[PamLine, ...], index: int, count: int) -> tuple[int, int]:
+def jump(lines: tuple[PamLine, ...], index: int, count: int) -> tuple[int, int]:
     """Where a jump over `count` lines ends, and how many of them there are not; a substack counts as one line."""
     level = lines[index].level
     index += 1

@@ -45,7 +45,7 @@ def find_login_sshd(process: AnyProcess, rows: dict[int, Row], belongs: Callable
         if row is None or row.pid <= 1 or not belongs(row):
             break
         # a login from this node into itself has one sshd above the other: the first is this login's
-        if found is None and _is_sshd(row):
+        if found is None and is_sshd(row):
             found = row
         row = rows.get(row.parent)
     if found is not None:
@@ -54,7 +54,7 @@ def find_login_sshd(process: AnyProcess, rows: dict[int, Row], belongs: Callable
     if not session:
         return None
     same = [row for row in rows.values() if read_audit_session(row) == session and belongs(row)]
-    return next((row for row in same if _is_sshd(row)), None)
+    return next((row for row in same if is_sshd(row)), None)
 
 
 def find_members(top: Row, rows: dict[int, Row]) -> list[Row]:
@@ -85,7 +85,8 @@ def _spread(
                 queue.append(near)
 
 
-def _is_sshd(row: Row) -> bool:
+def is_sshd(row: Row) -> bool:
+    """Whether it is a process of root's that runs sshd's program."""
     process = read_owned_process(row.pid)
     if process is None or process.started != row.started or process.real_uid != 0 or process.uid != 0:
         return False

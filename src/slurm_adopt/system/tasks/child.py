@@ -14,6 +14,7 @@ Rules of this file:
    user's. Who gets no child gets `OSError` (EAGAIN), as from fork(2).
 6. A `Worker` answers one question after the other. Who is not answered in time ends it: nothing of one question is left
    for the next one.
+7. One thing outlives us, `start_detached`: it is no child, holds nothing of ours, and is for the command only.
 """
 
 from __future__ import annotations
@@ -72,6 +73,32 @@ def start_child(work: Callable[[], None], keep: tuple[int, ...], uid: int = 0, u
         _be_child(work, keep)
     _ours[pid] = uid
     return pid
+
+
+def start_detached(work: Callable[[], None]) -> None:
+    """Run `work` in a process that lives on when we and our terminal are gone: nobody's child, of no session of ours.
+
+    It has no descriptor but /dev/null, and no folder that could not be unmounted. `OSError`.
+    """
+
+    def leave() -> None:
+        os.setsid()
+        if os.fork():
+            return
+        _signal.signal(1, _signal.SIG_IGN)
+        os.chdir("/")
+        for number in (0, 1, 2):
+            null = os.open("/dev/null", os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+        work()
+
+    pid = start_child(leave, ())
+    # it ends at once: it has nothing to do but to fork
+    status = os.waitpid(pid, 0)[1]
+    _ours.pop(pid, None)
+    if status:
+        raise OSError(errno.EAGAIN, "no process could be started")
 
 
 def end_child(pid: int) -> None:

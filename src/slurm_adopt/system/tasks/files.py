@@ -9,8 +9,8 @@ Rules of this file:
    not make the reader wait. A second name (hard link) does no harm to a reader, who believes the owner, not the name.
    It is refused where something is appended: the other name may be that of another file.
 3. A file is replaced as a whole: written under its draft's name, then renamed. A reader sees the old or the new one. A
-   draft is removed on every error. Nothing here needs to outlive the machine (it is below /run, or is written again),
-   so nothing waits for the disk (fsync).
+   draft is removed on every error. Hardly anything here needs to outlive the machine (it is below /run, or is written
+   again); only what must, waits for the disk (`replace_for_good`, `keep_copy`, `put_back`).
 4. What is appended stands there whole or not at all.
 """
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 ROOT: Owners = (0,)
 #: acl(5); there is one only where somebody has more rights than the mode says.
 ACCESS_LIST = "system.posix_acl_access"
+#: SELinux's; setxattr(2) is refused where there is none, and nothing is to be set then.
+LABEL = "security.selinux"
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 APPEND = os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 PIECE = 1 << 20
@@ -193,20 +195,102 @@ def replace_file(path: str, data: bytes, mode: int) -> None:
 
     The folder may belong to somebody else: what is written to is a new file, and its descriptor.
     """
+    _replace(path, data, lambda fd: os.fchmod(fd, mode))
+
+
+def replace_for_good(path: str, data: bytes, mode: int = 0, like: str = "") -> None:
+    """As `replace_file`, and on disk when it returns. `like`: with that file's mode, owner, label and access list."""
+
+    def finish(fd: int) -> None:
+        if like:
+            _make_alike(fd, like)
+        else:
+            os.fchmod(fd, mode)
+        os.fsync(fd)
+
+    _replace(path, data, finish)
+    sync_folder(path)
+
+
+def _replace(path: str, data: bytes, finish: Callable[[int], None]) -> None:
     draft = draft_of(path)
     remove(draft)  # of a process that had our number
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            os.fchmod(fd, mode)
             while data:
                 data = data[os.write(fd, data) :]
+            finish(fd)
         finally:
             os.close(fd)
         os.rename(draft, path)
     except BaseException:
         remove(draft)
         raise
+
+
+def _make_alike(fd: int, like: str) -> None:
+    """What stays out: what the kernel computes of the content (security.ima, security.evm)."""
+    found = os.stat(like)
+    os.fchown(fd, found.st_uid, found.st_gid)
+    os.fchmod(fd, stat.S_IMODE(found.st_mode))
+    try:
+        names = os.listxattr(like)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return
+    for name in names:
+        if name in (LABEL, ACCESS_LIST) or name.startswith("user."):
+            value = os.getxattr(like, name)
+            if name not in os.listxattr(fd) or os.getxattr(fd, name) != value:
+                os.setxattr(fd, name, value)
+
+
+def keep_copy(path: str, copy: str) -> None:
+    """Let what is in `path` now have the name `copy` as well, in the same folder, in place of what had it; `OSError`.
+
+    A second name, not a second file: it has all that the first one has, takes no room, and whoever replaces the file
+    leaves it alone.
+    """
+    draft = draft_of(copy)
+    remove(draft)
+    os.link(path, draft, follow_symlinks=False)
+    try:
+        os.rename(draft, copy)
+    except BaseException:
+        remove(draft)
+        raise
+    # rename(2) does nothing where both names are the same file's already
+    remove(draft)
+    sync_folder(path)
+
+
+def put_back(copy: str, path: str) -> None:
+    """Let what `keep_copy` has kept be in `path` again, from one moment to the next; it takes no room. `OSError`."""
+    os.rename(copy, path)
+    sync_folder(path)
+
+
+def remove_for_good(path: str) -> None:
+    """Remove a file, if it is there, and let the disk know; `OSError`."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(path)
+
+
+def sync_folder(path: str) -> None:
+    """Let the disk know what names there are beside `path`; a file system that cannot do that keeps what it has."""
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(fd)
 
 
 # Appending ---------------------------------------------------------------------------------------------
