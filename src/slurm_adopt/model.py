@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Hasten = Literal["auto", "yes", "no"]
     #: How a job was picked (`Adopt.chosen`, `Verdict.chosen`).
     #: What our account line has answered before a session phase.
-    AccountPhase = Literal["asked", "left", "skipped"]
+    AccountPhase = Literal["asked", "left", "skipped", "owed"]
     Chosen = Literal["", "only", "caller", "preferred", "newest", "account"]
     #: All of `REASONS` (a test holds both to each other), and none.
     ReasonCode = Literal[
@@ -153,6 +153,7 @@ CHOICES = (ONLY, CALLER, PREFERRED, NEWEST, ACCOUNT)
 ASKED: AccountPhase = "asked"
 LEFT: AccountPhase = "left"
 SKIPPED: AccountPhase = "skipped"
+OWED: AccountPhase = "owed"
 
 #: `Facts.user_manager`: the user's systemd manager is as `user_manager=` wants it.
 HELD: Literal["held"] = "held"
@@ -209,7 +210,8 @@ class Facts:
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     `exempt` is the word of `allow_users=` or `allow_groups=` that the user is under.
     `account_phase` is what our account line did before this session phase: it was `asked`, and let the login in or left
-    it to others; it `left` the login, having refused it or for an exemption; or it was `skipped`.
+    it to others; it `left` the login, having refused it or for an exemption; or it was `skipped`. Its answer is `owed`
+    where it was not asked, and the stack says yes to nobody without it: the user's password has expired.
     `user_manager` is empty as long as nothing was done about the user's systemd manager, then `HELD` or a reason code.
     """
 

@@ -21,6 +21,7 @@ from .model import (
     HELD,
     NEWEST,
     ONLY,
+    OWED,
     PREFERRED,
     RUNNING,
     STEP_ENDING,
@@ -67,7 +68,7 @@ def decide(facts: Facts, options: Options) -> Decision:
 
 def _exempt(facts: Facts) -> Verdict | None:
     """Whoever let this login in has to answer for it, whatever jobs its user has."""
-    if facts.phase == "open_session" and facts.account_phase != ASKED:
+    if facts.phase == "open_session" and facts.account_phase not in (ASKED, OWED):
         return Verdict("ignore", "session-exempt")
     return Verdict("allow", "exempt") if facts.exempt else None
 
@@ -159,6 +160,8 @@ def _decide_membership(facts: Facts, options: Options) -> Decision:
     if facts.account_job:
         return _decide_account_job(facts, options)
     if not facts.fault and not facts.attempts and not newest_first(facts):
+        if facts.account_phase == OWED:
+            return Verdict(options.action_no_jobs, _why_no_job(facts))
         # the account stack let somebody in who has no job here: that was its decision
         return Verdict("ignore", "session-not-ours")
     return _decide_account(facts, options)

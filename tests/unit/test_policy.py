@@ -22,7 +22,7 @@ from slurm_adopt.model import (
     Verdict,
 )
 from slurm_adopt.options.parse import Options, parse_options
-from slurm_adopt.policy import decide, next_step
+from slurm_adopt.policy import decide, newest_first, next_step
 from slurm_adopt.record import replace
 
 if TYPE_CHECKING:
@@ -366,6 +366,20 @@ def test_policy__a_session_that_others_let_in_is_left_alone(known: Facts, line: 
     """Whatever jobs the user has, and whatever is broken."""
     decision = decide(replace(known, phase="open_session", uid=1501, account_phase=phase), parse_options(line))
     assert decision == Verdict("ignore", "session-exempt")
+
+
+@given(some_facts, lines)
+def test_policy__a_session_that_is_owed_an_answer_gets_the_account_lines(known: Facts, line: list[str]) -> None:
+    """Without a job it is refused; with one it goes there, or what fails counts as it does in the account phase."""
+    options = parse_options([*line, "user_manager=keep"])
+    known = replace(known, phase="open_session", uid=1501, account_phase="owed", account_job=0, member_of=0, exempt="")
+    decision = decide(known, options)
+    assert decision not in (Verdict("ignore", "session-not-ours"), Verdict("ignore", "session-exempt"))
+    if not known.fault and not known.attempts and not newest_first(known):
+        assert isinstance(decision, Verdict)
+        assert decision.action == options.action_no_jobs
+        asked = decide(replace(known, phase="account", waited_ms=0), options)
+        assert decision == asked
 
 
 @given(some_facts, lines)

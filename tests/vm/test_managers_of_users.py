@@ -88,20 +88,23 @@ def test_user_manager__refuse_for_several_logins_at_once(vm: VmTarget, mode: str
     assert vm.run("systemctl is-active user@1501.service", check=False).stdout.strip() == "inactive"
 
 
-@pytest.mark.parametrize("systemctl", ["exit 0", "exec sleep 600"], ids=["useless", "hung"])
+@pytest.mark.parametrize(
+    ("systemctl", "said"), [("exit 0", "still runs"), ("exec sleep 600", "in time")], ids=["useless", "hung"]
+)
 @pytest.mark.parametrize("mode", ["oneshot"], indirect=True)
-def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, systemctl: str) -> None:
+def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, systemctl: str, said: str) -> None:
     """Decided, not accidental: with deny the session is refused, else the log says so."""
     vm.submit("alice")
     forget_refusals(vm)
-    vm.write("/run/lab-systemctl", f"#!/bin/sh\n{systemctl}\n", 0o755)
-    vm.run("mount --bind /run/lab-systemctl /usr/bin/systemctl")
+    vm.write("/usr/local/lib/lab-systemctl", f"#!/bin/sh\n{systemctl}\n", 0o755)
+    vm.run("mount --bind /usr/local/lib/lab-systemctl /usr/bin/systemctl")
     try:
         use_lines(vm, mode, "refuse", 20)
         mark = vm.log_mark()
         done = vm.ssh_login("alice", "echo in")
         assert (done.returncode != 0, "in" in done.stdout.splitlines()) == (True, False)
-        assert any("verdict=deny reason=user-manager-failed" in line for line in vm.log_since(mark)), vm.log_since(mark)
+        log = vm.log_since(mark)
+        assert any("verdict=deny reason=user-manager-failed" in line and said in line for line in log), log
         use_lines(vm, mode, "refuse", 20, "compatible")
         forget_refusals(vm)
         mark = vm.log_mark()
@@ -111,7 +114,7 @@ def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, s
         vm.submit("bob")
         assert vm.ssh_login("bob", "echo in", check=True).stdout == "in\n"
     finally:
-        vm.run("umount /usr/bin/systemctl; rm /run/lab-systemctl")
+        vm.run("umount /usr/bin/systemctl; rm /usr/local/lib/lab-systemctl")
 
 
 @pytest.fixture

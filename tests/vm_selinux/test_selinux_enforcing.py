@@ -121,6 +121,31 @@ def test_selinux_enforcing__user_manager(vm: VmTarget, mode: str) -> None:
         vm.run("systemctl revert user-1501.slice; rm -f /run/slurm-adopt/refused/1501")
 
 
+@pytest.mark.parametrize("mode", ["oneshot", "service"])
+def test_selinux_enforcing__lingering_is_undone(vm: VmTarget, mode: str) -> None:
+    """Root's loginctl has switched it on; the manager that it has started ends as well."""
+    vm.run(f"systemctl start {SOCKETS}; setsebool {BOOLEANS.format('on')}; loginctl enable-linger alice")
+    wait_for(
+        lambda: vm.run("systemctl is-active user@1501.service", check=False).stdout.strip() == "active",
+        "the manager to start",
+        120,
+        0.5,
+    )
+    line = f"required pam_slurm_adopt.so profile=strict timeout=60 mode={mode}"
+    vm.pam(account=[line], session=[f"{line} user_manager=refuse"])
+    vm.submit("alice")
+    vm.run(f": >{AUDIT}")
+    try:
+        vm.ssh_login("alice", "true", check=True)
+        assert vm.run("ls /var/lib/systemd/linger").stdout == ""
+        assert vm.run("systemctl is-active user@1501.service", check=False).stdout.strip() != "active"
+        assert denials(vm) == []
+    finally:
+        vm.run(
+            f"loginctl disable-linger alice; rm -f /run/slurm-adopt/refused/1501; setsebool {BOOLEANS.format('off')}"
+        )
+
+
 def test_selinux_enforcing__with_pam_systemd(vm: VmTarget) -> None:
     matrix.apply(vm, Setup("ours", session_line=True, systemd=True))
     (outcome,) = matrix.play(vm, [("publickey", "command")])

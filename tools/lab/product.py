@@ -142,7 +142,7 @@ def install_package(machine: Machine, package: Path) -> None:
 
 
 STRICT = "required pam_slurm_adopt.so profile=strict"
-"""The PAM line that the documentation recommends, last in both stacks."""
+"""The PAM line that the documentation recommends; here it is last in the account stack, too, as Slurm's is."""
 
 
 def use_product(node: Node, line: str = STRICT) -> None:

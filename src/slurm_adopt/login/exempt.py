@@ -6,18 +6,24 @@ Loaded only where that may be.
 
 from __future__ import annotations
 
+import os
 import time
 
-from ..model import ASKED, SKIPPED
+from ..model import ASKED, OWED, SKIPPED
 from ..options.parse import parse_options
 from ..system.host.account_marks import read_mark
 from ..system.host.membership import MembershipFault, query_memberships
 from ..system.host.pam_stack import MODULE
+from ..system.host.pam_walk import CODES, STAYS, judge
+from ..system.kernel.login_tree import SSHD_NAMES
+from ..system.kernel.procfs import read_program
 from ..system.tasks.task import DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model import AccountPhase
+    from ..system.host.pam_stack import PamLine, Stack
+    from ..system.host.pam_walk import Answers
     from ..system.tasks.task import Task
     from .state import Login
 
@@ -47,7 +53,9 @@ def find_exemption(login: Login) -> Task[str]:
 def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
     """What our account line has answered this login in another process, and the job that it has chosen (0: none).
 
-    `skipped` if it was not asked at all; what the PAM environment says of a job is all there is then.
+    `skipped` if it was not asked at all; what the PAM environment says of a job is all there is then. `owed` if the
+    stack says yes to nobody without it, so that only an expired password can have brought sshd here. Other programs
+    open sessions without asking any account stack (runuser).
     Where the account stack has no line of ours, the session line judges alone: it is as if it had been asked.
     """
     mark = read_mark(login.caller, login.request.uid)
@@ -58,4 +66,21 @@ def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
     ours = [line for line in stack.lines if line.name == MODULE and line.what == "module"]
     if stack.doubts or not any(parse_options(line.args).works_in(service) for line in ours):
         return ASKED, login.facts.account_job
+    if os.path.basename(read_program(login.caller)) in SSHD_NAMES and not lets_in_unasked(stack, service):
+        return OWED, 0
     return SKIPPED, login.facts.account_job
+
+
+def lets_in_unasked(stack: Stack, service: str) -> bool:
+    """Whether an account stack may say yes without asking a line of ours.
+
+    "Yes, after a new password" (PAM_NEW_AUTHTOK_REQD) is no such yes: it is about the password. Debian's common-account
+    ends the stack with it, and sshd goes on, after keyboard-interactive authentication with whatever the client wants
+    (seen with Linux-PAM 1.5.2 and OpenSSH 9.2).
+    """
+
+    def answers(line: PamLine) -> Answers | None:
+        ours = line.name == MODULE and parse_options(line.args).works_in(service)
+        return [(code, False) for code in range(len(CODES))] if ours else None
+
+    return judge(stack, answers, outside=True) != STAYS

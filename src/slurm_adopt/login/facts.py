@@ -8,7 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..model import ASKED
+from ..model import ASKED, OWED
 from ..policy import newest_first
 from ..record import replace
 from ..system.slurm.conf import ConfFault, check_not_own
@@ -30,7 +30,7 @@ def gather(login: Login) -> Task[str]:
 
         account_phase, job_id = find_account_phase(login)
         login.facts = replace(login.facts, account_phase=account_phase, account_job=job_id)
-    if login.facts.account_phase != ASKED:
+    if login.facts.account_phase not in (ASKED, OWED):
         return ""
     if options.allow_users or options.allow_groups:
         from .exempt import find_exemption

@@ -233,6 +233,9 @@ def before_account(text: str) -> Breakage:
     return pam(lambda stack: stack.replace(ACCOUNT, f"{text}\n{ACCOUNT}"))
 
 
+#: Our account line where an expired password does not get past it, for rows that are about the session line.
+account_first = pam(lambda text: text.replace(ACCOUNT, "").replace("@include common-account", f"{ACCOUNT}@include common-account"))  # fmt: skip
+
 ROWS: list[tuple[str, Breakage]] = [
     # --- the module ---
     ("module-mode", shell("chmod 777 {module}", "chmod 755 {module}")),
@@ -265,9 +268,10 @@ ROWS: list[tuple[str, Breakage]] = [
     ("pam-user-environment", both(edit(SSHD_CONFIG, lambda text: text + "Match User bob\n  KbdInteractiveAuthentication yes\n"), line("envfile=/etc/default/locale", "envfile=/etc/default/locale user_readenv=1"))),
     # --- PAM ---
     ("pam-no-line", line(ACCOUNT, "")),
-    ("pam-session-missing", line(SESSION, "")),
+    ("pam-session-missing", both(account_first, line(SESSION, ""))),
     ("pam-ends-before", before_account("account sufficient pam_localuser.so")),
     ("pam-ends-before", before_account("account [success=1 default=ignore] pam_unix.so")),
+    ("pam-expired-password", before_account("account [default=bad success=ok user_unknown=ignore] pam_unix.so")),
     ("pam-not-binding", line(ACCOUNT, ACCOUNT.replace("required", "optional"))),
     ("pam-not-binding", line(ACCOUNT, ACCOUNT.replace("required", "sufficient"))),
     ("pam-session-not-last", pam(lambda text: text.replace(SESSION, "") .replace("session    required     pam_limits.so", SESSION + "session    required     pam_limits.so"))),
@@ -277,7 +281,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("pam-options", line(SESSION, SESSION.replace("profile=strict", "profile=strikt"))),
     ("pam-unsafe-defaults", line(ACCOUNT, ACCOUNT.replace(" profile=strict", ""))),
     ("pam-original-beside", edit(SSHD, lambda text: text + "account required /usr/local/lib/original/pam_slurm_adopt.so\n")),
-    ("pam-session-lenient", line(SESSION, SESSION.replace("strict", "strict enforce=adopt"))),
+    ("pam-session-lenient", both(account_first, line(SESSION, SESSION.replace("strict", "strict enforce=adopt")))),
     ("pam-line-idle", edit("/etc/pam.d/su", lambda text: text + ACCOUNT)),
     ("pam-file-writable", shell(f"chmod 666 {SSHD}", f"chmod 644 {SSHD}")),
     ("pam-bad-control", line(ACCOUNT, ACCOUNT.replace("required", "requird"))),
@@ -333,6 +337,21 @@ def test_doctor__names_the_fault_and_nothing_else(machine: Node, code: str, brea
         status, findings = doctor(machine)
     assert [finding["code"] for finding in findings] == [code], findings
     assert status == {"warning": 1, "error": 2}[findings[0]["severity"]]
+
+
+def test_doctor__an_account_line_alone_does_not_see_expired_passwords(machine: Node) -> None:
+    """With a session line, that one judges (see test_expired_password); so does the account line, if it comes first."""
+    for session, first, expected in (
+        ([], False, {"pam-expired-password", "pam-session-missing"}),
+        ([], True, {"pam-session-missing"}),
+        ([f"{STRICT} enforce=no"], False, {"pam-expired-password", "pam-session-lenient"}),
+        ([STRICT], False, set()),
+        ([STRICT], True, set()),
+    ):
+        machine.pam("sshd", account=[STRICT], session=session)
+        with account_first(machine) if first else contextlib.nullcontext():
+            assert {finding["code"] for finding in doctor(machine)[1]} == expected
+    machine.pam("sshd", account=[STRICT], session=[STRICT])
 
 
 def test_doctor__is_silent_on_a_healthy_node(machine: Node) -> None:

@@ -79,10 +79,24 @@ def test_exempt__a_user_without_an_entry_is_in_no_group() -> None:
 OURS = PamLine("account", "required", "pam_slurm_adopt.so", ("profile=strict",), False, "sshd:1")
 
 
+def before(control: str, module: str = "pam_unix.so") -> PamLine:
+    return PamLine("account", control, module, (), False, "sshd:1")
+
+
 @pytest.mark.parametrize(
     ("lines", "doubts", "expected"),
     [
-        ((OURS,), (), "skipped"),
+        ((before("success=1 default=ignore", "pam_succeed_if.so"), OURS, before("required")), (), "skipped"),
+        ((before("sufficient", "pam_localuser.so"), OURS), (), "skipped"),
+        ((before("sufficient"), before("required", "pam_deny.so"), OURS), (), "skipped"),
+        # nobody gets by but those who have to change their password first
+        ((OURS,), (), "owed"),
+        (
+            (before("success=1 new_authtok_reqd=done default=ignore"), before("requisite", "pam_deny.so"), OURS),
+            (),
+            "owed",
+        ),
+        ((before("success=ok new_authtok_reqd=die default=bad"), OURS), (), "owed"),
         ((), (), "asked"),
         ((PamLine("account", "required", "pam_unix.so", (), False, "sshd:1"),), (), "asked"),
         ((PamLine("account", "required", "pam_slurm_adopt.so", ("service=login",), False, "sshd:1"),), (), "asked"),
@@ -96,7 +110,12 @@ def test_exempt__an_account_line_that_was_not_asked(
 ) -> None:
     monkeypatch.setattr(Recent, "read_stack", lambda *_: Stack(lines, doubts))
     monkeypatch.setattr(exempt, "read_mark", lambda *_: None)
-    assert exempt.find_account_phase(login(phase="open_session")) == (expected, 0)
+    for program in ("/usr/sbin/sshd", "/usr/lib/openssh/sshd-session"):
+        monkeypatch.setattr(exempt, "read_program", lambda _, program=program: program)
+        assert exempt.find_account_phase(login(phase="open_session")) == (expected, 0)
+    # there are programs that open a session and ask no account stack
+    monkeypatch.setattr(exempt, "read_program", lambda _: "/usr/sbin/runuser")
+    assert exempt.find_account_phase(login(phase="open_session"))[0] == {"owed": "skipped"}.get(expected, expected)
 
 
 @pytest.fixture

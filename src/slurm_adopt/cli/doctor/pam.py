@@ -17,6 +17,7 @@ from ...system.host.pam_stack import DIRECTORIES
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
 from .node import OUR_NAME, is_roots_alone, shown_mode
+from .pam_expiry import check_expiry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
     yield from broken
     if any(finding.severity == ERROR for finding in broken):
         return  # what else is said about a stack that libpam does not load would be a guess
-    yield from check_account(node, service, account)
+    found = list(check_account(node, service, account))
+    yield from found or check_expiry(node, account, session)
     yield from check_session(node, service, account, session)
     acting = [line for line in (*account, *session) if line.works and line.options.enforce != "no"]
     yield from check_others(node, service, bool(acting))
@@ -92,7 +94,7 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
                 ERROR,
                 f"/etc/pam.d/{service} has no account line of slurm-adopt",
                 "logins are not asked for a job: whoever has an account gets in",
-                f"{STRICT_ACCOUNT}    # last of the account lines in /etc/pam.d/{service}",
+                f"{STRICT_ACCOUNT}    # in /etc/pam.d/{service}, before what it includes",
             )
         return
     working = [line for line in lines if line.works]

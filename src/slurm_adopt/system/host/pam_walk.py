@@ -38,7 +38,7 @@ CODES = (
     *("authtok_recover_err", "authtok_lock_busy", "authtok_disable_aging", "try_again", "ignore", "abort"),
     *("authtok_expired", "module_unknown", "bad_item", "conv_again", "incomplete"),
 )
-SUCCESS, PERM_DENIED, SESSION_ERR, IGNORE, MODULE_UNKNOWN = 0, 6, 14, 25, 28
+SUCCESS, PERM_DENIED, NEW_AUTHTOK_REQD, SESSION_ERR, IGNORE, MODULE_UNKNOWN = 0, 6, 12, 14, 25, 28
 ACTIONS = ("ignore", "ok", "done", "bad", "die", "reset")
 KEYWORDS = {
     "required": "success=ok new_authtok_reqd=ok ignore=ignore default=bad",
