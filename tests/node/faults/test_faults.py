@@ -17,9 +17,11 @@ from tests.node.faults.table import DENY, ELSEWHERE, FAULTS, MODULE_TEXTS, NO_FA
 from lab.node import Node
 from slurm_adopt.model import REASONS
 
-TIMEOUT_S = 1
-LINES = (f"timeout={TIMEOUT_S}", f"timeout={TIMEOUT_S} profile=strict")
-ROOT_LINE = f"timeout={TIMEOUT_S} profile=strict ignore_root=0"
+#: Most rows need no more than a second. Where a busy machine has taken that for itself, the row is tried once more, with
+#: time enough for everybody.
+TIMEOUTS_S = (1, 12)
+#: What a login is decided by whose time was up.
+TIME_IS_UP = {"helper-timeout", "deadline", "steps-unresponsive", "step-silent"}
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +35,28 @@ def rig() -> Iterator[Rig]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_faults__row(fault: Fault, rig: Rig) -> None:
-    calls = [*(Call(args + fault.args, fault.user) for args in LINES), Call(ROOT_LINE + fault.args, "root")]
-    mark = rig.node.log_mark()
-    with fault.set_up(rig):
-        results = rig.drive([(OURS, call) for call in calls], parallel=True)
+    for timeout_s in TIMEOUTS_S:
+        lines = (f"timeout={timeout_s}", f"timeout={timeout_s} profile=strict")
+        root = Call(f"timeout={timeout_s} profile=strict ignore_root=0{fault.args}", "root")
+        calls = [*(Call(args + fault.args, fault.user) for args in lines), root]
+        mark = rig.node.log_mark()
+        with fault.set_up(rig):
+            results = rig.drive([(OURS, call) for call in calls], parallel=True)
+        verdicts = rig.verdicts(mark)
+        words = [set(re.findall(r"[\w-]+", verdicts.get(result["name"], ""))) for result in results]
+        is_late = any(found & TIME_IS_UP - {reason, fault.cause} for found, reason in zip(words, fault.reasons))
+        if not is_late:
+            break
     names = {job: name for name, job in rig.jobs.items()}
     outcomes = [outcome_of(result, names) for result in results]
     story = "\n".join([*map(str, outcomes), *(str(result) for result in results), *rig.node.log_since(mark)])
 
-    lines = rig.verdicts(mark)
     for outcome, result, reason, expected in zip(outcomes, results, fault.reasons, fault.results):
-        line = lines.get(result["name"], "")
+        line = verdicts.get(result["name"], "")
         assert outcome.result == expected, story
         assert f" reason={reason} " in line, story
         assert fault.cause in line, story
-        assert result["elapsed_s"] <= fault.within_s, story
+        assert result["elapsed_s"] <= fault.within_s + timeout_s - TIMEOUTS_S[0], story
         if outcome.result != DENY:
             assert outcome.job == fault.in_job, story
         check_message(outcome, result["messages"], fault, story)
@@ -55,7 +64,7 @@ def test_faults__row(fault: Fault, rig: Rig) -> None:
     assert strict.result == DENY or (strict.result == "success" and strict.job), story
 
     assert outcomes[2].result in ("success", "ignore"), story
-    assert results[2]["elapsed_s"] <= TIMEOUT_S + 14, story
+    assert results[2]["elapsed_s"] <= timeout_s + 14, story
     assert rig.node.run(["pgrep", "-f", breakages.HELPER], check=False).stdout == "", "a helper was left behind"
 
 

@@ -48,12 +48,12 @@ def codes(*answers: Answer) -> list[str]:
     return [shared.finding.code for shared in make_report(list(answers)).findings]
 
 
-def test_doctor_nodes__healthy_ones_are_one_line() -> None:
+def test_doctor_many_nodes__healthy_ones_are_one_line() -> None:
     said = text([answer(f"n{number}") for number in range(1, 101)])
     assert said == "100 nodes: 100 healthy\n\nn[1-100] (100 nodes)\n  healthy"
 
 
-def test_doctor_nodes__each_finding_once_with_the_nodes_that_have_it() -> None:
+def test_doctor_many_nodes__each_finding_once_with_the_nodes_that_have_it() -> None:
     answers = [answer(f"n{number}") for number in range(1, 6)]
     answers += [answer(f"n{number}", finding(), status=1) for number in (6, 7)]
     answers += [answer("n8", finding(), finding("slurmd-down", severity="error"), status=2)]
@@ -71,7 +71,7 @@ def test_doctor_nodes__each_finding_once_with_the_nodes_that_have_it() -> None:
     assert found["findings"][1]["nodes"] == ["n6", "n7", "n8"]
 
 
-def test_doctor_nodes__the_nodes_own_name_makes_no_difference() -> None:
+def test_doctor_many_nodes__the_nodes_own_name_makes_no_difference() -> None:
     own = [answer(n, finding(seen=f"/spool/{n}/x of {n}.lab, {n}1 and x{n}")) for n in ("n1", "n2")]
     (alike,) = {
         one.finding.seen
@@ -83,12 +83,12 @@ def test_doctor_nodes__the_nodes_own_name_makes_no_difference() -> None:
     assert alone.finding.seen == "/spool/n1/x of n1.lab, n11 and xn1"
 
 
-def test_doctor_nodes__another_text_is_another_finding() -> None:
+def test_doctor_many_nodes__another_text_is_another_finding() -> None:
     report = make_report([answer("n1", finding(seen="line 3")), answer("n2", finding(seen="line 4"))])
     assert [one.nodes for one in report.findings] == [("n1",), ("n2",)]
 
 
-def test_doctor_nodes__notes_count_only_if_they_are_wanted() -> None:
+def test_doctor_many_nodes__notes_count_only_if_they_are_wanted() -> None:
     answers = [answer("n1", finding(severity="note")), answer("n2")]
     assert summary(make_report(answers)) == "2 nodes: 2 healthy"
     assert make_report(answers).findings == ()
@@ -125,18 +125,18 @@ def test_doctor_nodes__notes_count_only_if_they_are_wanted() -> None:
     ],
     ids=str,
 )
-def test_doctor_nodes__a_node_without_a_good_answer_is_a_finding(given: Answer, code: str) -> None:
+def test_doctor_many_nodes__a_node_without_a_good_answer_is_a_finding(given: Answer, code: str) -> None:
     assert codes(given, answer("n2")) == [code]
     assert make_report([given]).findings[0].nodes == ("n1",)
 
 
-def test_doctor_nodes__what_a_login_shell_says_first_is_passed_over() -> None:
+def test_doctor_many_nodes__what_a_login_shell_says_first_is_passed_over() -> None:
     good = answer("n1", finding())
     assert codes(Answer("n1", b"Welcome to n1!\n" + good.data, 1)) == ["pam-twice"]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_doctor_nodes__no_node_writes_to_the_terminal(hostile: str) -> None:
+def test_doctor_many_nodes__no_node_writes_to_the_terminal(hostile: str) -> None:
     answers = [
         answer("n1", finding(seen=hostile, why=hostile, mend=f"{hostile}\nnext")),
         Answer("n2", b"", None, hostile),
@@ -200,7 +200,7 @@ def check_page(source: str) -> Page:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_doctor_nodes__no_node_writes_into_the_page(hostile: str) -> None:
+def test_doctor_many_nodes__no_node_writes_into_the_page(hostile: str) -> None:
     answers = [
         answer("n1", finding(seen=hostile, why=hostile, mend=hostile)),
         Answer("n2", b"", None, hostile),
@@ -216,14 +216,14 @@ def test_doctor_nodes__no_node_writes_into_the_page(hostile: str) -> None:
         st.tuples(st.text(max_size=20), st.text(max_size=40), st.sampled_from(["error", "warning", "note"])), max_size=8
     )
 )
-def test_doctor_nodes__whatever_is_said_the_page_is_ours(said: list[tuple[str, str, str]]) -> None:
+def test_doctor_many_nodes__whatever_is_said_the_page_is_ours(said: list[tuple[str, str, str]]) -> None:
     answers = [
         answer(node, finding(seen=seen or "x", mend=seen or "x", severity=severity)) for node, seen, severity in said
     ]
     check_page(page(make_report(answers, notes=True), "now"))
 
 
-def test_doctor_nodes__the_page_says_what_the_terminal_says() -> None:
+def test_doctor_many_nodes__the_page_says_what_the_terminal_says() -> None:
     answers = [answer(f"n{number}") for number in range(1, 6)] + [
         answer("n6", finding(mend="first\nsecond")),
         Answer("n7"),
@@ -266,7 +266,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...], s
 
 
 @pytest.mark.parametrize(("nodes", "status"), [("n1", 0), ("n1,n2", 1), ("n1,n2,n3", 2), ("n1,n4", 2)])
-def test_doctor_nodes__exit_status_is_that_of_the_worst(
+def test_doctor_many_nodes__exit_status_is_that_of_the_worst(
     asked: list[Any], capsys: pytest.CaptureFixture[str], nodes: str, status: int
 ) -> None:
     assert command_line.main(["doctor", "--nodes", nodes]) == status
@@ -275,7 +275,7 @@ def test_doctor_nodes__exit_status_is_that_of_the_worst(
 
 
 @pytest.mark.usefixtures("asked")
-def test_doctor_nodes__json_and_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_doctor_many_nodes__json_and_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     assert command_line.main(["doctor", "--nodes", "n1,n2", "--json", "--html", str(file)]) == 1
     assert json.loads(capsys.readouterr().out)["nodes"] == ["n1", "n2"]
@@ -285,7 +285,7 @@ def test_doctor_nodes__json_and_page(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "cannot be written: No such file" in capsys.readouterr().err
 
 
-def test_doctor_nodes__what_is_passed_on(asked: list[Any]) -> None:
+def test_doctor_many_nodes__what_is_passed_on(asked: list[Any]) -> None:
     command_line.main(["doctor", "--nodes", "n1", "--via", "srun", "--all"])
     assert asked == [("n1", ("slurm-adopt", "doctor", "--json", "--all"), "srun")]
 
@@ -294,7 +294,7 @@ def test_doctor_nodes__what_is_passed_on(asked: list[Any]) -> None:
     "words",
     [["--nodes", "n1", "--try-job", "3"], ["--nodes", "n1", "--nodename", "x"], ["--via", "srun"], ["--html", "x"]],
 )
-def test_doctor_nodes__what_does_not_go_together(
+def test_doctor_many_nodes__what_does_not_go_together(
     asked: list[Any], capsys: pytest.CaptureFixture[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -325,7 +325,7 @@ def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("srun")
-def test_doctor_nodes__an_srun_for_each() -> None:
+def test_doctor_many_nodes__an_srun_for_each() -> None:
     counted: list[tuple[int, int]] = []
     answers = asking.ask("good,warned,down,endless", ("slurm-adopt",), "srun", lambda *how: counted.append(how))
     report = make_report(answers)
@@ -340,12 +340,12 @@ def test_doctor_nodes__an_srun_for_each() -> None:
 
 @pytest.mark.usefixtures("srun")
 @pytest.mark.parametrize("nodes", ["n[", "n[1-70000]", "-oProxyCommand=x", "", ",", "a b"])
-def test_doctor_nodes__no_set_of_nodes(nodes: str) -> None:
+def test_doctor_many_nodes__no_set_of_nodes(nodes: str) -> None:
     with pytest.raises(command_line.CommandError):
         asking.ask(nodes, ("slurm-adopt",), "srun", lambda *_: None)
 
 
-def test_doctor_nodes__neither_clustershell_nor_srun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_many_nodes__neither_clustershell_nor_srun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(asking, "has_clustershell", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
     for via in ("", "srun", "clustershell"):
