@@ -108,6 +108,7 @@ def test_status__what_is_in_no_job_is_listed(node: Node) -> None:
             text = node.run(["slurm-adopt", "status"]).stdout
             no_job.kill()
         outside.kill()
+    wait_for(lambda: status(node)["outside"] == [], "both to be gone")  # they end after what carried them in
     assert {(stray["user"], stray["user_has_job"], stray["kind"]) for stray in strays} == {
         ("bob", True, "process"),
         ("carol", False, "process"),
