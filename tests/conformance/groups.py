@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -144,6 +145,8 @@ NODES: tuple[tuple[Callable[[], Node], tuple[Group, ...]], ...] = (
     (Node, GROUPS),
     (ContainerNode, (Group(steady, _cases(*cases.CONTAINERS)),)),
 )
+#: Processes per processor: the suite alone makes about two.
+LOADED = 2
 CASES = tuple(case for _, groups in NODES for group in groups for case in group.cases)
 
 
@@ -151,8 +154,22 @@ def measure_all() -> dict[str, Measured]:
     """What both modules do in every case, by the case's name."""
     measured: dict[str, Measured] = {}
     for make_node, groups in NODES:
-        measured.update(_measure_on(make_node, groups))
+        found = _measure_on(make_node, groups)
+        if _is_busy() and not all(_fits(case, found[case.name]) for group in groups for case in group.cases):
+            # a login whose second was taken by others is decided otherwise, and a job ends before anybody looks
+            found = _measure_on(make_node, groups)
+        measured.update(found)
     return measured
+
+
+def _is_busy() -> bool:
+    """Whether more wants to run than the machine has processors for: on a free one nothing is measured twice."""
+    return os.getloadavg()[0] > len(os.sched_getaffinity(0)) * LOADED
+
+
+def _fits(case: Case, got: Measured) -> bool:
+    """Whether both modules did what the table says."""
+    return case.explains_original(got.original) and got.ours == case.ours
 
 
 def _measure_on(make_node: Callable[[], Node], groups: tuple[Group, ...]) -> dict[str, Measured]:
