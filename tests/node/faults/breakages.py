@@ -179,11 +179,17 @@ def conf_missing(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def conf_missing_without_slurmd(rig: Rig) -> Iterator[None]:
     rig.node.slurmd.stop()
+    # one that it has forked for a job, a moment before it becomes slurmstepd, is a slurmd as well
+    wait_for(lambda: not any(_is_slurmd(process.command) for process in rig.node.processes("root")), "slurmd to end")
     try:
         with conf_missing(rig):
             yield
     finally:
         rig.node.slurmd.start()
+
+
+def _is_slurmd(command: str) -> bool:
+    return command.partition(" ")[0].rpartition("/")[2].startswith("slurmd")
 
 
 def conf_folder(mode: int = 0o755, owner: str = "root", taken_away: bool = False) -> Breakage:
