@@ -20,6 +20,7 @@ from ..system.tasks.task import OWN_LACK, DeadlineExceeded, HelperNeeded
 from .adopt import act_adopt
 from .answer import answer
 from .facts import gather
+from .reply import refuses
 from .state import CallerGone, Login
 from .steps import FreshLookup
 
@@ -107,27 +108,33 @@ def _failure(login: Login, reason: ReasonCode, detail: str) -> Answer:
 def _keep_account(login: Login, verdict: Verdict) -> None:
     """Where the session phase will run in another process, it must know that and what this one has answered.
 
-    `OSError` if that cannot be kept: for want of it the session would be left alone. A refusal is kept when it is on
-    its way: few sites let a session follow it, and nearly all refused logins would wait for nothing.
+    `OSError` if that cannot be kept: for want of it the session would be left alone.
     """
+    _mark(login, verdict, _processes_to_mark(login))
+
+
+def _processes_to_mark(login: Login) -> list[Process]:
+    """Those that a session phase may run in, while the caller is there to be looked at; none with most logins."""
     if login.facts.phase != "account":
-        return
+        return []
     try:
         processes = login.processes or login.find_processes()
     except (CallerGone, StepFault):
-        return  # nobody is there for a session
+        return []  # nobody is there for a session
     others = [process for process in processes if process.pid != login.caller.pid]
-    parent = None if others else login.session_parent
-    if not others and parent is None:
-        return  # as with most logins: one process for both phases
+    return others or [process for process in (login.session_parent,) if process is not None]
+
+
+def _mark(login: Login, verdict: Verdict, processes: list[Process]) -> None:
+    if not processes:
+        return
     from ..system.host.account_marks import Mark, write_mark
 
-    refuses = verdict.action == "deny" and login.options.enforce == "yes"
     # a session that follows is others' doing then
-    mark = Mark("left" if refuses or verdict.reason == "exempt" else "asked", verdict.job_id)
-    for process in (*others, parent):
-        if process is not None:
-            write_mark(process, login.request.uid, mark)
+    is_left = refuses(verdict, login.options.enforce) or verdict.reason == "exempt"
+    mark = Mark("left" if is_left else "asked", verdict.job_id)
+    for process in processes:
+        write_mark(process, login.request.uid, mark)
 
 
 def _decide(login: Login) -> Task[Answer]:
@@ -144,13 +151,15 @@ def _decide(login: Login) -> Task[Answer]:
         from .finish_session import finish_session
 
         return (yield from finish_session(login, decision, detail))
-    if decision.action == "deny" and login.options.hint_jobs and login.options.enforce == "yes":
+    if not refuses(decision, login.options.enforce):
+        _keep_account(login, decision)
+        return answer(login, decision, detail)
+    if login.options.hint_jobs:
         from .elsewhere import find_elsewhere  # here, because few sites want it
 
         yield from find_elsewhere(login, decision.reason)
+    # few sites let a session follow a refusal: nobody waits until it is written down
+    processes = _processes_to_mark(login)
     reply = answer(login, decision, detail)
-    if decision.action == "deny" and login.options.enforce == "yes":
-        reply.afterwards = lambda: _keep_account(login, decision)
-    else:
-        _keep_account(login, decision)
+    reply.afterwards = lambda: _mark(login, decision, processes)
     return reply

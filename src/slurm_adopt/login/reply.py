@@ -39,6 +39,11 @@ def enforced(result: str, enforce: Enforce) -> str:
     return result if enforce == "yes" or (enforce == "adopt" and admits) else "ignore"
 
 
+def refuses(verdict: Verdict, enforce: Enforce) -> bool:
+    """Whether the login is refused: with another `enforce=` a refusal stands in the log only."""
+    return verdict.action == "deny" and enforce == "yes"
+
+
 def refusal(reason: ReasonCode, hint: str = "", elsewhere: str = "") -> str:
     """The line that a refused user reads. `elsewhere` is where the user's jobs are, `hint` the site's own sentence."""
     line = DENIED + (REASONS[reason].user_text or REASONS["internal-error"].user_text)
@@ -64,13 +69,12 @@ def compose(
     lenient = options.action_adopt_failure == "allow" or options.enforce != "yes"
     join_failed = "success" if lenient else result_of("deny", facts.phase)
     result = enforced(result_of(verdict.action, facts.phase), options.enforce)
-    refuses = verdict.action == "deny" and options.enforce == "yes"
     return LoginReply(
         result=result,
         reason=verdict.reason,
         level=level,
         log=log_line(facts, options, verdict, detail) if options.log_level >= WANTED_FROM[level] else "",
-        error=refusal(verdict.reason, options.hint, elsewhere) if refuses else "",
+        error=refusal(verdict.reason, options.hint, elsewhere) if refuses(verdict, options.enforce) else "",
         info=info,
         env=env,
         unset=unset,

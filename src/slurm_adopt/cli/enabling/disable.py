@@ -11,12 +11,12 @@ import sys
 from ..doctor.node import Node
 from ..main import die
 from .candidate import Candidate
-from .change import apply, describe, is_pending, take_back
+from .change import apply, describe, is_pending
 from .enable import CANDIDATE
 from .plan import plan_disable
 from .report import Report, ask, stop_at, told
 from .trial import can_try_elsewhere, try_account
-from .watch import arm, disarm
+from .watch import arm, restore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,9 @@ def run(args: argparse.Namespace) -> int:
         die("--json cannot ask", "add --yes or --dry-run")
     os.umask(0o022)
     if not args.dry_run and is_pending():
-        settled = take_back(only_if_due=False)
+        settled = restore(only_if_due=False)
         if settled is not None:
             print(f"slurm-adopt: {describe(*settled)}", file=sys.stderr)
-            disarm()
     with contextlib.closing(Candidate(Node(), f"{CANDIDATE}-{os.getpid()}")) as candidate:
         plan = plan_disable(candidate, args.service)
         report = Report(plan, args.json)

@@ -22,7 +22,7 @@ from ..doctor.pam import check_stacks
 from ..doctor.sshd import find_servers, pam_service_of
 from ..main import die
 from .candidate import Candidate
-from .change import apply, confirm, describe, read_pending, take_back
+from .change import apply, confirm, describe, read_pending
 from .plan import plan_enable
 from .report import Report, ask, stop_at, told
 from .trial import can_try_elsewhere, try_account, user_with_job, user_without_job
@@ -98,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     assert pending is not None, "it is given a time"
     problems = _try_after(args.service, user_with_job(args.with_job), report)
     if problems and not args.force:
-        restored = restore(only_if_due=False) in ("restored", "unchanged")
+        settled = restore(only_if_due=False)
+        restored = settled is not None and settled[0] in ("restored", "unchanged")
         stop_at(problems, False, f"{plan.path} " + ("is as it was" if restored else "could NOT be put back"))
     if not args.minutes:
         confirm(pending)
@@ -109,14 +110,11 @@ def run(args: argparse.Namespace) -> int:
 
 def restore_pending() -> int:
     """What the units call: take back what is due."""
-    settled = take_back()
+    settled = restore()
     if settled is None:
         return 0
     print(describe(*settled))
-    if settled[0] == "failed":
-        return 1
-    disarm()
-    return 0
+    return 1 if settled[0] == "failed" else 0
 
 
 def _findings(node: Node, candidate: Candidate, service: str, report: Report) -> Iterator[str]:

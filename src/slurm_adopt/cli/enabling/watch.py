@@ -23,7 +23,7 @@ from .change import describe, read_pending, take_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .change import Pending
+    from .change import End, Pending
 
 #: It looks again after so long: the change may be confirmed, and the machine may have slept.
 PAUSE_S = 2.0
@@ -75,32 +75,29 @@ def wait_for(pending: Pending) -> None:
 
 def _is_settled() -> bool:
     try:
-        return restore() != "failed"
+        settled = restore()
     except CommandError:
         return False
+    return settled is None or settled[0] != "failed"
 
 
-def restore(only_if_due: bool = True) -> str:
-    """Take back what is due; how that ended, empty if there was nothing to do."""
+def restore(only_if_due: bool = True) -> tuple[End, Pending] | None:
+    """`take_back`; nobody waits any more to do it once it is done."""
     settled = take_back(only_if_due)
-    if settled is None:
-        return ""
-    if settled[0] != "failed":
+    if settled is not None and settled[0] != "failed":
         disarm()
-    return settled[0]
+    return settled
 
 
 def restore_if_due() -> None:
     """For each command of root's: take back what is due, and say so."""
     try:
-        settled = take_back()
+        settled = restore()
     except CommandError as error:
         print(f"slurm-adopt: {error}\n  {error.hint}", file=sys.stderr)
         return
     if settled is not None:
         print(f"slurm-adopt: {describe(*settled)}", file=sys.stderr)
-        if settled[0] != "failed":
-            disarm()
 
 
 def _systemctl(*words: str) -> None:
