@@ -21,6 +21,7 @@ from ..system.host.pam_outlook import session_outlook
 from ..system.host.pam_stack import list_services
 from ..system.kernel.freezer import is_frozen
 from ..system.kernel.hasten import find_obstacle, look
+from ..system.kernel.login_tree import SSHD_NAMES
 from ..system.kernel.procfs import (
     OwnedProcess,
     list_numbers,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from ..system.tasks.task import Task
 
 #: sshd's connection is its own program from OpenSSH 9.8 on.
-SSHD_NAMES = ("sshd", "sshd-session")
 #: People, not system accounts: UID_MIN of /etc/login.defs; distributions keep 60000 to 65535 for themselves (Debian's
 #: slurm is 64030, nobody 65534), and directories count on from there.
 UID_MIN, RESERVED = 1000, range(60001, 65536)

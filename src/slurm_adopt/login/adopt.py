@@ -175,7 +175,7 @@ def _take_over(login: Login, step: OwnStep, processes: tuple[Process, ...]) -> T
     assert identity is not None
     who = (step.path.job_id, login.request.uid, identity, processes)
     extra, remark = yield from take_over(conf, options, login.request.phase, *who, login.deadline_ns)
-    login.remark = "; ".join([text for text in (login.remark, remark) if text])
+    login.add_remark(remark)
     named = {name for name, _ in login.env}
     login.env += tuple((name, value) for name, value in extra if name not in named)
 

@@ -92,11 +92,11 @@ def adopt_into(
         try:
             extras = yield from read_adoption(connection, len(processes), x11, namespaces)
         except StepFault:
-            if is_step_frozen(reference or b""):
+            if is_step_frozen(reference):
                 yield from _take_out(processes, before, connection.deadline_ns)
             raise
         try:
-            if is_step_frozen(reference or b""):
+            if is_step_frozen(reference):
                 yield from _take_out(processes, before, connection.deadline_ns)
                 raise StepFault(STEP_SUSPENDED, "the step was suspended while it adopted")
             for process, text in zip(processes, texts):

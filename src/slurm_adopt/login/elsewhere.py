@@ -50,15 +50,13 @@ def find_elsewhere(login: Login, reason: ReasonCode) -> Task[None]:
     known = recent.elsewhere_of(uid)
     if known is None:
         if not recent.begin_asking(uid):
-            login.remark = _with(
-                login.remark, "hint_jobs: slurmctld is not asked: it was silent, or is asked for others"
-            )
+            login.add_remark("hint_jobs: slurmctld is not asked: it was silent, or is asked for others")
             return
         try:
             known = yield from _ask(login)
         except Exception as error:  # rule 1: a fault here must not become another verdict
             known = ""
-            login.remark = _with(login.remark, f"hint_jobs: {type(error).__name__}: {error}")
+            login.add_remark(f"hint_jobs: {type(error).__name__}: {error}")
         finally:
             recent.end_asking()
         recent.keep_elsewhere(uid, known)
@@ -89,9 +87,9 @@ def _ask_with(login: Login, workers: MungeWorkers) -> Task[str]:
     except NoAnswer as fault:
         if fault.is_silent:
             recent.keep_silence()
-        login.remark = _with(login.remark, f"hint_jobs: no answer of slurmctld: {fault}")
+        login.add_remark(f"hint_jobs: no answer of slurmctld: {fault}")
     except ProtocolError as error:
-        login.remark = _with(login.remark, f"hint_jobs: {error}")
+        login.add_remark(f"hint_jobs: {error}")
     return ""
 
 
@@ -124,7 +122,3 @@ def _own_names(login: Login) -> set[str]:
     assert login.conf is not None, "looked at before"
     host = os.uname().nodename
     return {login.options.nodename, host, host.partition(".")[0], *(slurmd.node for slurmd in login.conf.slurmds)}
-
-
-def _with(remark: str, more: str) -> str:
-    return "; ".join(filter(None, (remark, more)))

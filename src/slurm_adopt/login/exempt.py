@@ -6,7 +6,6 @@ Loaded only where that may be.
 
 from __future__ import annotations
 
-import os
 import time
 
 from ..model import ASKED, OWED, SKIPPED
@@ -15,8 +14,7 @@ from ..system.host.account_marks import read_mark
 from ..system.host.membership import MembershipFault, query_memberships
 from ..system.host.pam_stack import MODULE
 from ..system.host.pam_walk import CODES, STAYS, judge
-from ..system.kernel.login_tree import SSHD_NAMES
-from ..system.kernel.procfs import read_program
+from ..system.kernel.login_tree import runs_sshd
 from ..system.tasks.task import DeadlineExceeded
 
 TYPE_CHECKING = False
@@ -66,7 +64,7 @@ def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
     ours = [line for line in stack.lines if line.name == MODULE and line.what == "module"]
     if stack.doubts or not any(parse_options(line.args).works_in(service) for line in ours):
         return ASKED, login.facts.account_job
-    if os.path.basename(read_program(login.caller)) in SSHD_NAMES and not lets_in_unasked(stack, service):
+    if runs_sshd(login.caller) and not lets_in_unasked(stack, service):
         return OWED, 0
     return SKIPPED, login.facts.account_job
 

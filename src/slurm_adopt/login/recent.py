@@ -12,8 +12,13 @@ from ..wire.cgroup_path import same_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from ..system.host.pam_stack import KnownStacks, Stack
     from ..wire.cgroup_path import Membership
+
+    K = TypeVar("K")
+    V = TypeVar("V")
 
 #: Sessions of one step look alike, and a node has fewer steps; users with a job in its prolog are fewer still.
 CAP = 1024
@@ -42,9 +47,8 @@ class Recent:
         """`same_step`, which is pure and takes 0.1 ms, once for all logins that look the same."""
         known = self._memberships.get((reference, target))
         if known is None:
-            if len(self._memberships) >= CAP:
-                self._memberships.clear()
-            known = self._memberships[reference, target] = same_step(reference, target)
+            known = same_step(reference, target)
+            _keep(self._memberships, (reference, target), known)
         return known
 
     def read_stack(self, service: str, kind: str, root: str = "") -> Stack:
@@ -62,9 +66,7 @@ class Recent:
 
     def keep_prologs(self, nodename: str, uid: int, now_ns: int, jobs: tuple[int, ...]) -> None:
         """Somebody has looked."""
-        if len(self._prologs) >= CAP:
-            self._prologs.clear()
-        self._prologs[nodename, uid] = now_ns, jobs
+        _keep(self._prologs, (nodename, uid), (now_ns, jobs))
 
     def elsewhere_of(self, uid: int) -> str | None:
         """Where the user's jobs are, in words, if that was asked a moment ago; None if not."""
@@ -88,10 +90,14 @@ class Recent:
 
     def keep_elsewhere(self, uid: int, words: str) -> None:
         """It has answered."""
-        if len(self._elsewhere) >= CAP:
-            self._elsewhere.clear()
-        self._elsewhere[uid] = time.monotonic_ns() + ELSEWHERE_NS, words
+        _keep(self._elsewhere, uid, (time.monotonic_ns() + ELSEWHERE_NS, words))
 
     def keep_silence(self) -> None:
         """slurmctld is not asked for anybody for a while."""
         self._silent_until_ns = time.monotonic_ns() + SILENT_NS
+
+
+def _keep(table: dict[K, V], key: K, value: V) -> None:
+    if len(table) >= CAP:
+        table.clear()
+    table[key] = value

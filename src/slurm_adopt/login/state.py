@@ -96,6 +96,10 @@ class Login:
             raise CallerGone(f"process {self.caller.pid} has ended")
         return self.processes
 
+    def add_remark(self, text: str) -> None:
+        """One more thing for the log."""
+        self.remark = "; ".join(filter(None, (self.remark, text)))
+
     def release(self) -> None:
         """Give up what an adoption has collected."""
         self.release_namespaces()

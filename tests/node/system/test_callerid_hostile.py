@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.node.system.daemon import Daemon, Scenario
 
 from slurm_adopt.record import replace
 from slurm_adopt.system.kernel.procfs import Process
@@ -51,8 +52,6 @@ V42 = 42 << 8
 INIT = Process(1, 1)
 HOUR_S = 3600
 
-Scenario = Callable[[socket.socket, bytes], None]
-
 
 def soon(seconds: float = 10) -> int:
     return time.monotonic_ns() + int(seconds * 1e9)
@@ -68,50 +67,12 @@ def conf(tmp_path: Path) -> SlurmConf:
     return replace(read_slurm_conf((str(path),)), step_owners=(0, ME) if ME else (0,))
 
 
-class Slurmd:
-    """Answers each connection in a thread; `seen` are the requests."""
+class Slurmd(Daemon):
+    """A slurmd that slurm.conf would have as node n1."""
 
-    def __init__(self, scenario: Scenario, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
-        self.scenario = scenario
-        self.wrap = wrap
-        self.seen: list[bytes] = []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.node = NodeRecord("n1", "n1", "127.0.0.1", self.server.getsockname()[1])
-        self.threads: list[threading.Thread] = []
-        self.accepting = threading.Thread(target=self._accept, daemon=True)
-        self.accepting.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self.server.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
-            thread.start()
-            self.threads.append(thread)
-
-    def _serve(self, sock: socket.socket) -> None:
-        try:
-            with self.wrap(sock) if self.wrap else sock as stream:
-                stream.settimeout(10)
-                data = b""
-                while len(data) < 4 or len(data) < struct.unpack(">I", data[:4])[0] + 4:
-                    piece = stream.recv(65536)
-                    if not piece:
-                        return
-                    data += piece
-                self.seen.append(data)
-                self.scenario(stream, data)
-        except OSError:
-            return  # the asker has gone
-
-    def close(self) -> None:
-        self.server.shutdown(socket.SHUT_RDWR)
-        self.server.close()
-        self.accepting.join(10)
-        for thread in self.threads:
-            thread.join(15)
+    @property
+    def node(self) -> NodeRecord:
+        return NodeRecord("n1", "n1", "127.0.0.1", self.port)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.node.system.daemon import Daemon, Scenario
 
 from slurm_adopt.record import replace
 from slurm_adopt.system.rpc.controller import NoAnswer, UserJobs, query_user_jobs
@@ -31,53 +31,13 @@ RECORDED = json.loads((Path(__file__).parents[2] / "vectors" / "user-jobs-24.11.
 UID = int(RECORDED["uid"])
 V40, V42 = 40 << 8, 42 << 8
 
-Scenario = Callable[[socket.socket, bytes], None]
-
-
-class Slurmctld:
-    """Answers each connection in a thread; `seen` are the requests."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.seen: list[bytes] = []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.threads = [threading.Thread(target=self._accept, daemon=True)]
-        self.threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self.server.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
-            thread.start()
-            self.threads.append(thread)
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock:
-            sock.settimeout(10)
-            data = sock.recv(65536)
-            self.seen.append(data)
-            try:
-                self.scenario(sock, data)
-            except OSError:
-                return  # the asker has gone
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # closed by its test
-            self.server.shutdown(socket.SHUT_RDWR)
-        self.server.close()
-        for thread in self.threads:
-            thread.join(15)
-
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Scenario], Slurmctld]]:
-    servers: list[Slurmctld] = []
+def serve() -> Iterator[Callable[[Scenario], Daemon]]:
+    servers: list[Daemon] = []
 
-    def start(scenario: Scenario) -> Slurmctld:
-        servers.append(Slurmctld(scenario))
+    def start(scenario: Scenario) -> Daemon:
+        servers.append(Daemon(scenario))
         return servers[-1]
 
     yield start
@@ -87,8 +47,8 @@ def serve() -> Iterator[Callable[[Scenario], Slurmctld]]:
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Callable[..., SlurmConf]:
-    def make(*servers: Slurmctld) -> SlurmConf:
-        (port,) = {server.server.getsockname()[1] for server in servers}
+    def make(*servers: Daemon) -> SlurmConf:
+        (port,) = {server.port for server in servers}
         path = tmp_path / "slurm.conf"
         path.write_text(
             f"ClusterName=lab\nAuthType=auth/slurm\nSlurmUser=root\nSlurmctldHost=c(127.0.0.1)\nSlurmctldPort={port}\n"

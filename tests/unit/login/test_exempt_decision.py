@@ -21,6 +21,7 @@ from slurm_adopt.model import Verdict
 from slurm_adopt.system.host import account_marks, membership
 from slurm_adopt.system.host.account_marks import Mark, read_mark, write_mark
 from slurm_adopt.system.host.pam_stack import PamLine, Stack
+from slurm_adopt.system.kernel import login_tree
 from slurm_adopt.system.kernel.procfs import Process, read_process
 from slurm_adopt.system.tasks.task import run
 from slurm_adopt.wire.login_exchange import LoginRequest
@@ -111,10 +112,10 @@ def test_exempt__an_account_line_that_was_not_asked(
     monkeypatch.setattr(Recent, "read_stack", lambda *_: Stack(lines, doubts))
     monkeypatch.setattr(exempt, "read_mark", lambda *_: None)
     for program in ("/usr/sbin/sshd", "/usr/lib/openssh/sshd-session"):
-        monkeypatch.setattr(exempt, "read_program", lambda _, program=program: program)
+        monkeypatch.setattr(login_tree, "read_program", lambda _, program=program: program)
         assert exempt.find_account_phase(login(phase="open_session")) == (expected, 0)
     # there are programs that open a session and ask no account stack
-    monkeypatch.setattr(exempt, "read_program", lambda _: "/usr/sbin/runuser")
+    monkeypatch.setattr(login_tree, "read_program", lambda _: "/usr/sbin/runuser")
     assert exempt.find_account_phase(login(phase="open_session"))[0] == {"owed": "skipped"}.get(expected, expected)
 
 

@@ -16,16 +16,13 @@ Rules of this file:
 
 from __future__ import annotations
 
-import os
-
 from ...record import record
 from ..tasks.sockets import packed
-from .login_tree import SSHD_NAMES
+from .login_tree import runs_sshd
 from .procfs import (
     Process,
     is_same,
     read_owned_process,
-    read_program,
     read_row,
     read_row_of,
     read_socket_inode,
@@ -81,8 +78,9 @@ def find_login_processes(caller: Process, connection: Connection | None) -> Logi
 
 def _carries(child: Row, parent: Row, inode: str) -> bool:
     """Whether the parent carries the child's login, or is the listener (or another daemon) that has started it."""
-    is_sshd = os.path.basename(read_program(parent)) in SSHD_NAMES
-    if parent.session != child.session if is_sshd else not inode:
+    is_sshd = runs_sshd(parent)
+    shares = parent.session == child.session if is_sshd else bool(inode)
+    if not shares:
         return False
     owned = read_owned_process(parent.pid)
     if owned is None or owned.started != parent.started or owned.uid != 0 or owned.real_uid != 0:

@@ -26,17 +26,16 @@ WORD = FREEZER.encode("ascii")
 
 def is_frozen(stepd: AnyProcess) -> bool:
     """Whether the extern step of this slurmstepd is frozen, or is just being frozen."""
-    text = read_cgroups(stepd)
-    return text is not None and is_step_frozen(text)
+    return is_step_frozen(read_cgroups(stepd))
 
 
-def is_step_frozen(cgroups: bytes) -> bool:
-    """`is_frozen` of the slurmstepd whose /proc/PID/cgroup this is: the step's folder stays where it is."""
+def is_step_frozen(cgroups: bytes | None) -> bool:
+    """`is_frozen` of the slurmstepd whose /proc/PID/cgroup this is (None: it has ended): the step's folder stays."""
     # a login asks twice, and to take all the hierarchies of cgroup v1 apart costs more than to read the state
-    lines = b"".join([line + b"\n" for line in cgroups.split(b"\n") if line.startswith(b"0::") or WORD in line])
+    lines = [line + b"\n" for line in (cgroups or b"").split(b"\n") if line.startswith(b"0::") or WORD in line]
     return any(
         _is_frozen_v1(folder) if controllers else _is_frozen_v2(folder)
-        for controllers, folder in extern_folders(lines)
+        for controllers, folder in extern_folders(b"".join(lines))
         if not controllers or FREEZER in controllers
     )
 

@@ -85,9 +85,14 @@ def _spread(
                 queue.append(near)
 
 
+def runs_sshd(process: AnyProcess) -> bool:
+    """Whether the process runs a program of sshd's name; whose it is, the caller has to know."""
+    return os.path.basename(read_program(process)) in SSHD_NAMES
+
+
 def is_sshd(row: Row) -> bool:
     """Whether it is a process of root's that runs sshd's program."""
     process = read_owned_process(row.pid)
     if process is None or process.started != row.started or process.real_uid != 0 or process.uid != 0:
         return False
-    return os.path.basename(read_program(row)) in SSHD_NAMES
+    return runs_sshd(row)

@@ -36,6 +36,7 @@ from .tls import TlsFault, open_stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from ...wire.login_exchange import Connection
     from ...wire.slurm_nodes import NodeRecord
@@ -329,7 +330,7 @@ def _request(
         raise CallerFault("caller-no-credential", "munged or SACK did not answer in time") from None
 
 
-def refused(code: int) -> None:
+def refused(code: int) -> NoReturn:
     """Raise what a refusal means."""
     if code in (callerid.RC_AUTHENTICATION, callerid.RC_PROTOCOL_VERSION):
         # 25.05 and 25.11 answer a version that they do not know with 1007

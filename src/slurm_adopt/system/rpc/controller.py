@@ -166,7 +166,7 @@ def _ask_end(
         code = decode_return_code(message)
         if code == question.RC_INVALID_JOB_ID:
             return 0
-        raise CallerFault("caller-refused", f"return code {code}")
+        refused(code)
     return question.decode_reply(message, job_id)
 
 

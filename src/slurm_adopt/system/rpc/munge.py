@@ -295,7 +295,7 @@ def encode_credential(
 ) -> Task[str]:
     """A credential of `as_uid` that only `uid` can decode, good for `ttl_s` seconds (0: munged's default, 300)."""
     answer = yield from workers.ask(_question(_ENCODE, uid, ttl_s, socket, payload), as_uid, deadline_ns)
-    status, rest = int(struct.unpack_from("=I", answer)[0]), answer[4:]
+    status, rest = struct.unpack_from("=I", answer)[0], answer[4:]
     if status or not rest.isascii() or not rest:
         raise _fault(status, rest, False)
     return rest.decode("ascii")
@@ -306,7 +306,7 @@ def decode_credential(workers: MungeWorkers, text: str, socket: str, as_uid: int
     # to libmunge it is a C string
     question = _question(_DECODE, 0, 0, socket, text.encode("ascii"))
     answer = yield from workers.ask(question, as_uid, deadline_ns)
-    status = int(struct.unpack_from("=I", answer)[0])
+    status = struct.unpack_from("=I", answer)[0]
     if status not in _WITH_CONTENT or len(answer) < struct.calcsize("=4I"):
         raise _fault(status, answer[4:], True)
     uid, gid, restricted_to = struct.unpack_from("=3I", answer, 4)

@@ -72,6 +72,11 @@ class Report:
         severities = {self.findings[index].finding.severity for index in group.indexes}
         return next((severity for severity in ORDER if severity in severities), "")
 
+    @property
+    def healthy(self) -> int:
+        """How many nodes have notes at most."""
+        return self.count("") + self.count(NOTE)
+
     def count(self, severity: str) -> int:
         """How many nodes have this and nothing worse."""
         return sum(len(group.nodes) for group in self.groups if self.severity_of(group) == severity)
@@ -131,7 +136,7 @@ def _finding(fields: Any) -> Finding:
         raise ValueError("a finding with an impossible code")
     if fields["severity"] not in ORDER or not all(fields.values()):
         raise ValueError("a finding with an unknown severity, or without a text")
-    texts: dict[str, Any] = {name: "\n".join(map(printable, fields[name].split("\n"))) for name in FIELDS}
+    texts: dict[str, Any] = {name: printable_lines(fields[name]) for name in FIELDS}
     return Finding(**texts)
 
 
@@ -181,6 +186,11 @@ def _swap(finding: Finding, word: str, by: str) -> Finding:
     pattern = re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
     texts = {name: pattern.sub(lambda _: by, getattr(finding, name)) for name in ("seen", "why", "mend")}
     return replace(finding, **texts)
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, line by line."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def folded(nodes: tuple[str, ...]) -> str:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import html
 
-from ....words import printable
 from ..finding import ERROR, WARNING
-from .answers import folded
+from .answers import folded, printable_lines
 from .report import STATES, codes_of, summary
 
 TYPE_CHECKING = False
@@ -61,7 +60,7 @@ details.note summary b { color: var(--note) }
 
 def _text(text: str) -> str:
     """For any place between tags or within a quoted attribute."""
-    return html.escape("\n".join(map(printable, text.split("\n"))), quote=True)
+    return html.escape(printable_lines(text), quote=True)
 
 
 def page(report: Report, when: str) -> str:
@@ -76,9 +75,8 @@ def _parts(report: Report, when: str) -> Iterator[str]:
     yield f"<title>slurm-adopt doctor: {_text(summary(report))}</title>\n<style>{STYLE}</style>\n</head>\n<body>"
     yield f'<h1>slurm-adopt doctor</h1>\n<p class="when">{_text(when)}</p>'
     yield '<ul class="counts">'
-    healthy = len(report.nodes) - report.count(WARNING) - report.count(ERROR)
     for number, state, style in (
-        (healthy, "healthy", "healthy"),
+        (report.healthy, "healthy", "healthy"),
         (report.count(WARNING), "with warnings", WARNING),
         (report.count(ERROR), "with errors", ERROR),
     ):

@@ -23,8 +23,7 @@ STATE_COLOURS = {"": "32", NOTE: "32", WARNING: COLOURS[WARNING], ERROR: COLOURS
 
 def summary(report: Report) -> str:
     """`200 nodes: 180 healthy, 12 with warnings, 8 with errors`"""
-    healthy = report.count("") + report.count(NOTE)
-    parts = [f"{healthy} healthy"]
+    parts = [f"{report.healthy} healthy"]
     parts += [f"{report.count(state)} with {STATES[state]}" for state in (WARNING, ERROR) if report.count(state)]
     return f"{len(report.nodes)} node{'s' if len(report.nodes) != 1 else ''}: {', '.join(parts)}"
 
@@ -64,7 +63,7 @@ def as_object(report: Report) -> dict[str, Any]:
     """The report as one JSON object. `findings` of a group: their places in the list of findings."""
     return {
         "nodes": list(report.nodes),
-        "healthy": report.count("") + report.count(NOTE),
+        "healthy": report.healthy,
         "warnings": report.count(WARNING),
         "errors": report.count(ERROR),
         "groups": [
