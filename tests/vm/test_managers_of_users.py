@@ -101,7 +101,8 @@ def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, s
     forget_refusals(vm)
     real = "/usr/local/lib/lab-real-systemctl"
     vm.run(f"cp /usr/bin/systemctl {real}")
-    script = f'#!/bin/sh\n[ "$(id -u)" = 0 ] || exec {real} "$@"\n{systemctl}\n'
+    # no command of its own: the child that asks systemd may not fork
+    script = f'#!/bin/bash\n[ "$EUID" = 0 ] || exec {real} "$@"\n{systemctl}\n'
     vm.write("/usr/local/lib/lab-systemctl", script, 0o755)
     vm.run("mount --bind /usr/local/lib/lab-systemctl /usr/bin/systemctl")
     try:
