@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ UNIT = "/home/alice/.config/systemd/user/lab-unit.service"
 SLICE = "/sys/fs/cgroup/user.slice/user-1501.slice"
 HOOKS = "/usr/libexec/slurm-adopt/hooks"
 CONF = "/run/lab-slurm-conf"
+REAL = "/usr/local/lib/lab-systemctl"
 
 #: For a file: what stands in a unit's command line is systemd's to expand.
 TRY = """
@@ -88,23 +92,25 @@ def test_user_manager__refuse_for_several_logins_at_once(vm: VmTarget, mode: str
     assert vm.run("systemctl is-active user@1501.service", check=False).stdout.strip() == "inactive"
 
 
-@pytest.mark.parametrize(
-    ("systemctl", "said"), [("exit 0", "still runs"), ("exec sleep 600", "in time")], ids=["useless", "hung"]
-)
-@pytest.mark.parametrize("mode", ["oneshot"], indirect=True)
-def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, systemctl: str, said: str) -> None:
-    """Decided, not accidental: with deny the session is refused, else the log says so.
+def put_systemctl(vm: VmTarget, hangs: int, folder: Path) -> None:
+    """Root's systemctl does nothing from now on, or never ends."""
+    built = folder / "systemctl"
+    flags = ["-static", f'-DREAL="{REAL}"', f"-DHANGS={hangs}"]
+    subprocess.run(["cc", *flags, "-o", built, Path(__file__).with_name("systemctl.c")], check=True)
+    vm.write(f"{REAL}.text", base64.b64encode(built.read_bytes()).decode())
+    vm.run(f"cp /usr/bin/systemctl {REAL}; base64 -d {REAL}.text >{REAL}.stand-in; chmod 755 {REAL}.stand-in")
+    vm.run(f"mount --bind {REAL}.stand-in /usr/bin/systemctl")
 
-    Only root's systemctl is replaced: the manager itself needs one to start (ssh-agent.socket).
-    """
+
+@pytest.mark.parametrize(("hangs", "said"), [(0, "still runs"), (1, "in time")], ids=["useless", "hung"])
+@pytest.mark.parametrize("mode", ["oneshot"], indirect=True)
+def test_user_manager__a_manager_that_cannot_be_ended(
+    vm: VmTarget, mode: str, hangs: int, said: str, tmp_path: Path
+) -> None:
+    """Decided, not accidental: with deny the session is refused, else the log says so."""
     vm.submit("alice")
     forget_refusals(vm)
-    real = "/usr/local/lib/lab-real-systemctl"
-    vm.run(f"cp /usr/bin/systemctl {real}")
-    # no command of its own: the child that asks systemd may not fork
-    script = f'#!/bin/bash\n[ "$EUID" = 0 ] || exec {real} "$@"\n{systemctl}\n'
-    vm.write("/usr/local/lib/lab-systemctl", script, 0o755)
-    vm.run("mount --bind /usr/local/lib/lab-systemctl /usr/bin/systemctl")
+    put_systemctl(vm, hangs, tmp_path)
     try:
         use_lines(vm, mode, "refuse", 20)
         mark = vm.log_mark()
@@ -125,7 +131,7 @@ def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, s
         vm.submit("bob")
         assert vm.ssh_login("bob", "echo in", check=True).stdout == "in\n"
     finally:
-        vm.run("umount /usr/bin/systemctl; rm /usr/local/lib/lab*-systemctl")
+        vm.run(f"umount /usr/bin/systemctl; rm {REAL}*")
 
 
 @pytest.fixture
