@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     ReasonCode = Literal[
         "",
         "adopted",
+        "adopt-deferred",
         "would-adopt",
         "session-verified",
         "session-readopted",
@@ -188,12 +189,14 @@ class CallerFact:
 
 @record
 class Attempt:
-    """One adoption that was tried: `failure` is empty if the kernel confirms it, else a reason code."""
+    """One adoption that was tried: `failure` is empty if the kernel confirms it, else a reason code. One that is
+    `deferred` was not tried yet, it is left to the session phase."""
 
     job_id: int
     chosen: Chosen
     failure: ReasonCode = ""
     detail: str = ""
+    deferred: bool = False
 
 
 @record
@@ -292,6 +295,10 @@ ADMIN = "Please tell your administrator."
 
 REASONS = _table(
     Reason("adopted", "The login is in the job; the kernel confirms it."),
+    Reason(
+        "adopt-deferred",
+        "keyboard-interactive: sshd still waits for the client, so it is the session phase that puts the login into the job.",
+    ),
     Reason("would-adopt", "enforce=no: the login would have been put into this job. Nothing was done."),
     Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),
     Reason(

@@ -6,7 +6,8 @@ So every login can be replayed from its recorded facts alone.
 
 Rules of this file:
 1. Pure: no I/O, no clock, no environment, no state. The same facts give the same answer.
-2. An adoption counts only with the kernel's confirmation: that is what an `Attempt` without `failure` says.
+2. An adoption counts only with the kernel's confirmation: that is what an `Attempt` without `failure` says. One that is
+   deferred admits nobody: the session phase, which follows for certain, has to confirm it.
 3. Nobody is adopted into a job that is not among the user's own steps, whatever anyone else says.
 4. uid 0 is never refused.
 """
@@ -184,7 +185,8 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
 def _adopted(facts: Facts) -> Verdict | None:
     for attempt in facts.attempts:
         if not attempt.failure:
-            return Verdict("allow", "adopted", attempt.job_id, attempt.chosen)
+            reason: ReasonCode = "adopt-deferred" if attempt.deferred else "adopted"
+            return Verdict("allow", reason, attempt.job_id, attempt.chosen)
     return None
 
 

@@ -48,7 +48,10 @@ class Sshd(Daemon):
                 lines.append(f"ChallengeResponseAuthentication {value}")
         if _has_penalties(self.machine) and not any(line.startswith("PerSourcePenalties ") for line in self._lines):
             lines.append("PerSourcePenalties no")
-        self.machine.write(self.config, "\n".join(lines) + "\n" + _DEFAULTS)
+        # of two lines sshd takes the first one, but for MaxStartups, where it takes the last
+        given = {line.partition(" ")[0] for line in self._lines}
+        defaults = [line for line in _DEFAULTS.splitlines() if "MaxStartups" not in given or "MaxStartups" not in line]
+        self.machine.write(self.config, "\n".join([*lines, *defaults]) + "\n")
 
     def start(self, timeout: float = 15.0) -> None:
         self.machine.path("/run/sshd").mkdir(exist_ok=True)

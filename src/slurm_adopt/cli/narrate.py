@@ -91,6 +91,7 @@ def tell_decision(facts: Facts, options: Options) -> tuple[list[Step], Verdict |
                 steps.append(Step("adopt", f"into job {decision.job_id}: that login did not try it"))
                 break
             outcome = f"failed: {tried.failure}" if tried.failure else "the kernel confirms it"
+            outcome = "left to the session phase" if tried.deferred else outcome
             chosen = CHOSEN.get(tried.chosen, tried.chosen)
             steps.append(Step("adopt", f"into job {tried.job_id}, {chosen}: {outcome}"))
     return steps, None

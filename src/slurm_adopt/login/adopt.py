@@ -4,6 +4,9 @@
 Rules of this file:
 1. A failure is one more fact with its reason code; what was collected is given up.
 2. Where a session line of ours follows, the session phase joins the job's namespaces, in the process that lives on.
+3. Where the account stack runs in a child of sshd's (keyboard-interactive), the client still has to answer, within
+   LoginGraceTime. Its user can stop the job meanwhile, and with it an sshd that is in the job and has a place of
+   MaxStartups. So the session phase puts it there, if one follows for certain.
 """
 
 from __future__ import annotations
@@ -55,6 +58,9 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
     connection.deadline_ns = _attempt_deadline(login)
     try:
         yield from _expect_to_stay(login)
+        if _waits_for_client(login):
+            login.env = environment_of(decision.job_id)
+            return Attempt(decision.job_id, decision.chosen, deferred=True)
         before = read_cgroups(login.find_processes()[0]) if login.request.phase == "open_session" else None
         extras = yield from adopt_into(
             connection,
@@ -79,6 +85,13 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
             login.source.watch_late(connection.take_over(), login.processes)
         raise
     return Attempt(decision.job_id, decision.chosen)
+
+
+def _waits_for_client(login: Login) -> bool:
+    """Whether sshd would wait for the client within the job (rule 3), and need not be there yet."""
+    if login.request.phase != "account" or login.find_processes()[0].pid == login.caller.pid:
+        return False
+    return _is_guarded(login)
 
 
 def _why(login: Login, fault: StepFault) -> tuple[ReasonCode, str]:

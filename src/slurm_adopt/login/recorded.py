@@ -35,7 +35,9 @@ def encode_facts(facts: Facts) -> dict[str, Any]:
     if facts.caller.status != "not-asked":
         found["caller"] = (facts.caller.status, facts.caller.job_id, facts.caller.detail[:DETAIL_CAP])
     if facts.attempts:
-        found["attempts"] = [(tried.job_id, tried.chosen, tried.failure) for tried in facts.attempts]
+        found["attempts"] = [
+            (tried.job_id, tried.chosen, "adopt-deferred" if tried.deferred else tried.failure) for tried in facts.attempts
+        ]
     return found
 
 
@@ -51,7 +53,7 @@ def decode_facts(event: dict[str, Any]) -> Facts:
             source=event.get("from") or "",
             steps=tuple(_step(*values) for values in found.pop("steps", ())),
             caller=_caller(event, *found.pop("caller", ("not-asked", 0, ""))),
-            attempts=tuple(Attempt(int(job), chosen, failure) for job, chosen, failure in found.pop("attempts", ())),
+            attempts=tuple(_attempt(*values) for values in found.pop("attempts", ())),
             **{name: _plain(name, found.pop(name)) for name in PLAIN if name in found},
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -64,6 +66,11 @@ def decode_facts(event: dict[str, Any]) -> Facts:
 def _step(job_id: int, state: Any, started: Any, version: int) -> StepFact:
     first, second, third = map(int, started)
     return StepFact(int(job_id), state, (first, second, third), int(version))
+
+
+def _attempt(job_id: int, chosen: Any, failure: Any) -> Attempt:
+    deferred = failure == "adopt-deferred"
+    return Attempt(int(job_id), chosen, "" if deferred else failure, deferred=deferred)
 
 
 def _caller(event: dict[str, Any], status: Any, job_id: int, detail: str) -> CallerFact:

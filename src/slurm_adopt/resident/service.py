@@ -244,7 +244,8 @@ class Service:
             self.last_hour.count(decided.when, shown, reason)
             if self.audit.enabled:
                 self.audit.write(login_event(decided, path))
-        is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no"
+        is_deferred = decided.reason == "adopt-deferred"
+        is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no" and not is_deferred
         if self._watches and is_in_job and decided.pid:
             self.sessions.opened(_session(decided))
 

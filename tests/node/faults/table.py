@@ -182,6 +182,7 @@ NO_FAILURE = {
     "other-service",
     "service-busy",
     "adopted",
+    "adopt-deferred",
     "would-adopt",
     "session-verified",
     "session-readopted",

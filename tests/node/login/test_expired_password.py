@@ -76,7 +76,7 @@ def test_expired_password__before_the_include_it_is_asked(expired: Node, session
     assert enter(expired) == ("refused", ["account:no-job"])
     if session:
         job = expired.submit("alice")
-        assert enter(expired) == (f"in {job}", ["account:adopted", "open_session:session-verified"])
+        assert enter(expired) == (f"in {job}", ["account:adopt-deferred", "open_session:session-readopted"])
 
 
 @pytest.mark.parametrize("mode", ["oneshot", "auto"])

@@ -47,7 +47,7 @@ def _container_node_with_a_job(stack: contextlib.ExitStack, attempts: int = 3) -
         ("", None, "adopt-failed-allowed", True, False),
         ("profile=strict", None, "adopt-failed", False, False),
         ("profile=strict join_container=false", None, "adopted", True, False),
-        ("profile=strict", "profile=strict", "adopted", True, True),
+        ("profile=strict", "profile=strict", "session-readopted", True, True),
     ],
     ids=["no session line", "no session line, strict", "not to be joined", "session line"],
 )

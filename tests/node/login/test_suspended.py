@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,8 @@ from lab.node import Node
 from lab.product import STRICT, use_product, use_strict_lines
 
 SOCKET = "/run/slurm-adopt/login.sock"
-PORT = 2222
+PORT, GRACE_PORT = 2222, 2223
+FEW = ("MaxStartups 5:100:5", "KbdInteractiveAuthentication yes")
 TOLD = "your job on this node is suspended"
 
 
@@ -26,7 +28,7 @@ TOLD = "your job on this node is suspended"
 def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
     with Node(suite=request.param) as node:
         use_product(node)
-        node.sshd("few", PORT, ["MaxStartups 5:100:5", "KbdInteractiveAuthentication yes"])
+        node.sshd("few", PORT, FEW)
         yield node
 
 
@@ -75,6 +77,42 @@ def test_suspended__refused_at_once_and_nobody_else_is_kept_out(node: Node, auth
     node.run(["scontrol", "resume", str(job)])
     wait_for(lambda: "THAWED" in freezer(node, job), "the job to run again")
     assert node.ssh("alice", "true", auth=auth, port=PORT).returncode == 0
+
+
+#: A module behind ours that takes its time: it stands for a client that does not answer sshd's last, empty prompt.
+WAIT = """#!/bin/sh
+[ "$PAM_USER" = root ] && exit 0
+: > /run/lab/waits.$$
+until [ -e /run/lab/go ]; do sleep 0.1; done
+"""
+
+
+def test_suspended__while_sshd_waits_for_the_client(node: Node) -> None:
+    """keyboard-interactive: whoever stops the job between account and session phase keeps none of sshd's places."""
+    node.write("/etc/lab/wait", WAIT, 0o755)
+    (line,) = re.findall(r"^account\s+(.*pam_slurm_adopt.*)$", node.read("/etc/pam.d/sshd"), re.MULTILINE)
+    node.pam("sshd", account=[line, "required pam_exec.so /etc/lab/wait"], session=[line])
+    sshd = node.sshd("grace", GRACE_PORT, [*FEW, "LoginGraceTime 20"])
+    job = node.submit("alice")
+    logins = [node.ssh_popen("alice", "true", auth="keyboard-interactive", port=GRACE_PORT) for _ in range(5)]
+    try:
+        wait_for(lambda: len(list(node.path("/run/lab").glob("waits.*"))) == 5, "the account phases")
+        suspend(node, job)
+        for login in logins:
+            login.kill()
+            login.wait()
+        assert [one for one in node.processes(0) if f"/job_{job}/" in str(one.cgroups) and "sshd" in one.command] == []
+        # not at once: sshd itself waits for the modules until LoginGraceTime is over
+        wait_for(lambda: node.ssh("root", "true", port=GRACE_PORT, timeout=15).returncode == 0, "root to get in", 120)
+    finally:
+        node.run(f"touch /run/lab/go; scontrol resume {job}", check=False)
+        use_strict_lines(node, line)
+        wait_for(lambda: not any("/etc/lab/wait" in one.command for one in node.processes()), "the modules to end")
+        node.run("rm -f /run/lab/go /run/lab/waits.*")
+        sshd.stop()
+    assert f"/job_{job}/" in node.ssh(
+        "alice", "cat /proc/self/cgroup", auth="keyboard-interactive", port=PORT, check=True
+    ).stdout
 
 
 def test_suspended__another_job_takes_the_login(node: Node) -> None:
