@@ -31,7 +31,7 @@ def machine() -> Iterator[Node]:
 
 
 @pytest.fixture(params=["account-and-session", "account-alone"])
-def node(machine: Node, request: pytest.FixtureRequest) -> Node:
+def node(machine: Node, request: pytest.FixtureRequest) -> Iterator[Node]:
     """The stack of docs/guide/mfa.md: the code in place of the password, our account line before the include."""
     session = [STRICT] if request.param == "account-and-session" else []
     machine.pam("sshd", session=session)
@@ -42,7 +42,8 @@ def node(machine: Node, request: pytest.FixtureRequest) -> Node:
     assert lines.count("pam_oath") == 1
     machine.write("/etc/pam.d/sshd", lines)
     machine.write(USERS, f"HOTP alice - {SECRET}\nHOTP bob - {SECRET}\n", 0o600)
-    return machine
+    yield machine
+    machine.cancel_all()
 
 
 def log_in(node: Node, user: str, count: int) -> subprocess.CompletedProcess[str]:
