@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/reference."""
+"""The tables of docs."""
 
 from __future__ import annotations
 
+from documents.remedies import FINE, LOOK
 from slurm_adopt.model import REASONS
 from slurm_adopt.options.schema import LOG_LEVELS, LOG_NUMBERS, OPTIONS, OptionSpec, default_of
 
 #: Groups of reason codes by how they begin, in the order of the documents; the first that fits.
 GROUPS = (
     ("user-", "What users ask for: slurm-adopt jobs, use, move"),
-    ("caller-", "Caller ID: they stand as `caller=` or detail of a login"),
-    ("step-", "Why a single adoption failed: they stand as detail"),
+    ("caller-", "Caller ID: they stand as `caller=`"),
+    ("step-", "Why a job's slurmstepd was of no use: they stand as `failed=` and `unanswered=`"),
     ("helper-", "What the module says when it has no answer"),
 )
 VERDICTS = "Verdicts and faults of a login"
@@ -63,3 +64,25 @@ def reasons_table() -> str:
             rows.append(f"| `{code}` | {reason.meaning}{marks} | {reason.user_text} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
+
+
+def told_table() -> str:
+    """What users read, and the code that stands in the log for it."""
+    codes: dict[str, list[str]] = {}
+    for code, reason in REASONS.items():
+        if reason.user_text and code not in FINE:
+            codes.setdefault(reason.user_text, []).append(code)
+    rows = ["| The user reads | Code |", "| --- | --- |"]
+    rows += [f"| {words} | {', '.join(f'`{code}`' for code in found)} |" for words, found in codes.items()]
+    return "\n".join(rows)
+
+
+def remedies_table() -> str:
+    """What to look at for each code that means more than that all is well."""
+    parts = []
+    for heading, codes in reason_groups().items():
+        rows = [f"### {heading}", "", "| Code | Look at |", "| --- | --- |"]
+        rows += [f"| `{code}` | {LOOK[code]} |" for code in codes if code in LOOK]
+        parts.append("\n".join(rows))
+    fine = ", ".join(f"`{code}`" for code in FINE)
+    return "\n\n".join([*parts, f"Nothing is wrong with these: {fine}."])

@@ -33,6 +33,7 @@ class Cluster:
     slurmd_port    other than 6818
     ports          of single nodes, by name
     slurm          slurm.conf settings; {"CommunicationParameters": "EnableIPv6"} for Slurm over IPv6
+    packages       more than the private root's usual ones, on each machine
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Cluster:
         slurm: Settings | None = None,
         cgroup_conf: Settings | None = None,
         lines: Sequence[str] = (),
+        packages: Sequence[str] = (),
     ) -> None:
         self.numbers = {**_NUMBERS, **{name: 11 + index for index, name in enumerate(nodes)}}
         entries = [NodeEntry(name, name, self.address(name), (ports or {}).get(name)) for name in nodes]
@@ -61,6 +63,7 @@ class Cluster:
                 suite,
                 hostname=name,
                 addresses=(),
+                packages=packages,
                 config=config,
                 munge_key=munge_key,
                 hosts=hosts,

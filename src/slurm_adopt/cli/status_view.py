@@ -189,16 +189,24 @@ def _logins(processes: dict[int, OwnedProcess], names: dict[int, str], jobs: tup
         # names and set-uid programs are the user's to choose, and so is to lock a title for those who read it
         if not _may_be_sshd(process) or not _may_be_sshd(parent):
             continue
-        title = read_title(process)
-        if b"@" not in title.partition(b": ")[2]:  # `sshd: alice@pts/0`; before that it is not authenticated
-            continue
         root = process.uid == 0
+        if not _is_authenticated(read_title(process), root):
+            continue
         monitor = process if root else parent
         job_id = _job_of_login(jobs, process, monitor)
         membership = IN_JOB if job_id else ROOT if root else OUTSIDE
         source = _source_of(monitor)
         found.append(LoginView(process.uid, pid, monitor.pid, source, job_id, membership, _age_s(process)))
     return sorted(found, key=lambda login: -login.age_s)
+
+
+def _is_authenticated(title: bytes, root: bool) -> bool:
+    """`sshd: alice@pts/0` is; so is `sshd: alice`, a login that has asked for no session (`ssh -N`).
+
+    Before that the process is `sshd: alice [net]`. Root's has no other user than the one that watches over it.
+    """
+    words = title.partition(b": ")[2].strip()
+    return b"@" in words or (not root and words != b"" and not words.endswith(b"]"))
 
 
 def _may_be_sshd(process: OwnedProcess) -> bool:

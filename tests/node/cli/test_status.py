@@ -84,6 +84,19 @@ def test_status__every_login_with_its_job(node: Node, logins: dict[str, int]) ->
     assert "OUTSIDE" not in text
 
 
+def test_status__a_login_that_only_forwards_a_port(node: Node) -> None:
+    """`ssh -N -L`: it has no session, and sshd's title says so."""
+    job = node.submit("alice")
+    with node.popen(["ssh", "-N", "-L", "7009:127.0.0.1:22", "alice@127.0.0.1"]) as client:
+        try:
+            greet = "exec 3<>/dev/tcp/127.0.0.1/7009 && head -c 4 <&3"
+            wait_for(lambda: node.run(greet, check=False).stdout == "SSH-", "the forwarded port")
+            (login,) = status(node)["logins"]
+        finally:
+            client.kill()
+    assert (login["user"], login["job"], login["membership"]) == ("alice", job, "in-job")
+
+
 def test_status__a_login_that_was_moved_out_is_named(node: Node, logins: dict[str, int]) -> None:
     login = next(login for login in status(node)["logins"] if login["user"] == "alice")
     node.run(["sh", "-c", OUT_OF_EVERYTHING, "sh", str(login["pid"])])
