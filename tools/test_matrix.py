@@ -31,6 +31,8 @@ AREAS = {
 }
 #: Releases whose Slurm takes slurmds of the release before.
 UPGRADES = ("bookworm", "forky")
+#: Of what a run that failed has said.
+SHOWN = 40_000
 
 
 def deb(work: Path) -> Path:
@@ -69,7 +71,9 @@ def tests(area: Sequence[str], work: Path, environment: Mapping[str, str]) -> tu
     argv = [sys.executable, "-m", "pytest", "-q", "--tb=short", f"--junitxml={report}", *area]
     done = subprocess.run(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        print(done.stdout[-20000:], flush=True)
+        # where the first one fails in what all share, hundreds follow
+        said = done.stdout
+        print(said if len(said) < SHOWN else f"{said[: SHOWN // 2]}\n...\n{said[-SHOWN // 2 :]}", flush=True)
     suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314  # pytest wrote it a moment ago
     assert suite is not None
     total, skipped, failed, broken = (int(suite.get(key, "0")) for key in ("tests", "skipped", "failures", "errors"))
