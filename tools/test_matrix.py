@@ -2,7 +2,8 @@
 """`make test-matrix`: one package file on Debian 11, 12, 13 and testing, each with its own Slurm, OpenSSH and Python.
 
 In each of them the package is installed in place of the original's; then every kind of login with both modules, the
-cases of conformance, caller ID between two nodes, and the table of faults. One table at the end; what failed before it.
+cases of conformance, caller ID between two nodes, the table of faults, and the upgrade of a node's slurmd under running
+jobs from the release before it. One table at the end; what failed before it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ AREAS = {
     "conformance": ["tests/conformance"],
     "caller ID": ["tests/node/system/test_callerid.py"],
     "faults": ["tests/node/faults/test_faults.py"],
+    "rolling upgrade": ["tests/node/system/test_rolling_upgrade.py", "-m", "releases", "-k", "to-{suite}"],
 }
+#: Releases whose Slurm takes slurmds of the release before.
+UPGRADES = ("bookworm", "forky")
+#: Of what a run that failed has said.
+SHOWN = 40_000
 
 
 def deb(work: Path) -> Path:
@@ -65,7 +71,9 @@ def tests(area: Sequence[str], work: Path, environment: Mapping[str, str]) -> tu
     argv = [sys.executable, "-m", "pytest", "-q", "--tb=short", f"--junitxml={report}", *area]
     done = subprocess.run(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        print(done.stdout[-20000:], flush=True)
+        # where the first one fails in what all share, hundreds follow
+        said = done.stdout
+        print(said if len(said) < SHOWN else f"{said[: SHOWN // 2]}\n...\n{said[-SHOWN // 2 :]}", flush=True)
     suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314  # pytest wrote it a moment ago
     assert suite is not None
     total, skipped, failed, broken = (int(suite.get(key, "0")) for key in ("tests", "skipped", "failures", "errors"))
@@ -91,8 +99,12 @@ def main() -> int:
                 cells += [f"{right} of {total}" for right, total in counts.values()]
                 good = good and counts["ours"][0] == counts["ours"][1]
             for area in (area for area in AREAS if area in areas):
+                if area == "rolling upgrade" and suite not in UPGRADES:
+                    cells.append("")
+                    continue
                 print(f"test-matrix: {SUITES[suite]}: {area}", file=sys.stderr, flush=True)
-                passed, total = tests(AREAS[area], work, os.environ)
+                argv = [word.format(suite=suite) for word in AREAS[area]]
+                passed, total = tests(argv, work, os.environ)
                 cells.append(f"{passed} of {total}")
                 good = good and passed == total > 0
             rows.append(f"| {SUITES[suite]} | {about} | {' | '.join(cells)} |")

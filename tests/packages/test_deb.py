@@ -157,6 +157,13 @@ def _follows_the_interpreter(node: Node) -> None:
     assert node.run(["slurm-adopt", "--version"]).returncode == 0
     said = node.run("rm /usr/bin/python3.18; /usr/libexec/slurm-adopt/setup configure").stderr
     assert "no Python 3.9 or later" in said
+    for command in (["slurm-adopt", "doctor"], ["/usr/libexec/slurm-adopt/helper"]):
+        told = node.run(command, check=False)
+        assert (told.returncode, told.stdout) == (2, "")
+        assert "python-missing" in told.stderr
+    mark = node.log_mark()
+    assert node.ssh("alice").returncode == 0
+    assert any("reason=helper-unreachable" in line for line in node.log_since(mark))
     node.run("rm /usr/bin/python3; cp -a /var/tmp/kept/. /usr/bin; rm -r /var/tmp/kept")
     node.run(["/usr/libexec/slurm-adopt/setup", "configure"])
     assert node.run(["readlink", f"{LIBRARY}/current/python"]).stdout.strip() == "/usr/bin/python3"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The .rpm in a root of rpm's own, with its scriptlets: refused beside the original, installed, upgraded, erased.
+"""The .rpm in a root of rpm's own, with its scriptlets: refused beside the original, installed, upgraded, erased; and
+put in the original's place by dnf.
 
 The system is Debian's; to rpm it is one where only what is installed here exists.
 """
@@ -29,6 +30,7 @@ from .life import (
 )
 
 pytestmark = pytest.mark.packages
+PACKAGES = ("rpm", "dnf", "createrepo-c")
 #: What a RHEL 8 with python3.11 says it has.
 SYSTEM = """
 Provides: pam = 1.3.1, libpam.so.0()(64bit), libpam.so.0(LIBPAM_1.0)(64bit), libpam.so.0(LIBPAM_EXTENSION_1.0)(64bit)
@@ -62,10 +64,14 @@ def machine() -> str:
 @pytest.fixture(scope="module")
 def rpm_node() -> Iterator[Node]:
     """A node where rpm has a database of its own, and nothing of the original's is left."""
-    with Node(packages=("rpm",)) as node:
-        node.run(["dpkg", "--purge", "libpam-slurm-adopt"])
-        node.run("rm -rf /var/lib/rpm && rpm --initdb")
+    with Node(packages=PACKAGES) as node:
+        forget_debian(node)
         yield node
+
+
+def forget_debian(node: Node) -> None:
+    node.run(["dpkg", "--purge", "libpam-slurm-adopt"])
+    node.run("rm -rf /var/lib/rpm && rpm --initdb")
 
 
 def rpm(node: Node, *words: str, check: bool = True) -> str:
@@ -168,3 +174,60 @@ def test_rpm__the_policy_comes_and_goes_with_its_package(rpm_node: Node, package
     rpm(node, "-e", "--nodeps", "slurm-adopt-selinux")
     assert node.read("/var/tmp/semodule").splitlines()[-1] == "-r slurm_adopt"
     assert not node.path("/usr/share/slurm-adopt/selinux").exists()
+
+
+def dnf(node: Node, *words: str, check: bool = True) -> str:
+    """dnf with what lies in /var/tmp/repo, and nothing else. As root calls it there: files by name."""
+    usual = ["--assumeyes", "--releasever=8", "--nogpgcheck", "--repofrompath=lab,/var/tmp/repo", "--repo=lab"]
+    done = node.run(["dnf", *usual, *words], check=check, timeout=300, cwd="/var/tmp")
+    return done.stdout + done.stderr
+
+
+def installed(node: Node) -> set[str]:
+    return {name for name in rpm(node, "-qa", "--qf", "%{NAME}\\n").split() if name.startswith("slurm")}
+
+
+def test_rpm__dnf_puts_one_in_the_others_place(packages: Path, machine: str, tmp_path: Path) -> None:
+    """The commands of docs/packages.md. The original's file lies where PAM looks: dnf overwrites nothing."""
+    (ours,) = packages.glob(f"slurm-adopt-[0-9]*.{machine}.rpm")
+    with Node(packages=PACKAGES) as node:
+        forget_debian(node)
+        theirs = module_in_pams_folder(node)
+        job = node.submit("alice")
+        for package in (
+            ours,
+            made(tmp_path, "system", SYSTEM % "3.11"),
+            made(tmp_path, "slurm-pam_slurm", "", (theirs,)),
+        ):
+            node.install(package, f"/var/tmp/repo/{package.name}")
+        node.install(ours, f"/var/tmp/{ours.name}")
+        node.run(["createrepo_c", "/var/tmp/repo"])
+        dnf(node, "install", "system", "slurm-pam_slurm")
+        node.pam("sshd", account=[f"{LINE} timeout=60"])
+
+        said = dnf(node, "install", f"./{ours.name}", check=False)
+        assert "conflicts with slurm-pam_slurm" in said
+        assert "--allowerasing" in said
+        assert installed(node) == {"slurm-pam_slurm"}
+        assert node.read(theirs) == "theirs\n"
+
+        dnf(node, "install", "--allowerasing", f"./{ours.name}")
+        assert installed(node) == {"slurm-adopt"}
+        assert is_ours(node)
+        assert job_of_login(node, "alice") == (0, str(job))
+
+        dnf(node, "install", "--allowerasing", "slurm-pam_slurm")
+        assert installed(node) == {"slurm-pam_slurm"}
+        assert node.read(theirs) == "theirs\n"
+        assert not node.path(LIBRARY).exists()
+
+        dnf(node, "swap", "slurm-pam_slurm", "slurm-adopt")
+        assert installed(node) == {"slurm-adopt"}
+        assert job_of_login(node, "alice") == (0, str(job))
+        dnf(node, "reinstall", "slurm-adopt")
+        assert job_of_login(node, "alice") == (0, str(job))
+
+        said = dnf(node, "remove", "slurm-adopt")
+        assert "/etc/pam.d/sshd still names pam_slurm_adopt.so" in said
+        assert not node.path(theirs).is_symlink()
+        assert not node.path(LIBRARY).exists()

@@ -191,7 +191,7 @@ def refusal(version: int, code: int, flags: int = 0x40) -> bytes:
     return struct.pack(">I", len(rest)) + rest
 
 
-@pytest.mark.parametrize("version", [36 << 8, 38 << 8, 45 << 8, UNKNOWN_VERSION])
+@pytest.mark.parametrize("version", [36 << 8, 38 << 8, 45 << 8, 46 << 8, 99 << 8, UNKNOWN_VERSION])
 def test_callerid__refusal_without_credential(version: int) -> None:
     message = decode_message(refusal(version, 1007))
     assert (message.plugin, message.credential) == (None, None)
@@ -218,7 +218,7 @@ def test_callerid__length() -> None:
     assert decode_length(struct.pack(">I", MAX_MESSAGE) + b"rest") == MAX_MESSAGE + 4
 
 
-@given(st.binary(max_size=120), st.sampled_from([*VERSIONS, UNKNOWN_VERSION, 0]), st.booleans())
+@given(st.binary(max_size=120), st.sampled_from([*VERSIONS, 46 << 8, UNKNOWN_VERSION, 0]), st.booleans())
 def test_callerid__raises_nothing_else(tail: bytes, version: int, framed: bool) -> None:
     data = struct.pack(">H", version) + tail
     try:

@@ -4,8 +4,9 @@
 A message is `u32 length · header · auth section · body`, big-endian; `length` does not count itself.
 
 Rules of this file:
-1. Header versions v36 (20.11) to v45 (26.05). v36 and v37 have a msg_index, later ones have not. 0xfffe in a refusal
-   (25.05 and later, made before the request's version was known) has the later form.
+1. Header versions v36 (20.11) to v45 (26.05). v36 and v37 have a msg_index, later ones have not. A refusal may have a
+   later version, as a slurmd that is newer than this file makes it, or 0xfffe (25.05 and later, made before the
+   request's version was known); both are taken to have the later form.
 2. The auth section is missing exactly if flag 0x40 says so, which only refusals may.
 3. `body_length` is exact, nothing follows the body's last field, strings have exactly one NUL, at their end.
 4. Forwarding, return lists and everything else an answer to us never has are malformed.
@@ -121,13 +122,14 @@ def decode_message(data: bytes, cap: int = MAX_MESSAGE) -> Message:
 
 def _decode(cursor: Cursor) -> Message:
     version = cursor.unpack(">H")
-    known = FIRST_VERSION <= version <= LAST_VERSION and not version & 0xFF
-    if not known and version != UNKNOWN_VERSION:
+    if version != UNKNOWN_VERSION and (version < FIRST_VERSION or version & 0xFF):
         raise RemoteProtocolError(f"unknown protocol version {version:#x}")
     flags = cursor.unpack(">H")
     if version <= _LAST_INDEXED:
         cursor.unpack(">H")
     msg_type = cursor.unpack(">H")
+    if version > LAST_VERSION and msg_type != RESPONSE_SLURM_RC:
+        raise RemoteProtocolError(f"an answer of the unknown protocol version {version:#x}")
     body_length = cursor.unpack(">I")
     if cursor.unpack(">H") or cursor.unpack(">H"):
         raise RemoteProtocolError("a message that was forwarded")
@@ -165,7 +167,7 @@ def _string(cursor: Cursor, cap: int, what: str) -> str:
 
 def decode_caller_reply(message: Message) -> CallerReply:
     """The body of a 5036, laid out as the message's version says."""
-    if message.msg_type != RESPONSE_NETWORK_CALLERID or message.version == UNKNOWN_VERSION:
+    if message.msg_type != RESPONSE_NETWORK_CALLERID or message.version > LAST_VERSION:
         raise RemoteProtocolError(f"message type {message.msg_type} of version {message.version:#x}")
     cursor = Cursor(message.body)
     sluid = cursor.unpack(">Q") if message.version >= _FIRST_STEP_ID else 0

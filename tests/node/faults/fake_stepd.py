@@ -5,7 +5,8 @@ Python, for as long as its stdin is open.
     fake_stepd.py SCENARIO SOCKET UID [LIKE-PID]
 
 Listens at SOCKET as the extern step of a job of UID. LIKE-PID: joins that process's cgroups, so as to look like the
-slurmstepd of a real job. Prints "ready" when it listens. Protocol 22.05 (9728) unless the scenario says otherwise.
+slurmstepd of a real job. Prints "ready" when it listens. Protocol 22.05 (9728) unless the scenario says otherwise;
+"newer" is one that no release has had so far.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 
 STATE, PID_IN_STEP, DAEMON_PID, OWNER, ADD, X11, NAMESPACE, NAMESPACES = 5, 8, 9, 20, 22, 23, 26, 28
 NOBODY = 65534
+VERSIONS = {"25.11": 44 << 8, "newer": 99 << 8}
 FLOOD = 64 << 20
 
 
@@ -77,7 +79,8 @@ class Stepd:
         if self.scenario == "zeros":
             self.connection.sendall(bytes(4096))
             raise Closed
-        self.say(-1 if self.scenario == "refuses the version" else 44 << 8 if "25.11" in self.scenario else 38 << 8)
+        version = next((VERSIONS[word] for word in VERSIONS if word in self.scenario), 38 << 8)
+        self.say(-1 if self.scenario.startswith("refuses the version") else version)
         self.fail_if("closes after handshake", "silent after handshake", "refuses the version", "endless")
 
     def answer(self, opcode: int) -> None:
@@ -117,7 +120,10 @@ class Stepd:
     def answer_namespaces(self) -> None:
         self.fail_if("closes on namespaces", "silent on namespaces 25.11", "silent on namespaces")
         answers = {"no namespace": -1, "namespace without descriptor": 7, "99 namespaces 25.11": 99}
+        answers["namespace of a newer kind"] = 1
         self.say(answers.get(self.scenario, 0))
+        if self.scenario == "namespace of a newer kind":
+            self.say(0x80)
         if self.scenario == "namespace without descriptor":
             self.connection.sendall(b"x")
 

@@ -122,6 +122,7 @@ FAULTS = (
     Fault("closes-after-handshake", "slurmstepd closes after the handshake", fake("closes after handshake"), *UNRESPONSIVE, "step-closed"),
     Fault("closes-after-uid", "slurmstepd closes after the uid", fake("closes after uid"), *UNRESPONSIVE, "step-closed"),
     Fault("version-refused", "slurmstepd refuses the version (-1)", fake("refuses the version"), *UNRESPONSIVE, "step-malformed"),
+    Fault("version-newer", "slurmstepd is of a release that nobody knows yet, and answers as those before it", fake("newer", like="only"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only"),
     Fault("zeros", "slurmstepd answers zeros", fake("zeros"), *UNRESPONSIVE, "step-malformed"),
     Fault("garbage", "slurmstepd answers with text", fake("garbage"), *UNRESPONSIVE, "step-untrusted"),
     Fault("endless", "slurmstepd answers without end", fake("endless"), *UNRESPONSIVE, "step-untrusted"),
@@ -155,6 +156,7 @@ FAULTS = (
     Fault("namespaces-fail", "slurmstepd cannot open the job's namespace", fake("no namespace", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
     Fault("namespaces-without-descriptor", "A namespace without its descriptor", fake("namespace without descriptor", like="only"), *NOT_ADOPTED, "step-malformed", user="bob", in_job="only"),
     Fault("namespaces-too-many", "99 namespaces", fake("99 namespaces 25.11", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
+    Fault("namespaces-newer", "A namespace of a kind that nobody knows yet", fake("namespace of a newer kind", like="only"), *NOT_ADOPTED, "namespace-failed", user="bob", in_job="only"),
     # --- the kernel's setting for grace periods (hasten=) ---
     Fault("hasten-read-only", "/sys/kernel/rcu_expedited cannot be written (`hasten=`)", breakages.setting("0\n", 0, f"mount -o remount,bind,ro {breakages.SWITCH}"), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),
     Fault("hasten-left", "A login was killed before it could put /sys/kernel/rcu_expedited back: the next one does", breakages.setting(breakages.LEFT, 0), ("adopted", "adopted"), (ALLOW, ALLOW), user="bob", in_job="only", args=" timeout=20 hasten=yes"),

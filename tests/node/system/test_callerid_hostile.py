@@ -171,6 +171,35 @@ def test_callerid__gives_up_after_four_versions(
     assert len(slurmd.seen) == tries
 
 
+NEWER = 46 << 8
+
+
+def test_callerid__a_newer_slurmd_is_asked_in_the_last_version_that_is_known(
+    conf: SlurmConf, serve: Callable[..., Slurmd]
+) -> None:
+    """This node's slurmstepds and the other node's slurmd are of a release that nobody knows yet, which takes the versions
+    of some releases before it."""
+    slurmd = serve(say(lambda request: reply(version_of(request))))
+    assert ask(conf, slurmd, NEWER) == CallerReply(7, 0, "n1")
+    assert [version_of(request) >> 8 for request in slurmd.seen] == [45]
+
+
+@pytest.mark.parametrize("code", [1005, 1007])
+def test_callerid__a_slurmd_that_is_too_new_refuses(conf: SlurmConf, serve: Callable[..., Slurmd], code: int) -> None:
+    """It takes its own version only, and says so in that. Nothing is wrong with its answer, but there is none."""
+    slurmd = serve(say(lambda _: refusal(NEWER, code)))
+    with pytest.raises(CallerFault) as caught:
+        ask(conf, slurmd, NEWER)
+    assert (caught.value.reason, caught.value.detail) == ("caller-refused", f"return code {code}")
+    assert [version_of(request) >> 8 for request in slurmd.seen] == [45, 44, 43, 42]
+
+
+def test_callerid__an_answer_of_an_unknown_version_is_not_read(conf: SlurmConf, serve: Callable[..., Slurmd]) -> None:
+    data = reply(45 << 8)
+    slurmd = serve(say(lambda _: data[:4] + struct.pack(">H", NEWER) + data[6:]))
+    assert status_of(conf, slurmd, NEWER) == "caller-malformed"
+
+
 @pytest.mark.parametrize(
     "how",
     [

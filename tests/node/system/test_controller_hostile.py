@@ -27,9 +27,12 @@ from slurm_adopt.wire.user_jobs_question import ANSWER_CAP, REQUEST_USER_JOBS, R
 
 KEY = Key(b"k" * 32)
 ME = os.geteuid()
-RECORDED = json.loads((Path(__file__).parents[2] / "vectors" / "user-jobs-24.11.5.json").read_text())
+VECTORS = Path(__file__).parents[2] / "vectors"
+RECORDED = json.loads((VECTORS / "user-jobs-24.11.5.json").read_text())
+#: What 26.05.5 says in the version of 25.05.
+LAST = json.loads((VECTORS / "user-jobs-26.05.5.json").read_text())
 UID = int(RECORDED["uid"])
-V40, V42 = 40 << 8, 42 << 8
+V40, V42, V43 = 40 << 8, 42 << 8, 43 << 8
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def answer(version: int, body: bytes, kind: int = RESPONSE_JOBS) -> bytes:
 
 
 def body_of(version: int) -> bytes:
-    return bytes.fromhex(RECORDED["answers"][str(version >> 8)])
+    return bytes.fromhex((LAST if version == V43 else RECORDED)["answers"][str(version >> 8)])
 
 
 def version_of(request: bytes) -> int:
@@ -104,13 +107,28 @@ def test_controller_hostile__an_earlier_one_is_asked_in_its_version(conf: Any, s
     assert [version_of(request) for request in server.seen] == [V42, V40]
 
 
+def test_controller_hostile__a_newer_one_is_asked_in_the_last_version_that_is_known(conf: Any, serve: Any) -> None:
+    """A slurmctld of a release that nobody knows yet: it refuses older versions in its own."""
+
+    def newer(request: bytes) -> bytes:
+        if version_of(request) == V43:
+            return answer(V43, body_of(V43))
+        return answer(46 << 8, struct.pack(">I", 1007), RESPONSE_SLURM_RC)
+
+    server = serve(say(newer))
+    assert ask(conf(server), uid=LAST["uid"]).version == V43
+    assert [version_of(request) for request in server.seen] == [V42, V40, V43]
+    assert ask(conf(server), V43, uid=LAST["uid"]).version == V43
+    assert len(server.seen) == 4
+
+
 @pytest.mark.parametrize("code", [1005, 1007])
 def test_controller_hostile__a_refusal_that_may_mean_the_version(conf: Any, serve: Any, code: int) -> None:
     server = serve(say(lambda _: answer(V42, struct.pack(">I", code), RESPONSE_SLURM_RC)))
     with pytest.raises(NoAnswer):
         ask(conf(server))
     # version 38 came before auth/slurm
-    assert [version_of(request) for request in server.seen] == [V42, V40]
+    assert [version_of(request) for request in server.seen] == [V42, V40, V43]
 
 
 def test_controller_hostile__another_refusal_ends_it(conf: Any, serve: Any) -> None:

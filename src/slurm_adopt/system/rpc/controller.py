@@ -148,12 +148,13 @@ def _for_eyes_of(conf: SlurmConf, user: int) -> SlurmConf:
 def _versions(conf: SlurmConf, known: int) -> list[int]:
     """In which versions slurmctld may be asked for a user's jobs, the likely one first.
 
-    Each slurmctld from 22.05 on takes one of them. TLS came with the last one, and auth/slurm with 23.11.
+    Each slurmctld from 22.05 on takes one of them; the last one is for those that are newer than 26.05. TLS came with
+    it, and auth/slurm with 23.11.
     """
     if conf.tls_type not in ("tls/none", ""):
         return [FIRST_TLS]
     least = FIRST_HASHED if conf.auth_type == "auth/munge" else FIRST_HASHED + 0x100
-    usual = [version << 8 for version in (42, 40, 38) if version << 8 >= least]
+    usual = [version << 8 for version in (42, 40, 38, 43) if version << 8 >= least]
     return sorted(usual, key=lambda version: version != known)
 
 
