@@ -40,8 +40,8 @@ _slurm_adopt() {
     case "$command" in
         '') mapfile -t COMPREPLY < <(compgen -W 'jobs use move status doctor explain enable confirm disable confine serve-users serve metrics history --help --version' -- "$word") ;;
         jobs) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$word") ;;
-        use) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--clear --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
-        move) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+$/ { print $1 }')" -- "$word"); fi ;;
+        use) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--clear --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+([_+][0-9]+)?$/ { print $1 }')" -- "$word"); fi ;;
+        move) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -W "$(slurm-adopt jobs 2>/dev/null | awk '$1 ~ /^[0-9]+([_+][0-9]+)?$/ { print $1 }')" -- "$word"); fi ;;
         status) mapfile -t COMPREPLY < <(compgen -W '--json --check --watch --nodename --help' -- "$word") ;;
         doctor) mapfile -t COMPREPLY < <(compgen -W '--json --all --try-job --nodename --nodes --via --html --help' -- "$word") ;;
         explain) if [[ $word == -* ]]; then mapfile -t COMPREPLY < <(compgen -W '--from --service --replay --json --help' -- "$word"); else mapfile -t COMPREPLY < <(compgen -u -- "$word"); fi ;;

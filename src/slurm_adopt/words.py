@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def duration(seconds: float) -> str:
@@ -22,6 +22,11 @@ def duration(seconds: float) -> str:
     if hours < 24:
         return f"{hours} h {minutes % 60} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def called(job_id: int, names: Mapping[int, str]) -> str:
+    """A job as its user knows it: `4700_11 (4703)`, as squeue shows it and as SLURM_JOB_ID has it; else its number."""
+    return f"{names[job_id]} ({job_id})" if job_id in names else str(job_id)
 
 
 def printable(text: str) -> str:

@@ -94,7 +94,8 @@ HANGING = {"read_environ", "read_arguments", "read_title", "read_mapped_names", 
 #: Who may call these functions, and why nobody waits for them.
 CALLERS = {
     "system/kernel/baggage.py": "the child for one request of a user",
-    "system/slurm/job_end.py": "`query_job_end` calls it in a child; `jobs` is the child for one request",
+    "system/slurm/job_environment.py": "`query_job_end`, `query_claim`: in a child; `jobs` is the child for one request",
+    "cli/job_names.py": "a child of the user's own command",
     "system/slurm/prolog.py": "processes of root's, which slurmd or slurmstepd has started",
     "system/slurm/slurmd.py": "slurmd, a process of root's; the service calls it in a child",
     "login/session/environment.py": "`query_variables` calls it in a child",

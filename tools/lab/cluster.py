@@ -34,6 +34,7 @@ class Cluster:
     ports          of single nodes, by name
     slurm          slurm.conf settings; {"CommunicationParameters": "EnableIPv6"} for Slurm over IPv6
     packages       more than the private root's usual ones, on each machine
+    version        6: slurm.conf and /etc/hosts have IPv6 addresses, and the machines no others
     """
 
     def __init__(
@@ -47,16 +48,21 @@ class Cluster:
         cgroup_conf: Settings | None = None,
         lines: Sequence[str] = (),
         packages: Sequence[str] = (),
+        version: int = 4,
     ) -> None:
+        self.version = version
         self.numbers = {**_NUMBERS, **{name: 11 + index for index, name in enumerate(nodes)}}
-        entries = [NodeEntry(name, name, self.address(name), (ports or {}).get(name)) for name in nodes]
+        entries = [NodeEntry(name, name, self.address(name, version), (ports or {}).get(name)) for name in nodes]
         settings: dict[str, str | None] = dict(slurm or {})
         if slurmd_port is not None:
             settings["SlurmdPort"] = str(slurmd_port)
-        config = SlurmConfig(f"ctl({self.address('ctl')})", entries, settings, cgroup_conf or {}, lines)
+        config = SlurmConfig(f"ctl({self.address('ctl', version)})", entries, settings, cgroup_conf or {}, lines)
         munge_key = secrets.token_bytes(128)
-        hosts = "127.0.0.1 localhost\n" + "".join(
-            f"{self.address(name)} {name}\n{self.address(name, 6)} {name}\n" for name in self.numbers
+        # slurmd asks itself for a connection's process, as "localhost" and over IPv6 if its address is one (22.05)
+        hosts = (
+            "127.0.0.1 localhost\n"
+            + "::1 localhost\n" * (version == 6)
+            + "".join(f"{self.address(name, one)} {name}\n" for name in self.numbers for one in (4, 6)[version == 6 :])
         )
         self.machines: Mapping[str, Node] = {
             name: Node(
@@ -131,7 +137,8 @@ class Cluster:
                 raise LabError(f"ip {' '.join(arguments)}: {done.stdout}")
 
         def give_addresses(machine: Node, interface: str) -> None:
-            ip(machine, "addr", "add", f"{self.address(machine.hostname)}/24", "dev", interface)
+            if self.version == 4:
+                ip(machine, "addr", "add", f"{self.address(machine.hostname)}/24", "dev", interface)
             # nodad: else the address may not be used for the first seconds
             ip(machine, "addr", "add", f"{self.address(machine.hostname, 6)}/64", "dev", interface, "nodad")
             ip(machine, "link", "set", interface, "up")

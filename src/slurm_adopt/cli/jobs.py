@@ -16,12 +16,15 @@ from ..system.tasks.task import DeadlineExceeded
 from ..system.tasks.task import run as run_task
 from ..users.requests import deadline_after, list_jobs, site_options
 from ..wire.user_exchange import UserJob, UserReply, UserRequest
-from ..words import columns, duration
+from ..words import called, columns, duration
+from .job_names import names_of_jobs
 from .main import die
 from .user_client import SOCKET, ServiceAbsentError, ask_ok
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..system.tasks.task import Task
 
 LOOK_S = 5.0
@@ -40,13 +43,16 @@ def run(args: argparse.Namespace) -> int:
         reply = ask_ok(UserRequest("jobs"), args.socket)
     except ServiceAbsentError:
         reply = look()
+    names = names_of_jobs([job.job_id for job in reply.jobs])
     if args.json:
-        print(json.dumps({"jobs": [as_object(job) for job in reply.jobs], "more": reply.more, "note": reply.text}))
+        print(
+            json.dumps({"jobs": [as_object(job, names) for job in reply.jobs], "more": reply.more, "note": reply.text})
+        )
         return 0
     if not reply.jobs:
         print("You have no job on this node.")
     else:
-        print("\n".join(table(reply.jobs, time.time())))
+        print("\n".join(table(reply.jobs, names, time.time())))
     if reply.more:
         print(f"... and {reply.more} more")
     if reply.text:
@@ -77,10 +83,11 @@ def _look() -> Task[UserReply]:
         found.close()
 
 
-def as_object(job: UserJob) -> dict[str, object]:
-    """A job for --json: times are seconds since 1970, `ends` is null if it is not known."""
+def as_object(job: UserJob, names: Mapping[int, str]) -> dict[str, object]:
+    """A job for --json: times are seconds since 1970, `ends` is null if it is not known; `name` is squeue's."""
     return {
         "job": job.job_id,
+        "name": names.get(job.job_id, str(job.job_id)),
         "state": job.state,
         "started": job.started_s,
         "ends": job.end_s or None,
@@ -90,12 +97,12 @@ def as_object(job: UserJob) -> dict[str, object]:
     }
 
 
-def table(jobs: tuple[UserJob, ...], now_s: float) -> list[str]:
+def table(jobs: tuple[UserJob, ...], names: Mapping[int, str], now_s: float) -> list[str]:
     """Lines with a heading, columns side by side."""
     rows = [("JOB", "STATE", "STARTED", "ENDS IN", "")]
     for job in jobs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started_s))
         left = duration(job.end_s - now_s) if job.end_s else "-"
         notes = ", ".join(NOTES[flag] for flag in NOTES if flag in job.flags)
-        rows.append((str(job.job_id), job.state, started, left, notes))
+        rows.append((called(job.job_id, names), job.state, started, left, notes))
     return list(columns(rows))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..model import Verdict
+    from ..system.slurm.stepd import Identity
     from ..wire.login_exchange import LoginReply
     from .state import Login
 
@@ -48,6 +49,11 @@ class Answer:
         self._found = login.found
         #: what nobody has to wait for: done by `settle()`
         self.afterwards: Callable[[], None] | None = None
+
+    def jobs_here(self) -> list[tuple[int, Identity]]:
+        """The user's jobs on this node, with the slurmstepd of their extern steps."""
+        found = [(step.path.job_id, step.connection.identity) for step in self._found.own]
+        return [(job_id, identity) for job_id, identity in found if identity is not None]
 
     def packet(self) -> bytes:
         """The reply as a packet; one that does not fit (an endless XAUTHORITY) keeps only SLURM_JOB_ID."""
@@ -103,4 +109,4 @@ def _greeting(login: Login, verdict: Verdict) -> str:
         return ""
     from .session.greeting import greeting  # here, because few sites want it and every login would pay
 
-    return greeting(login.facts, verdict, login.end_s - time.time() if login.end_s else None)
+    return greeting(login.facts, verdict, login.end_s - time.time() if login.end_s else None, login.names)

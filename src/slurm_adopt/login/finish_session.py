@@ -35,6 +35,7 @@ def finish_session(login: Login, verdict: Verdict, detail: str) -> Task[Answer]:
             return answer(login, again, detail)
     if login.options.greeting:
         login.end_s = yield from _find_end(login, verdict)
+        login.names = _find_names(login)
     return answer(login, verdict, detail)
 
 
@@ -46,3 +47,10 @@ def _find_end(login: Login, verdict: Verdict) -> Task[int]:
     if identity is None:
         return 0
     return (yield from query_job_end(verdict.job_id, identity, login.request.uid, login.deadline_ns))
+
+
+def _find_names(login: Login) -> dict[int, str]:
+    from ..system.slurm.job_names import read_names
+
+    jobs = [(step.path.job_id, step.connection.identity) for step in login.found.own]
+    return read_names([(job_id, identity) for job_id, identity in jobs if identity is not None])

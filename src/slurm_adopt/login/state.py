@@ -64,6 +64,8 @@ class Login:
         self.elsewhere = ""
         #: when the job ends, in seconds since 1970, if the greeting is to say it
         self.end_s = 0
+        #: what users call those of their jobs that they do not call by number
+        self.names: dict[int, str] = {}
         self.namespaces: list[Namespace] = []
         peer = plain_address(self.connection.peer_address) if self.connection else request.rhost
         self.facts = Facts(

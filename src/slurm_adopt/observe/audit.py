@@ -7,6 +7,7 @@
      "strict": true}
     {"event": "end", "time": ..., "user": ..., "uid": ..., "from": ..., "job": ..., "pid": ..., "start": ...,
      "seconds": ..., "why": "logout" | "job-ended" | "process-ended" | "unobserved", "auth": [...]}
+    {"event": "job-name", "time": ..., "user": ..., "uid": ..., "job": 4703, "name": "4700_11"}
 
 sshd tells in the session phase how the user authenticated, so `auth` is in the line of the end; in that of the
 login only if the session phase is the one that decided. With `enforce` the verdict is what it would have been.

@@ -31,6 +31,23 @@ JOB_NAMES = (
 )
 #: What a site may name besides, one by one.
 NAMEABLE = (*JOB_NAMES, "SLURM_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "OMP_*", "MKL_*", "TMPDIR")
+#: Never either: a session with one of these is taken for a task of the job. with SLURM_JOBID Open MPI
+#: 4.1.4 starts nothing, with SLURM_NTASKS Lightning 2.6 detects Slurm (seen); the others are ranks, steps and PMI.
+TASK_NAMES = (
+    "SLURM_GTIDS",
+    "SLURM_JOBID",
+    "SLURM_LAUNCH_*",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_NPROCS",
+    "SLURM_NTASKS*",
+    "SLURM_PMI*",
+    "SLURM_PROCID",
+    "SLURM_SRUN_*",
+    "SLURM_STEP*",
+    "SLURM_TASK_PID",
+    "SLURM_TASKS_PER_NODE",
+)
 #: Never, whoever names it: parts of `_NAME`, and what a variable with such a name does. Only the families of `NAMEABLE`
 #: get this far; the others stand here so that who names one reads why.
 NEVER = (
@@ -71,13 +88,18 @@ PLAIN = ("id", "none")
 
 def why_never(name: str) -> str:
     """What the variable does that no session gets from a job; empty if it does nothing of the kind."""
+    if _is_one_of(name, TASK_NAMES):
+        return "makes programs believe that they are a task of the job"
     return next((why for parts, why in NEVER if any(part in f"_{name}" for part in parts)), "")
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a variable's name is one of `patterns`, and none that is never taken."""
-    known = any(name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])) for pattern in patterns)
-    return known and not why_never(name)
+    return _is_one_of(name, patterns) and not why_never(name)
+
+
+def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])) for pattern in patterns)
 
 
 def may_be(name: str, value: str) -> bool:

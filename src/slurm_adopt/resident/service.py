@@ -38,6 +38,7 @@ from .admin import Admin
 from .clients import Clients
 from .last_hour import WOULD_DENY, LastHour
 from .late_answers import LateAnswers, Stranger
+from .named_jobs import NamedJobs
 from .node_cache import NodeCache
 from .run_files import ADMIN_SOCKET, NUMBERS_FILE, RECENT_FILE, SESSIONS_FILE
 from .session_ends import Endings
@@ -92,6 +93,7 @@ class Service:
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
+        self.named = NamedJobs(self.loop, self.memory, self.audit)
         self.endings = Endings(self.loop, self.memory, self.audit)
         self.sessions = Sessions(self.loop, self.endings.ended, self._take_moves)
         self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
@@ -225,6 +227,8 @@ class Service:
         self._enter(decided_of(answer, seconds), "resident")
         if answer.facts.phase == "close_session":
             self.sessions.closed(answer.caller)
+        else:
+            self.named.look(answer)
         self._numbers_changed()
 
     def _enter(self, decided: Decided, path: str) -> None:

@@ -40,7 +40,7 @@ NODES_CAP = 16 * 1024
 #: Bytes of numbers that nobody needs here, up to 24.05: to the end of the job, and from there to the cluster's name.
 _SKIPPED = {38: (70, 52), 40: (72, 52)}
 #: From 24.11 on. 25.11 and 26.05 answer in the layout of 25.05 if they are asked in it.
-_LATER = (42, 43)
+LATER = (42, 43)
 VERSIONS = (38, 40, 42, 43)
 
 
@@ -60,8 +60,24 @@ def encode_request(uid: int) -> bytes:
     return struct.pack(">IH", uid, 0)
 
 
+@record
+class Stretch:
+    """What is read of a job's record, and where: the bytes of the record in front of the user's number, from `start`
+    (the end of the stretch before it) to `mark`."""
+
+    place: JobPlace
+    start: int
+    mark: int
+
+
 def decode_reply(message: Message, uid: int) -> tuple[int, tuple[JobPlace, ...]]:
     """slurmctld's time of the answer, in seconds since 1970, and the user's jobs."""
+    now_s, stretches = find_stretches(message, uid)
+    return now_s, tuple([stretch.place for stretch in stretches])
+
+
+def find_stretches(message: Message, uid: int) -> tuple[int, list[Stretch]]:
+    """slurmctld's time of the answer, and what is read of each of the user's jobs."""
     version = message.version >> 8
     if message.msg_type != RESPONSE_JOBS or version not in VERSIONS or message.version & 0xFF:
         raise RemoteProtocolError(f"message type {message.msg_type} of version {message.version:#x}")
@@ -71,15 +87,16 @@ def decode_reply(message: Message, uid: int) -> tuple[int, tuple[JobPlace, ...]]
     cursor.take(8)  # of the last look for jobs that may start
     if count > JOB_CAP:
         raise RemoteProtocolError(f"{count} jobs, at most {JOB_CAP}")
-    places = _places(cursor, version, struct.pack(">I", uid), count)
-    if len(places) != count:
-        raise RemoteProtocolError(f"{count} jobs, {len(places)} of them in the known layout")
-    return now_s, tuple(places)
+    stretches = _stretches(cursor, version, struct.pack(">I", uid), count)
+    if len(stretches) != count:
+        raise RemoteProtocolError(f"{count} jobs, {len(stretches)} of them in the known layout")
+    return now_s, stretches
 
 
-def _places(cursor: Cursor, version: int, mark: bytes, count: int) -> list[JobPlace]:
-    places: list[JobPlace] = []
-    at = cursor.data.find(mark, cursor.position)
+def _stretches(cursor: Cursor, version: int, mark: bytes, count: int) -> list[Stretch]:
+    stretches: list[Stretch] = []
+    start = cursor.position
+    at = cursor.data.find(mark, start)
     tries = 0
     while at >= 0:
         tries += 1
@@ -87,11 +104,14 @@ def _places(cursor: Cursor, version: int, mark: bytes, count: int) -> list[JobPl
             raise RemoteProtocolError(f"more than {MARK_CAP} times the user's number for each of {count} jobs")
         cursor.position = at + len(mark)
         try:
-            places.append(_later(cursor) if version in _LATER else _earlier(cursor, *_SKIPPED[version]))
+            place = _later(cursor) if version in LATER else _earlier(cursor, *_SKIPPED[version])
         except RemoteProtocolError:
             cursor.position = at + 1  # the same number elsewhere: a group's, a time
+        else:
+            stretches.append(Stretch(place, start, at))
+            start = cursor.position
         at = cursor.data.find(mark, cursor.position)
-    return places
+    return stretches
 
 
 def _earlier(cursor: Cursor, before: int, behind: int) -> JobPlace:

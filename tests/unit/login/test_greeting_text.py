@@ -63,16 +63,26 @@ VERIFIED = Verdict("allow", "session-verified", 7, "account")
     ],
 )  # fmt: skip
 def test_greeting__words(known: Facts, verdict: Verdict, left_s: float | None, text: str) -> None:
-    assert greeting(known, verdict, left_s) == text
+    assert greeting(known, verdict, left_s, {}) == text
+
+
+def test_greeting__calls_jobs_as_squeue_does() -> None:
+    text = greeting(facts(5, 6, 7, chosen="newest"), VERIFIED, None, {7: "5_11", 6: "6+1"})
+    assert text == (
+        "slurm-adopt: you are in job 5_11 (7), the newest of your 3 jobs on this node (also here: 5, 6+1 (6))."
+    )
 
 
 def test_greeting__fits_a_line_whatever_the_number_of_jobs() -> None:
     many = facts(*range(4_000_000_000, 4_000_000_300), chosen="newest")
-    text = greeting(many, Verdict("allow", "session-verified", 4_000_000_299, "account"), 86400 * 299)
+    text = greeting(many, Verdict("allow", "session-verified", 4_000_000_299, "account"), 86400 * 299, {})
     assert len(text) < TEXT_CAP
     assert "and 291 more" in text
+    names = {job: f"{job}_4000000000" for job in range(4_000_000_000, 4_000_000_300)}
+    text = greeting(many, Verdict("allow", "session-verified", 4_000_000_299, "account"), 86400 * 299, names)
+    assert len(text) < TEXT_CAP
 
 
 @pytest.mark.parametrize("chosen", [choice for choice in CHOICES if choice not in ("only", "account")])
 def test_greeting__every_choice_has_words(chosen: Chosen) -> None:
-    assert "one of your" not in greeting(facts(7, 8, chosen=chosen), VERIFIED, None)
+    assert "one of your" not in greeting(facts(7, 8, chosen=chosen), VERIFIED, None, {})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slurm_adopt.login.session import environment
 from slurm_adopt.login.session import rlimits as limits
-from slurm_adopt.options.export import JOB_NAMES, NAMEABLE, export_patterns, is_export, matches
+from slurm_adopt.options.export import JOB_NAMES, NAMEABLE, export_patterns, export_problem, is_export, matches
 from slurm_adopt.options.parse import parse_options
 from slurm_adopt.system.kernel.procfs import Process
 from slurm_adopt.system.slurm.prolog import _job_in_prolog
@@ -32,14 +32,14 @@ def test_job_values__not_of_the_job(name: str) -> None:
     assert not matches(name, JOB_NAMES)
 
 
-@pytest.mark.parametrize("value", ["none", "id", "job", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS,OMP_NUM_THREADS,TMPDIR"])
+@pytest.mark.parametrize("value", ["none", "id", "job", "CUDA_VISIBLE_DEVICES", "SLURM_NNODES,OMP_NUM_THREADS,TMPDIR"])
 def test_job_values__values_of_export_env(value: str) -> None:
     assert parse_options([f"export_env={value}"]).problems == ()
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "None", "none,id", "LD_PRELOAD", "SLURM_NTASKS,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","]
+    ["", "None", "none,id", "LD_PRELOAD", "SLURM_NNODES,PATH", "SLURM_*", "SLURM_CONF", "job,", "a b", "HOME", ","]
     + [
         "OMP_TOOL_LIBRARIES",
         "CUDA_INJECTION64_PATH",
@@ -102,7 +102,7 @@ def test_job_values__other_refusals() -> None:
         "ROCR_VISIBLE_DEVICES",
         "HIP_VISIBLE_DEVICES",
     ]
-    + ["MKL_NUM_THREADS", "MKL_ENABLE_INSTRUCTIONS", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK"]
+    + ["MKL_NUM_THREADS", "MKL_ENABLE_INSTRUCTIONS", "SLURM_NNODES", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK"]
     + [
         "SLURM_JOB_NAME",
         "SLURM_JOB_LICENSES",
@@ -233,3 +233,26 @@ def test_job_values__no_limit_is_more_than_job_or_pam_limits_gave(
 )
 def test_job_values__whose_prolog_it_is(environ: bytes, job: int) -> None:
     assert _job_in_prolog(environ, 1501) == job
+
+
+#: What slurmstepd of 22.05.8, 24.11.5 and 26.05.5 gives a task and not the job, and what makes programs believe it.
+OF_A_TASK = (
+    "SLURM_GTIDS SLURM_JOBID SLURM_LAUNCH_NODE_IPADDR SLURM_LOCALID SLURM_NODEID SLURM_NPROCS SLURM_NTASKS"
+    " SLURM_NTASKS_PER_NODE SLURM_PROCID SLURM_SRUN_COMM_HOST SLURM_SRUN_COMM_PORT SLURM_STEPID SLURM_STEP_ID"
+    " SLURM_STEP_NODELIST SLURM_STEP_NUM_TASKS SLURM_STEP_TASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM_TASK_PID"
+    " SLURM_PMI_KVS_NO_DUP_KEYS PMI_RANK PMI_SIZE PMI_FD PMIX_RANK OMPI_COMM_WORLD_RANK RANK WORLD_SIZE LOCAL_RANK"
+).split()
+
+
+@pytest.mark.parametrize("name", OF_A_TASK)
+def test_job_values__no_session_is_taken_for_a_task(name: str) -> None:
+    """Neither with `job` nor by name."""
+    assert not matches(name, JOB_NAMES)
+    assert not is_export(name)
+    if name.startswith("SLURM_"):
+        assert "a task of the job" in export_problem(f"SLURM_JOB_NAME,{name}")
+
+
+@pytest.mark.parametrize("name", ["SLURM_ARRAY_TASK_ID", "SLURM_JOB_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NODELIST"])
+def test_job_values__what_holds_for_the_job_is_no_tasks(name: str) -> None:
+    assert is_export(name)

@@ -11,10 +11,12 @@ Rules of this file:
 from __future__ import annotations
 
 from ...model import ACCOUNT, CALLER, NEWEST, PREFERRED, RUNNING, Facts, Verdict
-from ...words import duration
+from ...words import called, duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...model import Chosen
 
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 NAMED_CAP = 8
 
 
-def greeting(facts: Facts, verdict: Verdict, left_s: float | None) -> str:
-    """The line for a session; empty if there is nothing to say. `left_s`: seconds until the job ends, if known."""
+def greeting(facts: Facts, verdict: Verdict, left_s: float | None, names: Mapping[int, str]) -> str:
+    """The line for a session; empty if there is nothing to say. `left_s`: seconds until the job ends, if known.
+
+    `names`: what users call those of their jobs that they do not call by number (`4700_11`).
+    """
     if verdict.action != "allow":
         return ""
     jobs = [step.job_id for step in facts.steps if step.state == RUNNING or step.job_id == verdict.job_id]
@@ -32,8 +37,8 @@ def greeting(facts: Facts, verdict: Verdict, left_s: float | None) -> str:
     if len(jobs) <= 1:
         which = "your only job on this node"
     else:
-        which = _why(_chosen(facts, verdict), len(jobs)) + _others(jobs, verdict.job_id)
-    return f"slurm-adopt: you are in job {verdict.job_id}, {which}.{_end(left_s)}"
+        which = _why(_chosen(facts, verdict), len(jobs)) + _others(jobs, verdict.job_id, names)
+    return f"slurm-adopt: you are in job {called(verdict.job_id, names)}, {which}.{_end(left_s)}"
 
 
 def _chosen(facts: Facts, verdict: Verdict) -> Chosen:
@@ -48,9 +53,9 @@ def _why(chosen: Chosen, count: int) -> str:
     }.get(chosen, f"one of your {count} jobs on this node")
 
 
-def _others(jobs: list[int], job_id: int) -> str:
+def _others(jobs: list[int], job_id: int, names: Mapping[int, str]) -> str:
     others = sorted(job for job in jobs if job != job_id)
-    shown = ", ".join(map(str, others[:NAMED_CAP]))
+    shown = ", ".join(called(job, names) for job in others[:NAMED_CAP])
     more = f" and {len(others) - NAMED_CAP} more" if len(others) > NAMED_CAP else ""
     return f" (also here: {shown}{more})"
 

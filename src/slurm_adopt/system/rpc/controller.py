@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking slurmctld when a job ends and which jobs a user has, over the wire and with the node's own credential. No
-program is started.
+"""Asking slurmctld when a job ends and which jobs a user has, over the wire and with the node's own credential (or,
+for `slurm-adopt jobs`, with that of the user who asks). No program is started.
 
 Never before a login is decided: a controller that is busy or gone costs whoever asks its whole time.
 
@@ -15,6 +15,7 @@ Rules of this file:
 from __future__ import annotations
 
 import _socket
+import os
 import time
 
 from ...record import record, replace
@@ -115,6 +116,21 @@ def query_user_jobs(conf: SlurmConf, workers: MungeWorkers, known: int, uid: int
 
     `known` is the version that slurmctld has answered to before (0: none).
     """
+    message, version = yield from ask_user_jobs(conf, workers, known, uid, deadline_ns)
+    try:
+        now_s, places = jobs_question.decode_reply(message, uid)
+    except ProtocolError as fault:
+        raise NoAnswer(str(fault), is_silent=False) from None
+    return UserJobs(now_s, places, version)
+
+
+def ask_user_jobs(
+    conf: SlurmConf, workers: MungeWorkers, known: int, uid: int, deadline_ns: int
+) -> Task[tuple[Message, int]]:
+    """slurmctld's answer about a user's jobs, and the version that it was asked in; as `query_user_jobs`.
+
+    Root may ask for anybody, and users for themselves.
+    """
     user = uid_of_slurm_user(conf)
     if user is None:
         raise NoAnswer("SlurmUser is not known here", is_silent=False)
@@ -173,13 +189,12 @@ def _ask_end(
 
 def _ask_jobs(
     conf: SlurmConf, workers: MungeWorkers, place: Place, version: int, uid: int, deadline_ns: int
-) -> Task[UserJobs]:
+) -> Task[tuple[Message, int]]:
     kind, body = jobs_question.REQUEST_USER_JOBS, jobs_question.encode_request(uid)
     message = yield from _ask(conf, workers, place, version, kind, body, deadline_ns, jobs_question.ANSWER_CAP)
     if message.msg_type == RESPONSE_SLURM_RC:
         refused(decode_return_code(message))
-    now_s, places = jobs_question.decode_reply(message, uid)
-    return UserJobs(now_s, places, version)
+    return message, version
 
 
 def _ask(
@@ -195,7 +210,7 @@ def _ask(
     address = yield from _address_of(place[0], deadline_ns)
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     payload = hash_payload(version, kind, body)
-    plugin, credential = yield from make_credential(conf, workers, version, payload, 0, deadline_ns)
+    plugin, credential = yield from make_credential(conf, workers, version, payload, os.geteuid(), deadline_ns)
     socket = yield from connect_tcp(family, (address, place[1]), deadline_ns)
     try:
         request = encode_message(version, kind, body, plugin, credential)

@@ -14,32 +14,22 @@ Rules of this file:
 
 from __future__ import annotations
 
-import os
 import time
 
-from ...wire.cgroup_path import decode_cgroups, decode_v1, decode_v2
-from ...wire.errors import RemoteProtocolError
-from ..kernel.procfs import read_cgroups, read_environ, read_file, read_owned_process
 from ..tasks.child import ChildFault, call_in_child
 from ..tasks.files import read_if_trusted, replace_file
 from ..tasks.task import MS, DeadlineExceeded
+from .job_environment import read_environments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from ..kernel.procfs import AnyProcess
     from ..tasks.task import Task
 
 TABLE = "/run/slurm-adopt/job-ends"
 #: 16384 jobs of a line each.
 TABLE_CAP = 1 << 20
-CGROUP_ROOT = "/sys/fs/cgroup"
 MARK = b"\0SLURM_JOB_END_TIME="
-#: Below the folder of a step: cgroup v1 (20.11; 22.05), v2.
-TASK_FOLDERS = ("", "/task_0", "/user/task_0", "/user/task_special")
-#: The job has at least one process of its user in its first steps, or we do not know.
-STEP_CAP, PROCESS_CAP = 4, 6
 SHARE_NS = 200 * MS
 #: slurmctld writes a year ahead for a job without a limit; a time long past is nobody's end either.
 AHEAD_S, PAST_S = 300 * 86400, 3600
@@ -86,49 +76,9 @@ def write_table(table: dict[tuple[int, int, int], int], path: str = TABLE) -> No
 
 
 def _from_processes(stepd: AnyProcess, uid: int) -> int:
-    for number in _job_processes(stepd):
-        process = read_owned_process(number)
-        if process is None or process.real_uid != uid:
-            continue
-        environment = b"\0" + read_environ(process)
-        _, mark, rest = environment.partition(MARK)
+    for environment in read_environments(stepd, uid):
+        _, mark, rest = (b"\0" + environment).partition(MARK)
         value = rest.partition(b"\0")[0]
         if mark and value.isdigit() and len(value) < 12:
             return int(value)
     return 0
-
-
-def _job_processes(stepd: AnyProcess) -> Iterator[int]:
-    """Processes of the job's steps other than the extern step, the batch step's first."""
-    for folder in _job_folders(read_cgroups(stepd) or b""):
-        try:
-            steps = [name for name in os.listdir(folder) if name.startswith("step_") and name != "step_extern"]
-        except OSError:
-            continue
-        for step in sorted(steps, key=lambda name: (name != "step_batch", name))[:STEP_CAP]:
-            yield from _members(f"{folder}/{step}{task}" for task in TASK_FOLDERS)
-        return
-
-
-def _job_folders(text: bytes) -> Iterator[str]:
-    """Where the job's cgroup is mounted, for each hierarchy in which slurmstepd is in the job."""
-    try:
-        lines = decode_cgroups(text)
-    except RemoteProtocolError:
-        return
-    for line in lines:
-        where = decode_v2(line.path) if line.hierarchy == 0 else decode_v1(line.path)
-        if where is None or line.deleted:
-            continue
-        job = where.top.rpartition("/")[0] if where.step else where.top
-        if line.hierarchy:
-            yield f"{CGROUP_ROOT}/{','.join(line.controllers).replace('name=', '')}{job}"
-        else:
-            yield CGROUP_ROOT + job
-
-
-def _members(folders: Iterable[str]) -> Iterator[int]:
-    for folder in folders:
-        text = read_file(f"{folder}/cgroup.procs") or b""
-        for word in text.split()[:PROCESS_CAP]:
-            yield int(word)
