@@ -12,7 +12,9 @@ GUIDE = ROOT / "docs/guide/ansible.md"
 
 
 def defaults() -> dict[str, str]:
-    found: list[tuple[str, str]] = re.findall(r"^(slurm_adopt_\w+): (.*)$", (ROLE / "defaults/main.yml").read_text(), re.M)
+    found: list[tuple[str, str]] = re.findall(
+        r"^(slurm_adopt_\w+): (.*)$", (ROLE / "defaults/main.yml").read_text(), re.M
+    )
     return dict(found)
 
 
@@ -27,8 +29,8 @@ def test_ansible__variables_are_specified_with_their_defaults() -> None:
 
 
 def test_ansible__variables_stand_in_the_guide_with_their_defaults() -> None:
-    rows = re.findall(r"^\| `(slurm_adopt_\w+)` \| (.*?) \|", GUIDE.read_text(), re.M)
-    shown = {name: default.strip("`") for name, default in rows}
+    rows = re.findall(r"^\| `(slurm_adopt_\w+)` \|(.*?)\|", GUIDE.read_text(), re.M)
+    shown = {name: default.strip(" `") for name, default in rows}
     assert shown == {name: "" if value == '""' else value for name, value in defaults().items()}
 
 

@@ -31,7 +31,9 @@ ARCHIVE, PACKAGE = "/root/slurm-adopt.tar", "/root/slurm-adopt_0_all.deb"
 FROM_ARCHIVE = {"slurm_adopt_archive": ARCHIVE}
 RECAP = re.compile(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
 #: What a play, logins and daemons leave on any node.
-PASSING = "/proc /sys /dev /run /tmp /var/log /var/spool /var/tmp /root /home /opt/ansible /var/lib/munge /var/cache/ldconfig"
+PASSING = (
+    "/proc /sys /dev /run /tmp /var/log /var/spool /var/tmp /root /home /opt/ansible /var/lib/munge /var/cache/ldconfig"
+)
 
 
 # ansible-lint ---------------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def node(request: pytest.FixtureRequest, environment: Path, tree: Path) -> Itera
 def files(node: Node) -> set[str]:
     """Every file of the node that stays, with its content's sum."""
     skipped = " -o ".join(f"-path {path}" for path in PASSING.split())
-    listed = node.run(f"find / \\( {skipped} \\) -prune -o -type f -print0 -o -type l -print0 | xargs -0 sha256sum").stdout
+    listed = node.run(f"find / \\( {skipped} \\) -prune -o -type f -print0 | xargs -0 sha256sum").stdout
     return {line for line in listed.splitlines() if "__pycache__" not in line}
 
 
@@ -207,8 +209,7 @@ def test_role__from_nothing_to_force_and_back(node: Node) -> None:
     assert gone.status == 0, gone.text
     assert node.read(SSHD) == stack
     left = files(node) ^ before
-    # the file of Slurm's own module, whose place ours had taken
-    assert {line.split()[1] for line in left} == {node.run("echo /usr/lib/*/security/pam_slurm_adopt.so").stdout.strip()}
+    assert {line.split()[1] for line in left} == {"/etc/pam.d/.sshd.before-slurm-adopt"}, "what disable keeps"
     assert play(node, slurm_adopt_state="absent", **FROM_ARCHIVE).alone.changed == 0
     assert node.ssh("bob").returncode == 0
 
