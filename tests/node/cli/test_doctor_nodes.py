@@ -31,16 +31,20 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             use_product(node)
         login = cluster.login
         install_product(login)
-        found = importlib.util.find_spec("ClusterShell")
-        assert found is not None, "it is in tests/requirements.txt"
-        assert found.origin is not None
-        for path in Path(found.origin).parent.rglob("*.py"):
-            inside = path.relative_to(Path(found.origin).parent)
-            login.install(path, f"/usr/lib/python3/dist-packages/ClusterShell/{inside}")
+        install_clustershell(login)
         stack = cluster["node2"].read(SSHD)
         line = next(line for line in stack.splitlines() if line.startswith("account") and "pam_slurm_adopt.so" in line)
         cluster["node2"].write(SSHD, stack.replace(line, f"{line}\n{line}"))
         yield cluster
+
+
+def install_clustershell(machine: Machine) -> None:
+    found = importlib.util.find_spec("ClusterShell")
+    assert found is not None, "it is in tests/requirements.txt"
+    assert found.origin is not None
+    for path in Path(found.origin).parent.rglob("*.py"):
+        inside = path.relative_to(Path(found.origin).parent)
+        machine.install(path, f"/usr/lib/python3/dist-packages/ClusterShell/{inside}")
 
 
 def doctor(node: Node, *args: str) -> tuple[int, dict[str, Any]]:
@@ -92,6 +96,32 @@ def test_doctor_nodes__a_node_that_sends_something_else(nodes: Cluster) -> None:
     assert done.returncode == 2
     assert "error: node-bad-answer" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_doctor_nodes__through_a_tree(nodes: Cluster) -> None:
+    """ClusterShell takes its topology.conf by itself; node1 passes on to node2 what the login node asks."""
+    gateway, leaf = nodes.nodes
+    install_clustershell(gateway)
+    topology = "/etc/clustershell/topology.conf"
+    _, direct = doctor(nodes.login, "--nodes", "node[1-2]", "--via", "clustershell")
+    nodes.login.write(topology, "[routes]\nlogin: node1\nnode1: node2\n")
+    log = leaf.read("/run/lab/sshd-main.log")
+    try:
+        status, report = doctor(nodes.login, "--nodes", "node[1-2]", "--via", "clustershell")
+        _, down = doctor(nodes.login, "--nodes", "node[1-2],nowhere", "--via", "clustershell")
+        gateway.run("mv /usr/lib/python3/dist-packages/ClusterShell /root/ClusterShell")
+        _, lost = doctor(nodes.login, "--nodes", "node[1-2]", "--via", "clustershell")
+    finally:
+        nodes.login.path(topology).unlink()
+    assert report == direct
+    assert status == 1
+    accepted = [line for line in leaf.read("/run/lab/sshd-main.log")[len(log) :].splitlines() if "Accepted" in line]
+    assert accepted
+    assert all(
+        f"from {nodes.address('node1')} " in line or f"from {nodes.address('node1', 6)} " in line for line in accepted
+    )
+    assert nodes_with(down, "node-no-answer") == ["nowhere"]
+    assert nodes_with(lost, "node-no-answer") == ["node2"], "the gateway has no ClusterShell any more"
 
 
 def test_doctor_nodes__a_set_of_nodes_that_is_none(nodes: Cluster) -> None:
