@@ -263,7 +263,7 @@ def test_role__a_node_that_is_not_fit_is_left_alone(node: Node) -> None:
     before = node.read(SSHD)
     done = play(node, **FROM_ARCHIVE)
     assert (done.status != 0, done.alone.failed) == (True, 1), done.text
-    assert "slurm-no-contain" in done.text
+    assert "slurm-no-contain" in done.text, done.text
     assert node.read(SSHD) == before
     ignored = play(node, slurm_adopt_ignored_findings=["slurm-no-contain"], **FROM_ARCHIVE)
     assert [finding["code"] for finding in ignored.report()["findings"]] == ["slurm-no-contain"]

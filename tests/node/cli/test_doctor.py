@@ -278,43 +278,30 @@ def sshd_of_another_name(node: Node) -> Iterator[None]:
 
 
 LISTENS = """
-import os, socket, sys
-kind, path, uid = socket.SOCK_SEQPACKET if sys.argv[1] == "packets" else socket.SOCK_STREAM, sys.argv[2], int(sys.argv[3])
+import os, socket, time
 os.umask(0o177)
-listener = socket.socket(socket.AF_UNIX, kind)
-listener.bind(path)
-os.setresuid(uid, uid, 0)
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind("/run/slurm-adopt/login.sock")
+os.setresuid(1501, 1501, 0)
 listener.listen(8)
 print("ready", flush=True)
-while True:
-    taken, _ = listener.accept()
-    taken.sendall(b"nothing that makes sense")
-    taken.close()
+time.sleep(1000)
 """
 
 
-def stranger(kind: str, path: str, uid: int) -> Breakage:
-    """Somebody who listens at a path, and answers what makes no sense."""
-
-    @contextlib.contextmanager
-    def breakage(node: Node) -> Iterator[None]:
-        node.path(path.rpartition("/")[0]).mkdir(exist_ok=True)
-        with node.popen(["python3", "-c", LISTENS, kind, path, str(uid)], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            try:
-                yield
-            finally:
-                process.kill()
-                process.wait()
-                node.path(path).unlink()
-
-    return breakage
-
-
-def interpreter(path: str, script: str) -> Breakage:
-    """The helper's first line names this one."""
-    return both(added(path, script, 0o755), swap(HELPER, "#!/usr/bin/python3", f"#!{path}"))
+@contextlib.contextmanager
+def stranger(node: Node) -> Iterator[None]:
+    """A user who listens in the service's place."""
+    node.path("/run/slurm-adopt").mkdir(exist_ok=True)
+    with node.popen(["python3", "-c", LISTENS], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+            node.path("/run/slurm-adopt/login.sock").unlink()
 
 
 def extra_sshd(*lines: str) -> Breakage:
@@ -347,12 +334,11 @@ ROWS: list[tuple[str, Breakage]] = [
     ("module-architecture", shell("cp -p {module} {module}.ours && printf '\\267' | dd of={module} bs=1 seek=18 conv=notrunc status=none", "mv {module}.ours {module}")),
     ("module-damaged", shell("cp -p {module} {module}.ours && printf nothing | dd of={module} bs=1 conv=notrunc status=none", "mv {module}.ours {module}")),
     ("module-other-build", shell("cp -p {module} {module}.ours && sed -i s,/usr/libexec/slurm-adopt/helper,/usr/libexec/slurm-adOPT/helper,g {module}", "mv {module}.ours {module}")),
-    ("module-missing", shell("mv {module} /root/module", "mv /root/module {module}")),
+    ("module-missing", shell("mv {module} /root/module; mv /lib/security/pam_slurm_adopt.so /root/original", "mv /root/module {module}; mv /root/original /lib/security/pam_slurm_adopt.so")),
     ("module-noexec", shell("mount --bind $(dirname {module}) $(dirname {module}) && mount -o remount,bind,noexec $(dirname {module})", "umount $(dirname {module})")),
     # --- the helper and its Python ---
     ("helper-noexec", shell("mount --bind /usr/libexec /usr/libexec && mount -o remount,bind,noexec /usr/libexec", "umount /usr/libexec")),
-    ("python-too-old", interpreter("/usr/local/bin/python3.6", "#!/bin/sh\necho 3 6\n")),
-    ("check-hung", interpreter("/usr/local/bin/python3.99", "#!/bin/sh\nexec sleep 100\n")),
+    ("check-hung", swap("/usr/lib/slurm-adopt/slurm_adopt/login/reply.py", "annotations\n", "annotations\n\nimport time\n\ntime.sleep(100)\n")),
     ("helper-missing", shell(f"mv {HELPER} {HELPER}.away", f"mv {HELPER}.away {HELPER}")),
     ("helper-mode", shell(f"chmod 775 {HELPER}; chgrp alice {HELPER}", f"chmod 755 {HELPER}; chgrp root {HELPER}")),
     ("helper-mode", shell(f"chmod 644 {HELPER}", f"chmod 755 {HELPER}")),
@@ -366,7 +352,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("service-outdated", outdated_service),
     ("service-folder", shell("mkdir -p /run/slurm-adopt && chmod 777 /run/slurm-adopt", "chmod 755 /run/slurm-adopt")),
     ("service-socket", added("/run/slurm-adopt/login.sock", "")),
-    ("service-untrusted", stranger("packets", "/run/slurm-adopt/login.sock", 1501)),
+    ("service-untrusted", stranger),
     ("service-missing", line("profile=strict", "profile=strict mode=service")),
     # --- sshd ---
     ("sshd-use-pam", swap(SSHD_CONFIG, "UsePAM yes", "UsePAM no")),
@@ -409,7 +395,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("slurm-task-plugin", conf("TaskPlugin=task/cgroup,task/affinity", "TaskPlugin=task/affinity")),
     ("slurm-use-pam", conf("InactiveLimit=0", "InactiveLimit=0\nUsePAM=1")),
     ("slurm-second-conf", swap("/etc/slurm-llnl/slurm.conf", "/var/spool/slurmd", "/var/spool/other")),
-    ("slurm-conf-problem", conf("RealMemory=4000", "RealMemory=4000 Port=a[1-3]")),
+    ("slurm-conf-problem", conf("InactiveLimit=0", "InactiveLimit=0\nMessageTimeout=soon")),
     ("slurm-nodename", line("profile=strict", "profile=strict nodename=node99")),
     ("slurm-epilog-kills", both(conf("InactiveLimit=0", "InactiveLimit=0\nEpilog=/etc/slurm/clean.sh"), added("/etc/slurm/clean.sh", "#!/bin/sh\n# pkill -u is bad\npkill -KILL -u $SLURM_JOB_UID\n", 0o755))),
     ("slurm-container", both(conf("InactiveLimit=0", "InactiveLimit=0\nJobContainerType=job_container/tmpfs"), line(ACCOUNT, ACCOUNT.replace("strict", "strict join_container=false")))),
@@ -422,7 +408,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("slurmd-other-conf", both(slurmd_elsewhere, line("profile=strict", "profile=strict slurm_conf=/etc/slurm/slurm.conf"))),
     ("slurmd-not-listening", slurmd_that_does_not_listen),
     ("slurmd-one-address", one_address),
-    ("munge-fails", both(shell("mv /run/munge/munge.socket.2 /run/munge/away", "mv /run/munge/away /run/munge/munge.socket.2"), stranger("bytes", "/run/munge/munge.socket.2", 0))),
+    ("munge-fails", shell("for f in /usr/lib/*/libmunge.so.2; do mv $f $f.away; cp /lib/*/libpam.so.0 $f; done", "for f in /usr/lib/*/libmunge.so.2.away; do mv $f ${f%.away}; done")),
     ("slurmd-pid-file", conf("SlurmdPidFile=/run/slurmd.pid", "SlurmdPidFile=/run/slurmd-2.pid")),
     ("munge-down", shell("mv /run/munge/munge.socket.2 /run/munge/away", "mv /run/munge/away /run/munge/munge.socket.2")),
     ("munge-hung", lambda node: stopped(node, "/usr/sbin/munged")),
@@ -531,7 +517,7 @@ def test_doctor__says_why_a_trial_failed(machine: Node) -> None:
     assert (status, [finding["code"] for finding in findings]) == (2, ["trial-failed"])
     assert doctor(machine, "--try-job", str(job)) == (0, [])
     machine.run(["scontrol", "suspend", str(job)])
-    wait_for(lambda: machine.job_state(job) == "SUSPENDED", "the job to be suspended")
+    wait_for(lambda: doctor(machine, "--try-job", str(job))[1], "the job to be suspended")
     assert [finding["code"] for finding in doctor(machine, "--try-job", str(job))[1]] == ["trial-not-running"]
     machine.run(["scontrol", "resume", str(job)])
     machine.cancel(job)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.cli.doctor import daemons, kernel, pam, selinux, slurm, sshd, subjects, user_managers
+from slurm_adopt.cli.doctor import daemons, helper, kernel, pam, selinux, slurm, sshd, subjects, user_managers
 from slurm_adopt.cli.doctor.finding import Finding, as_text, exit_status
 from slurm_adopt.cli.doctor.node import Node
 from slurm_adopt.cli.doctor.subjects import SUBJECTS
+from slurm_adopt.places import HELPER
 
 SOURCE = Path(__file__).parents[3] / "src" / "slurm_adopt" / "cli" / "doctor"
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "doctor.md"
@@ -73,6 +74,17 @@ def test_doctor_files__names_the_fault(code: str, check: Check, changes: dict[st
 def test_doctor_files__is_silent_on_a_healthy_folder(check: Check, tmp_path: Path) -> None:
     assert list(check(node(tmp_path, {}))) == []
     assert list(selinux.check_selinux(Node(f"{tmp_path}/empty"))) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("3 6", ["python-too-old"]), ("3 9 loaded", []), ("3 9", ["python-broken"])]
+)
+def test_doctor_files__python(said: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No release here has one that is too old."""
+    monkeypatch.setattr(helper, "resolve_program", lambda paths: paths[0])
+    monkeypatch.setattr(helper, "run", lambda _: said.encode())
+    changes: dict[str, str | None] = {HELPER[1:]: "#!/usr/bin/python3 -IS\n"}
+    assert [found.code for found in helper.check_python(node(tmp_path, changes))] == expected
 
 
 def test_doctor_files__selinux_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
