@@ -98,32 +98,6 @@ def test_doctor_nodes__a_node_that_sends_something_else(nodes: Cluster) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_doctor_nodes__through_a_tree(nodes: Cluster) -> None:
-    """ClusterShell takes its topology.conf by itself; node1 passes on to node2 what the login node asks."""
-    gateway, leaf = nodes.nodes
-    install_clustershell(gateway)
-    topology = "/etc/clustershell/topology.conf"
-    _, direct = doctor(nodes.login, "--nodes", "node[1-2]", "--via", "clustershell")
-    nodes.login.write(topology, "[routes]\nlogin: node1\nnode1: node2\n")
-    log = leaf.read("/run/lab/sshd-main.log")
-    try:
-        status, report = doctor(nodes.login, "--nodes", "node[1-2]", "--via", "clustershell")
-        _, down = doctor(nodes.login, "--nodes", "node[1-2],nowhere", "--via", "clustershell")
-        gateway.run("mv /usr/lib/python3/dist-packages/ClusterShell /root/ClusterShell")
-        _, lost = doctor(nodes.login, "--nodes", "node[1-2]", "--via", "clustershell")
-    finally:
-        nodes.login.path(topology).unlink()
-    assert report == direct
-    assert status == 1
-    accepted = [line for line in leaf.read("/run/lab/sshd-main.log")[len(log) :].splitlines() if "Accepted" in line]
-    assert accepted
-    assert all(
-        f"from {nodes.address('node1')} " in line or f"from {nodes.address('node1', 6)} " in line for line in accepted
-    )
-    assert nodes_with(down, "node-no-answer") == ["nowhere"]
-    assert nodes_with(lost, "node-no-answer") == ["node2"], "the gateway has no ClusterShell any more"
-
-
 def test_doctor_nodes__a_set_of_nodes_that_is_none(nodes: Cluster) -> None:
     for via in ("clustershell", "srun"):
         done = nodes.login.run(["slurm-adopt", "doctor", "--nodes", "n[", "--via", via], check=False)
