@@ -96,6 +96,7 @@ def test_make__needs_no_root_no_network_and_no_package_manager(clone: Clone) -> 
     assert "/usr/libexec/slurm-adopt/hooks/prolog" in first
     assert {"/usr/share/man/man8/pam_slurm_adopt.8", "/usr/share/bash-completion/completions/slurm-adopt"} <= first
     assert "/usr/share/slurm-adopt/monitoring/slurm-adopt.rules.yml" in first
+    assert "/usr/share/slurm-adopt/ansible/roles/slurm_adopt/tasks/main.yml" in first
     assert len([name for name in first if name.endswith("security/pam_slurm_adopt.so")]) == 1
     assert clone.read("/usr/libexec/slurm-adopt/helper").startswith("#!/usr/bin/python3 -IS\n")
     assert list(clone.home.iterdir()) == []
@@ -103,7 +104,7 @@ def test_make__needs_no_root_no_network_and_no_package_manager(clone: Clone) -> 
 
     shutil.rmtree(clone.out / "usr")
     options = "-Dslurm_conf=/opt/slurm/etc/slurm.conf -Dunits=disabled -Dhooks=disabled -Dcompletions=disabled"
-    options += " -Dmonitoring=disabled"
+    options += " -Dmonitoring=disabled -Dansible=disabled"
     clone.make("PREFIX=/opt/adopt", f"MESON_OPTIONS={options}")
     clone.make("install", f"DESTDIR={clone.out}")
     second = {name for name in clone.installed() if "/share/man/" not in name}

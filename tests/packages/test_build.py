@@ -108,6 +108,7 @@ def test_build__has_what_belongs_in_it(deb: Path) -> None:
         "./usr/share/man/man1/slurm-adopt.1.gz",
         "./usr/share/bash-completion/completions/slurm-adopt",
         "./usr/share/slurm-adopt/monitoring/slurm-adopt-dashboard.json",
+        "./usr/share/slurm-adopt/ansible/roles/slurm_adopt/tasks/main.yml",
         "./usr/share/zsh/site-functions/_slurm-adopt",
         "./usr/share/fish/vendor_completions.d/slurm-adopt.fish",
         "./usr/share/doc/slurm-adopt/CHANGELOG.md.gz",

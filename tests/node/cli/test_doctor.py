@@ -6,18 +6,22 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product
 
 Breakage = Callable[[Node], AbstractContextManager[object]]
+FAKE_STEPD = Path(__file__).parents[1] / "faults/fake_stepd.py"
 SSHD, CONF, CGROUP = "/etc/pam.d/sshd", "/etc/slurm/slurm.conf", "/etc/slurm/cgroup.conf"
 SSHD_CONFIG = "/etc/ssh/lab-main.conf"
 HELPER = "/usr/libexec/slurm-adopt/helper"
@@ -215,6 +219,91 @@ def slurmd_elsewhere(node: Node) -> Iterator[None]:
         node.slurmd.start()
 
 
+@contextlib.contextmanager
+def slurmd_that_starts_anew(node: Node, breakage: Breakage) -> Iterator[None]:
+    """With another slurm.conf."""
+    node.slurmd.stop()
+    try:
+        with breakage(node):
+            node.slurmd.start()
+            yield
+            node.slurmd.stop()
+    finally:
+        node.slurmd.start()
+
+
+def one_address(node: Node) -> AbstractContextManager[object]:
+    return slurmd_that_starts_anew(
+        node, conf("InactiveLimit=0", "InactiveLimit=0\nCommunicationParameters=NoInAddrAny")
+    )
+
+
+@contextlib.contextmanager
+def slurmd_that_does_not_listen(node: Node) -> Iterator[None]:
+    """As one that waits for something before it is up."""
+    node.run("cp -p /run/slurmd.pid /root/slurmd.pid && cp /usr/bin/sleep /usr/local/sbin/slurmd")
+    with node.popen(["/bin/sh", "-c", "echo $$ >/run/slurmd.pid; exec /usr/local/sbin/slurmd 1000"]) as process:
+        wait_for(lambda: node.run("readlink /proc/$(cat /run/slurmd.pid)/exe").stdout.endswith("slurmd\n"), "it")
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+            node.run("cp -p /root/slurmd.pid /run/slurmd.pid && rm /usr/local/sbin/slurmd")
+
+
+@contextlib.contextmanager
+def no_sshd(node: Node) -> Iterator[None]:
+    node.ssh_server.stop()
+    try:
+        yield
+    finally:
+        node.ssh_server.start()
+
+
+@contextlib.contextmanager
+def sshd_of_another_name(node: Node) -> Iterator[None]:
+    """A link to sshd: another PAM service, in which no line of ours is."""
+    node.run("ln -s sshd /usr/sbin/sshd-users && cp /etc/pam.d/common-account /etc/pam.d/sshd-users")
+    node.run(
+        f"sed 's/^Port .*/Port 2201/; s,^PidFile .*,PidFile /run/sshd-users.pid,' {SSHD_CONFIG} >/etc/ssh/users.conf"
+    )
+    node.run(["/usr/sbin/sshd-users", "-f", "/etc/ssh/users.conf"])
+    wait_for(lambda: node.path("/run/sshd-users.pid").exists(), "the other sshd")
+    try:
+        yield
+    finally:
+        node.run("kill $(cat /run/sshd-users.pid); rm /usr/sbin/sshd-users /etc/pam.d/sshd-users /etc/ssh/users.conf")
+        wait_for(lambda: not node.path("/run/sshd-users.pid").exists(), "its end")
+
+
+LISTENS = """
+import os, socket, time
+os.umask(0o177)
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind("/run/slurm-adopt/login.sock")
+os.setresuid(1501, 1501, 0)
+listener.listen(8)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+@contextlib.contextmanager
+def stranger(node: Node) -> Iterator[None]:
+    """A user who listens in the service's place."""
+    node.path("/run/slurm-adopt").mkdir(exist_ok=True)
+    with node.popen(["python3", "-c", LISTENS], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+            node.path("/run/slurm-adopt/login.sock").unlink()
+
+
 def extra_sshd(*lines: str) -> Breakage:
     """A further sshd with these lines."""
 
@@ -245,7 +334,11 @@ ROWS: list[tuple[str, Breakage]] = [
     ("module-architecture", shell("cp -p {module} {module}.ours && printf '\\267' | dd of={module} bs=1 seek=18 conv=notrunc status=none", "mv {module}.ours {module}")),
     ("module-damaged", shell("cp -p {module} {module}.ours && printf nothing | dd of={module} bs=1 conv=notrunc status=none", "mv {module}.ours {module}")),
     ("module-other-build", shell("cp -p {module} {module}.ours && sed -i s,/usr/libexec/slurm-adopt/helper,/usr/libexec/slurm-adOPT/helper,g {module}", "mv {module}.ours {module}")),
+    ("module-missing", shell("mv {module} /root/module; mv /lib/security/pam_slurm_adopt.so /root/original", "mv /root/module {module}; mv /root/original /lib/security/pam_slurm_adopt.so")),
+    ("module-noexec", shell("mount --bind $(dirname {module}) $(dirname {module}) && mount -o remount,bind,noexec $(dirname {module})", "umount $(dirname {module})")),
     # --- the helper and its Python ---
+    ("helper-noexec", shell("mount --bind /usr/libexec /usr/libexec && mount -o remount,bind,noexec /usr/libexec", "umount /usr/libexec")),
+    ("check-hung", swap("/usr/lib/slurm-adopt/slurm_adopt/login/reply.py", "annotations\n", "annotations\n\nimport time\n\ntime.sleep(100)\n")),
     ("helper-missing", shell(f"mv {HELPER} {HELPER}.away", f"mv {HELPER}.away {HELPER}")),
     ("helper-mode", shell(f"chmod 775 {HELPER}; chgrp alice {HELPER}", f"chmod 755 {HELPER}; chgrp root {HELPER}")),
     ("helper-mode", shell(f"chmod 644 {HELPER}", f"chmod 755 {HELPER}")),
@@ -258,10 +351,14 @@ ROWS: list[tuple[str, Breakage]] = [
     ("service-socket-mode", open_socket),
     ("service-outdated", outdated_service),
     ("service-folder", shell("mkdir -p /run/slurm-adopt && chmod 777 /run/slurm-adopt", "chmod 755 /run/slurm-adopt")),
+    ("service-socket", added("/run/slurm-adopt/login.sock", "")),
+    ("service-untrusted", stranger),
     ("service-missing", line("profile=strict", "profile=strict mode=service")),
     # --- sshd ---
     ("sshd-use-pam", swap(SSHD_CONFIG, "UsePAM yes", "UsePAM no")),
     ("sshd-use-pam", extra_sshd("UsePAM no")),
+    ("sshd-pam-service", sshd_of_another_name),
+    ("sshd-not-running", no_sshd),
     ("sshd-config-broken", edit(SSHD_CONFIG, lambda text: text + "NoSuchKeyword yes\n")),
     ("sshd-grace-time", swap(SSHD_CONFIG, "LoginGraceTime 120", "LoginGraceTime 3")),
     ("pam-user-environment", both(swap(SSHD_CONFIG, "KbdInteractiveAuthentication no", "KbdInteractiveAuthentication yes"), line("envfile=/etc/default/locale", "envfile=/etc/default/locale user_readenv=1"))),
@@ -281,6 +378,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("pam-options", line(SESSION, SESSION.replace("profile=strict", "profile=strikt"))),
     ("pam-unsafe-defaults", line(ACCOUNT, ACCOUNT.replace(" profile=strict", ""))),
     ("pam-original-beside", edit(SSHD, lambda text: text + "account required /usr/local/lib/original/pam_slurm_adopt.so\n")),
+    ("pam-slurm-beside", both(shell("cp $(dirname {module})/pam_permit.so $(dirname {module})/pam_slurm.so", "rm $(dirname {module})/pam_slurm.so"), before_account("account required pam_slurm.so"))),
     ("pam-session-lenient", both(account_first, line(SESSION, SESSION.replace("strict", "strict enforce=adopt")))),
     ("pam-line-idle", edit("/etc/pam.d/su", lambda text: text + ACCOUNT)),
     ("pam-file-writable", shell(f"chmod 666 {SSHD}", f"chmod 644 {SSHD}")),
@@ -297,6 +395,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("slurm-task-plugin", conf("TaskPlugin=task/cgroup,task/affinity", "TaskPlugin=task/affinity")),
     ("slurm-use-pam", conf("InactiveLimit=0", "InactiveLimit=0\nUsePAM=1")),
     ("slurm-second-conf", swap("/etc/slurm-llnl/slurm.conf", "/var/spool/slurmd", "/var/spool/other")),
+    ("slurm-conf-problem", conf("InactiveLimit=0", "InactiveLimit=0\nMessageTimeout=soon")),
     ("slurm-nodename", line("profile=strict", "profile=strict nodename=node99")),
     ("slurm-epilog-kills", both(conf("InactiveLimit=0", "InactiveLimit=0\nEpilog=/etc/slurm/clean.sh"), added("/etc/slurm/clean.sh", "#!/bin/sh\n# pkill -u is bad\npkill -KILL -u $SLURM_JOB_UID\n", 0o755))),
     ("slurm-container", both(conf("InactiveLimit=0", "InactiveLimit=0\nJobContainerType=job_container/tmpfs"), line(ACCOUNT, ACCOUNT.replace("strict", "strict join_container=false")))),
@@ -307,6 +406,9 @@ ROWS: list[tuple[str, Breakage]] = [
     ("slurmd-down", no_slurmd),
     ("login-node", both(no_slurmd, conf("NodeHostname=lab", "NodeHostname=elsewhere"))),
     ("slurmd-other-conf", both(slurmd_elsewhere, line("profile=strict", "profile=strict slurm_conf=/etc/slurm/slurm.conf"))),
+    ("slurmd-not-listening", slurmd_that_does_not_listen),
+    ("slurmd-one-address", one_address),
+    ("munge-fails", shell("for f in /usr/lib/*/libmunge.so.2; do mv $f $f.away; cp /lib/*/libpam.so.0 $f; done", "for f in /usr/lib/*/libmunge.so.2.away; do mv $f ${f%.away}; done")),
     ("slurmd-pid-file", conf("SlurmdPidFile=/run/slurmd.pid", "SlurmdPidFile=/run/slurmd-2.pid")),
     ("munge-down", shell("mv /run/munge/munge.socket.2 /run/munge/away", "mv /run/munge/away /run/munge/munge.socket.2")),
     ("munge-hung", lambda node: stopped(node, "/usr/sbin/munged")),
@@ -364,6 +466,23 @@ def test_doctor__is_silent_on_a_healthy_node(machine: Node) -> None:
     machine.cancel(job)
 
 
+@pytest.mark.parametrize("suite", SUITES[1:], ids=suite_name)
+def test_doctor__is_silent_on_a_healthy_node_of_other_releases(suite: str) -> None:
+    """Another Python (3.9 on Debian 11), Slurm, OpenSSH and libpam; and there it names faults as well."""
+    with Node(suite) as node:
+        use_product(node)
+        job = node.submit("alice")
+        done = node.run(["slurm-adopt", "doctor", "--try-job", str(job)], check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        with service(node):
+            assert doctor(node) == (0, [])
+        with before_account("account sufficient pam_localuser.so")(node):
+            assert [finding["code"] for finding in doctor(node)[1]] == ["pam-ends-before"]
+        if node.path("/usr/lib/openssh/sshd-session").exists():
+            with extra_sshd("PerSourcePenalties yes")(node):
+                assert [finding["code"] for finding in doctor(node)[1]] == ["sshd-penalties"]
+
+
 def test_doctor__tries_a_process_in_a_job_and_leaves_nothing(machine: Node) -> None:
     job = machine.submit("alice", "exec sleep 4711")
     machine.process("sleep 4711", "alice")
@@ -379,6 +498,38 @@ def test_doctor__tries_a_process_in_a_job_and_leaves_nothing(machine: Node) -> N
     assert (status, [finding["code"] for finding in findings]) == (2, ["trial-no-job"])
     machine.cancel(job)
     assert [finding["code"] for finding in doctor(machine, "--try-job", str(job))[1]] == ["trial-no-job"]
+
+
+def test_doctor__says_why_a_trial_failed(machine: Node) -> None:
+    """A slurmstepd that refuses; and a job that takes no logins."""
+    job = machine.submit("alice")
+    stepd = next(p for p in machine.processes(0) if p.command.startswith(f"slurmstepd: [{job}.extern"))
+    path = f"{machine.spool_dir}/{machine.node_name}_{job}.4294967292"
+    machine.install(FAKE_STEPD, "/root/fake_stepd.py")
+    machine.run(["mv", path, f"{path}.away"])
+    argv = ["python3", "/root/fake_stepd.py", "refuses to add", path, "1501", str(stepd.pid)]
+    with machine.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        status, findings = doctor(machine, "--try-job", str(job))
+        process.communicate()
+    machine.run(["mv", f"{path}.away", path])
+    assert (status, [finding["code"] for finding in findings]) == (2, ["trial-failed"])
+    assert doctor(machine, "--try-job", str(job)) == (0, [])
+    machine.run(["scontrol", "suspend", str(job)])
+    wait_for(lambda: doctor(machine, "--try-job", str(job))[1], "the job to be suspended")
+    assert [finding["code"] for finding in doctor(machine, "--try-job", str(job))[1]] == ["trial-not-running"]
+    machine.run(["scontrol", "resume", str(job)])
+    machine.cancel(job)
+
+
+def test_doctor__notes_are_said_if_asked_for(machine: Node) -> None:
+    usual = {finding["code"] for finding in doctor(machine, "--all")[1]}
+    with swap(SSHD_CONFIG, "MaxStartups 1000", "MaxStartups 10:30:100")(machine):
+        status, findings = doctor(machine, "--all")
+        assert doctor(machine) == (0, [])
+    assert status == 0
+    assert {finding["code"] for finding in findings} - usual == {"sshd-max-startups"}
 
 
 def test_doctor__tries_the_job_that_it_runs_in(machine: Node) -> None:

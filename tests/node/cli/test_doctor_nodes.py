@@ -31,16 +31,20 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             use_product(node)
         login = cluster.login
         install_product(login)
-        found = importlib.util.find_spec("ClusterShell")
-        assert found is not None, "it is in tests/requirements.txt"
-        assert found.origin is not None
-        for path in Path(found.origin).parent.rglob("*.py"):
-            inside = path.relative_to(Path(found.origin).parent)
-            login.install(path, f"/usr/lib/python3/dist-packages/ClusterShell/{inside}")
+        install_clustershell(login)
         stack = cluster["node2"].read(SSHD)
         line = next(line for line in stack.splitlines() if line.startswith("account") and "pam_slurm_adopt.so" in line)
         cluster["node2"].write(SSHD, stack.replace(line, f"{line}\n{line}"))
         yield cluster
+
+
+def install_clustershell(machine: Machine) -> None:
+    found = importlib.util.find_spec("ClusterShell")
+    assert found is not None, "it is in tests/requirements.txt"
+    assert found.origin is not None
+    for path in Path(found.origin).parent.rglob("*.py"):
+        inside = path.relative_to(Path(found.origin).parent)
+        machine.install(path, f"/usr/lib/python3/dist-packages/ClusterShell/{inside}")
 
 
 def doctor(node: Node, *args: str) -> tuple[int, dict[str, Any]]:

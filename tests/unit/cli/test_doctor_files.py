@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from slurm_adopt.cli.doctor import daemons, kernel, selinux, slurm, user_managers
+from slurm_adopt.cli.doctor import daemons, helper, kernel, pam, selinux, slurm, sshd, subjects, user_managers
 from slurm_adopt.cli.doctor.finding import Finding, as_text, exit_status
 from slurm_adopt.cli.doctor.node import Node
 from slurm_adopt.cli.doctor.subjects import SUBJECTS
+from slurm_adopt.places import HELPER
 
 SOURCE = Path(__file__).parents[3] / "src" / "slurm_adopt" / "cli" / "doctor"
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "doctor.md"
@@ -56,6 +57,7 @@ ROWS: list[tuple[str, Check, dict[str, str | None]]] = [
     ("slurm-conf-malformed", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}SlurmdSpoolDir=here\n"}),
     ("user-manager-drop-in", user_managers.check_user_managers, {"etc/slurm/slurm.conf": f"{CONF}Epilog=/usr/libexec/slurm-adopt/hooks/epilog\n", "etc/pam.d/sshd": SESSION.replace("strict", "strict user_manager=refuse")}),
     ("auth-key-missing", daemons.check_auth, {"etc/slurm/slurm.conf": f"{CONF}AuthType=auth/slurm\n"}),
+    ("pam-session-escapes", pam.check_pam, {"run/systemd/seats/seat0": "", "etc/pam.d/sshd": f"{ACCOUNT}session optional pam_systemd.so\nsession [default=1] pam_warn.so\n{SESSION}session optional pam_permit.so\n"}),
     ("auth-key-mode", daemons.check_auth, {"etc/slurm/slurm.conf": f"{CONF}AuthType=auth/slurm\n", "etc/slurm/slurm.key": "x"}),
 ]  # fmt: skip
 
@@ -72,6 +74,70 @@ def test_doctor_files__names_the_fault(code: str, check: Check, changes: dict[st
 def test_doctor_files__is_silent_on_a_healthy_folder(check: Check, tmp_path: Path) -> None:
     assert list(check(node(tmp_path, {}))) == []
     assert list(selinux.check_selinux(Node(f"{tmp_path}/empty"))) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("3 6", ["python-too-old"]), ("3 9 loaded", []), ("3 9", ["python-broken"])]
+)
+def test_doctor_files__python(said: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No release here has one that is too old."""
+    monkeypatch.setattr(helper, "resolve_program", lambda paths: paths[0])
+    monkeypatch.setattr(helper, "run", lambda _: said.encode())
+    changes: dict[str, str | None] = {HELPER[1:]: "#!/usr/bin/python3 -IS\n"}
+    assert [found.code for found in helper.check_python(node(tmp_path, changes))] == expected
+
+
+def test_doctor_files__selinux_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = b"system_u:object_r:bin_t:s0\0"
+    monkeypatch.setattr("os.getxattr", lambda *_: label)
+    [found] = selinux.check_selinux(node(tmp_path, {}))
+    assert found.code == "selinux-label"
+    assert found.seen.endswith(" has the label system_u:object_r:bin_t:s0")
+    label = b"system_u:object_r:slurm_adopt_exec_t:s0\0"
+    assert list(selinux.check_selinux(node(tmp_path, {}))) == []
+
+
+@pytest.mark.parametrize(
+    ("penalties", "exempt", "expected"),
+    [
+        ("crash:90 authfail:5 noauth:1 max:600", "none", ["sshd-penalties"]),
+        ("crash:90 authfail:5 noauth:1 max:600", "10.0.0.0/8", []),
+        ("crash:90 authfail:0 noauth:1 max:600", "none", []),
+        ("no", "none", []),
+    ],
+)
+def test_doctor_files__penalties_of_openssh_9_8(
+    penalties: str, exempt: str, expected: list[str], tmp_path: Path
+) -> None:
+    """As `sshd -T` of OpenSSH 10.0 says them."""
+    settings = {"persourcepenalties": penalties, "persourcepenaltyexemptlist": exempt}
+    server = sshd.Server("sshd", "/usr/sbin/sshd", (), sshd.DEFAULT_CONFIG, "sshd")
+    assert [found.code for found in sshd.check_times(node(tmp_path, {}), server, "sshd", settings)] == expected
+
+
+@pytest.mark.parametrize(("state", "expected"), [(5, ["clock-not-synchronized"]), (0, [])])
+def test_doctor_files__clock(state: int, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def adjtimex(self, _: object) -> int:
+            return state
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Library())
+    assert [found.code for found in daemons.check_clock()] == expected
+
+
+def test_doctor_files__a_check_that_fails_costs_its_own_subject(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Node) -> Iterator[Finding]:
+        yield Finding("pam-twice", "warning", "it", "so", "thus")
+        raise KeyError("nobody has thought of this")
+
+    def works(_: Node) -> Iterator[Finding]:
+        yield Finding("lingering", "warning", "it", "so", "thus")
+
+    monkeypatch.setattr(subjects, "SUBJECTS", (("one", fails), ("two", works)))
+    monkeypatch.setattr(subjects, "check_trial", lambda *_: iter(()))
+    found = subjects.look_at()
+    assert [finding.code for finding in found] == ["pam-twice", "check-failed", "lingering"]
+    assert "nobody has thought of this" in found[1].seen
 
 
 def test_doctor_files__every_code_stands_in_the_guide() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: munged answers in milliseconds, and on a machine with much to do in a second. Less than all checks have together.
 MUNGE_NS = 3000 * MS
+MUNGE_KEY = "/etc/munge/munge.key"
 LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
@@ -114,8 +115,17 @@ def check_auth(node: Node) -> Iterator[Finding]:
         return
     if conf.auth_type == "auth/munge":
         yield from check_munge(conf)
+        yield from check_munge_key(node)
     elif conf.auth_type == "auth/slurm":
         yield from check_key(node)
+    else:
+        yield Finding(
+            "auth-none",
+            WARNING,
+            f"{conf.path}: AuthType is {conf.auth_type}, neither auth/munge nor auth/slurm",
+            "no other node's answer can be believed: logins of users with several jobs go to the newest one",
+            "AuthType=auth/munge    # in slurm.conf of all nodes, then restart Slurm's daemons",
+        )
     yield from check_clock()
 
 
@@ -149,6 +159,19 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
         )
     finally:
         workers.close()
+
+
+def check_munge_key(node: Node) -> Iterator[Finding]:
+    """A key that others may read; munged would not start again with it, and goes on as long as it runs."""
+    found = node.stat(MUNGE_KEY)
+    if found is not None and found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        yield Finding(
+            "munge-key-mode",
+            ERROR,
+            f"{MUNGE_KEY}: mode {stat.S_IMODE(found.st_mode):o}",
+            "whoever reads it is everybody to Slurm",
+            f"chmod 400 {MUNGE_KEY}; the key was open to others: make another one for the cluster",
+        )
 
 
 def check_key(node: Node) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from ...system.tasks.child import ChildFault, run_program
 from ...system.tasks.program import UntrustedProgram, resolve_program
 from ...system.tasks.task import run
 from .finding import ERROR, Finding
-from .node import is_roots_alone, shown_mode
+from .node import is_noexec, is_roots_alone, shown_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ def check_helper(node: Node) -> Iterator[Finding]:
             f"{HELPER}: {shown_mode(found)}",
             "the module starts only a plain file that is root's, executable, and that nobody else may write",
             f"chown root:root {HELPER} && chmod 755 {HELPER}",
+        )
+        return
+    if is_noexec(node, HELPER):
+        yield Finding(
+            "helper-noexec",
+            ERROR,
+            f"{HELPER} is on a file system that is mounted noexec",
+            "where the service does not answer, no login can be decided: action_generic_failure= holds for each",
+            f"mount -o remount,exec $(findmnt -n -o TARGET -T {HELPER})    # and take noexec out of /etc/fstab",
         )
         return
     yield from check_python(node)

@@ -16,7 +16,8 @@ import sys
 from ...options.parse import parse_options
 from ...record import record
 from ...system.host.pam_stack import list_services, read_stack
-from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner
+from ...system.host.pam_walk import PERM_DENIED, actions_of
+from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner, read_program
 from ...system.slurm.conf import SEARCH_PATHS, ConfFault, read_slurm_conf
 from ...system.slurm.node_conf import read_node_conf
 from ...wire.errors import RemoteProtocolError
@@ -208,13 +209,28 @@ class Node:
     # Processes -------------------------------------------------------------------------------------
 
     def roots_processes(self, name: str) -> Iterator[OwnedProcess]:
-        """Root's processes that call themselves so."""
+        """Root's processes that call themselves so, or whose program is called so: a link to it has another name."""
         for number in list_numbers():
             if read_owner(number) != 0:
                 continue
             process = read_owned_process(number)
-            if process is not None and process.uid == 0 and read_command_name(process) == name:
+            if process is None or process.uid != 0:
+                continue
+            if read_command_name(process) == name or os.path.basename(read_program(process)) == name:
                 yield process
+
+
+def is_binding(line: OurLine) -> bool:
+    """Whether a refusal by this line refuses, whatever the others of its stack say."""
+    return actions_of(line.line.control)[0][PERM_DENIED] in ("bad", "die")
+
+
+def is_noexec(node: Node, path: str) -> bool:
+    """Whether nothing on the file's file system may be run, or loaded as code."""
+    try:
+        return bool(os.statvfs(node.place(path)).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return False
 
 
 def shown_mode(found: os.stat_result) -> str:

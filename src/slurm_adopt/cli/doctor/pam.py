@@ -9,15 +9,15 @@ Rules of this file:
 
 from __future__ import annotations
 
-import re
-
 from ...options.parse import parse_options
 from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
 from ...system.host.pam_stack import DIRECTORIES
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
-from .node import OUR_NAME, is_roots_alone, shown_mode
+from .node import OUR_NAME, is_binding
+from .pam_exempting import why_open
 from .pam_expiry import check_expiry
+from .pam_files import check_files, check_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .node import Node, OurLine
 
 SSHD = "sshd"
+#: pam_nologin(8)
+NOLOGIN = ("/var/run/nologin", "/etc/nologin")
+SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
 #: They say yes to some people only: who is let in by them is the site's choice.
 FILTERS = {"pam_access.so", "pam_listfile.so", "pam_succeed_if.so", "pam_rootok.so", "pam_wheel.so", "pam_group.so",
            "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so"}  # fmt: skip
@@ -41,11 +44,6 @@ GENERATED = (
     ("password-auth", "authselect", "put the line into /etc/pam.d/sshd itself, or into a custom authselect profile"),
     ("postlogin", "authselect", "put the line into /etc/pam.d/sshd itself"),
 )
-CONTROLS = {"required", "requisite", "sufficient", "optional", "include", "substack"}
-ACTION = re.compile(r"\[\s*(?:[a-z_]+=(?:ok|done|die|bad|ignore|reset|[0-9]+)\s*)+\]")
-LINE = re.compile(r"^\s*(-?)(auth|account|session|password)\s+(\[[^\]]*\]|\S+)\s+(\S+)", re.IGNORECASE)
-INCLUDE = re.compile(r"^\s*@include\s+(\S+)")
-FILES_CAP = 32
 STRICT_ACCOUNT = "account  required  pam_slurm_adopt.so profile=strict"
 STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 
@@ -55,9 +53,14 @@ def check_pam(node: Node) -> Iterator[Finding]:
     lines = {kind: node.our_lines(kind) for kind in ("account", "session")}
     # a line in a file that many services include concerns those that it works in
     services = {line.service for kind in lines.values() for line in kind if line.works or _file(line) == line.service}
+    for folder in DIRECTORIES:
+        yield from check_folder(node, folder)
+    if not _has_file(node, SSHD):
+        yield from check_other(node)
     said = set()
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
-    for service in sorted({*services, SSHD} & {name for name in node.services() if not name.startswith(parts)}):
+    named = {name for name in node.services() if not name.startswith(parts) and _has_file(node, name)}
+    for service in sorted({*services, SSHD} & named):
         account, session = (
             [line for line in lines[kind] if line.service == service] for kind in ("account", "session")
         )
@@ -67,22 +70,67 @@ def check_pam(node: Node) -> Iterator[Finding]:
                 yield finding
 
 
+def check_other(node: Node) -> Iterator[Finding]:
+    """An sshd without a file of its own in PAM's folders: libpam takes the one for all others."""
+    if any(map(node.exists, SSHD_PROGRAMS)) and not any(line.works for line in node.our_lines("account", SSHD)):
+        yield Finding(
+            "pam-no-line",
+            ERROR,
+            f"there is no file /etc/pam.d/{SSHD}: libpam takes /etc/pam.d/other for it",
+            "logins are not asked for a job: whoever has an account gets in, if that file lets in anybody",
+            "put the file back: it belongs to the package of openssh-server; then slurm-adopt enable",
+        )
+
+
 def check_stacks(node: Node, service: str, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
     """One service."""
     broken = list(check_files(node, service))
     yield from broken
     if any(finding.severity == ERROR for finding in broken):
         return  # what else is said about a stack that libpam does not load would be a guess
+    yield from check_nologin(node, service)
+    misplaced = list(check_kinds(node, service))
+    yield from misplaced
+    if misplaced and not account:
+        return
     found = list(check_account(node, service, account))
     yield from found or check_expiry(node, account, session)
     yield from check_session(node, service, account, session)
-    acting = [line for line in (*account, *session) if line.works and line.options.enforce != "no"]
+    acting = [line for line in account if line.works and line.options.enforce != "no"]
     yield from check_others(node, service, bool(acting))
     for line in (*account, *session):
         yield from check_options(line)
     for one in (account, session):
         yield from check_twice(one)
         yield from check_generated(node, one)
+
+
+def check_nologin(node: Node, service: str) -> Iterator[Finding]:
+    """A file that keeps everybody out: a maintenance that is over, or a boot that has not come to its end."""
+    there = next((path for path in NOLOGIN if node.exists(path)), "")
+    for line in node.stack(service, "account") if there and service == SSHD else ():
+        if _base(line) == "pam_nologin.so":
+            yield Finding(
+                "pam-nologin",
+                WARNING,
+                f"{there} is there, and {line.origin} is pam_nologin",
+                "everybody but root is refused, with a job or without; slurm-adopt is not the one who does it",
+                f"rm {there}, once the node may be used again",
+            )
+            return
+
+
+def check_kinds(node: Node, service: str) -> Iterator[Finding]:
+    """A line of ours of a kind that the module has nothing for."""
+    for kind in ("auth", "password"):
+        for line in node.our_lines(kind, service):
+            yield Finding(
+                "pam-wrong-kind",
+                ERROR,
+                f"{line.line.origin} has slurm-adopt's module in a line of the kind {kind}",
+                "the module has account and session only: libpam counts the line as one that fails",
+                f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
+            )
 
 
 def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Finding]:
@@ -102,9 +150,10 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
         line = lines[0]
         yield Finding(
             "pam-line-idle",
-            WARNING,
+            ERROR if service == SSHD else WARNING,
             f"{line.line.origin} works in the service {','.join(line.options.services)} only, and stands in {service}",
-            "the module leaves this service alone: the line does nothing",
+            "the module leaves this service alone: the line does nothing"
+            + (", and whoever has an account gets in" if service == SSHD else ""),
             f"add service={service} (or service=*) to {line.line.origin}, or take the line away",
         )
         return
@@ -121,6 +170,11 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             f"move {line.line.origin} above {ending.origin}, or write `required` there",
         )
         return
+    for other in (*_exempting(node, line), _fallback(line.stack, line.index)):
+        why = why_open(node, other) if other is not None else ""
+        if other is not None and why:
+            yield _open(other, why)
+            return
     if not _refuses(line.stack, line.index):
         yield Finding(
             "pam-not-binding",
@@ -129,6 +183,18 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             "users without a job get in",
             f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
         )
+
+
+def _open(line: PamLine, why: str) -> Finding:
+    return Finding(
+        "pam-exempts-everybody",
+        ERROR,
+        f"{line.origin} ({line.control} {line.module}) lets people in without a job: {why}",
+        "users without a job get in",
+        "- : ALL : ALL    # the last line of access.conf"
+        if line.name == "pam_access.so"
+        else f"make {line.origin} an allow list: sense=allow onerr=fail",
+    )
 
 
 def check_session(node: Node, service: str, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
@@ -172,7 +238,17 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
+        return
+    yield from check_pair(next(one for one in account if one.works), line)
     strongest = next((one for one in account if one.works and one.options.enforce == "yes"), None)
+    if strongest is not None and line.options.enforce == "yes" and not is_binding(line):
+        yield Finding(
+            "pam-session-lenient",
+            WARNING,
+            f"{line.line.origin} has the control {line.line.control}: its refusal does not refuse the session",
+            "a session that something has moved out of its job is let in there",
+            f"{STRICT_SESSION}    # instead of {line.line.origin}",
+        )
     if strongest is not None and line.options.enforce != "yes":
         yield Finding(
             "pam-session-lenient",
@@ -181,6 +257,22 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "a session that something has moved out of its job is let in there",
             f"take enforce={line.options.enforce} out of {line.line.origin}",
         )
+
+
+def check_pair(account: OurLine, session: OurLine) -> Iterator[Finding]:
+    """What both lines have to say alike, as both phases look for the same job."""
+    for name in ("slurm_conf", "nodename"):
+        words = [f"{name}={value}" if value else f"no {name}=" for value in
+                 (getattr(account.options, name), getattr(session.options, name))]  # fmt: skip
+        if words[0] != words[1]:
+            yield Finding(
+                "pam-lines-differ",
+                ERROR,
+                f"{account.line.origin} has {words[0]}, and {session.line.origin} has {words[1]}",
+                "the two phases of a login look for the job in different places: one of them refuses what the other "
+                "has let in",
+                f"write the same {name}= on both lines",
+            )
 
 
 def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
@@ -224,7 +316,7 @@ def check_options(line: OurLine) -> Iterator[Finding]:
         unsafe.append("action_adopt_failure=allow")
     if line.options.action_generic_failure != "deny":
         unsafe.append(f"action_generic_failure={line.options.action_generic_failure}")
-    if line.works and line.line.kind == "account" and unsafe:
+    if line.works and unsafe:
         yield Finding(
             "pam-unsafe-defaults",
             WARNING,
@@ -264,76 +356,12 @@ def check_generated(node: Node, lines: list[OurLine]) -> Iterator[Finding]:
                 )
 
 
-def check_files(node: Node, service: str) -> Iterator[Finding]:
-    """What libpam itself would stumble over: it then refuses everybody."""
-    for path, origin, text in _raw_lines(node, service, [FILES_CAP]):
-        if not text:
-            yield from _check_file(node, path, origin)
-            continue
-        found = LINE.match(text)
-        if found is None:
-            continue
-        optional, _, control, module = found.groups()
-        control = control.lower()
-        if control not in CONTROLS and not ACTION.fullmatch(control):
-            yield Finding(
-                "pam-bad-control",
-                ERROR,
-                f"{origin}: {control!r} is no control that PAM knows",
-                "libpam counts the line as one that fails: everybody is refused, root too",
-                f"write `required` (or what was meant) in {origin}",
-            )
-        elif control not in ("include", "substack") and not optional and not node.module_path(module):
-            yield Finding(
-                "pam-module-file",
-                ERROR,
-                f"{origin}: there is no module {module}",
-                "libpam counts the line as one that fails: everybody is refused, root too",
-                f"install {module}, or remove {origin}",
-            )
-
-
-def _check_file(node: Node, path: str, origin: str) -> Iterator[Finding]:
-    found = node.stat(path) if path else None
-    if found is None:
-        yield Finding(
-            "pam-include-missing",
-            ERROR,
-            f"{origin} includes a file that is not there",
-            "libpam does not load the stack: everybody is refused, root too",
-            f"put the file back, or remove {origin}",
-        )
-    elif not is_roots_alone(found):
-        yield Finding(
-            "pam-file-writable",
-            ERROR,
-            f"{path}: {shown_mode(found)}",
-            "whoever may write it decides who gets in, and runs code as root",
-            f"chown root:root {path} && chmod 644 {path}",
-        )
-
-
-def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> Iterator[tuple[str, str, str]]:
-    """(file, `file:line`, text) of each line; an empty text for each file itself, an empty file if it is missing."""
-    if left[0] <= 0:
-        return
-    left[0] -= 1
-    path = next((path for path in (f"{folder}/{service}" for folder in DIRECTORIES) if node.exists(path)), "")
-    yield path, origin or f"/etc/pam.d/{service}", ""
-    for number, line in enumerate((node.text(path) or "").replace("\\\n", " ").split("\n"), 1) if path else ():
-        text = line.partition("#")[0].strip()
-        where = f"{path}:{number}"
-        if not text:
-            continue
-        yield path, where, text
-        include, found = INCLUDE.match(text), LINE.match(text)
-        if include:
-            yield from _raw_lines(node, include[1], left, where)
-        elif found and found[3].lower() in ("include", "substack"):
-            yield from _raw_lines(node, found[4], left, where)
-
-
 # What a stack does ----------------------------------------------------------------------------------
+
+
+def _has_file(node: Node, service: str) -> bool:
+    """Whether libpam finds a file for the service; a link that leads nowhere is none."""
+    return any(node.exists(f"{folder}/{service}") for folder in DIRECTORIES)
 
 
 def _file(line: OurLine) -> str:
@@ -381,6 +409,18 @@ def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:
     return None
 
 
+def _exempting(node: Node, line: OurLine) -> list[PamLine]:
+    """The filters ahead of ours whose yes ends the stack, or jumps over ours."""
+    found = []
+    for place, before in enumerate(line.stack[: line.index]):
+        action = _action(before, "success")
+        skips = action.isdigit() and place + int(action) >= line.index
+        passes = not before.level and (_ends(before) or skips)
+        if passes and _base(before) in FILTERS and node.module_path(before.module):
+            found.append(before)
+    return found
+
+
 def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
     """A line whose yes jumps over ours, and that is no filter."""
     for place, line in enumerate(stack[:index]):
@@ -394,7 +434,14 @@ def _jump_over(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
 
 def _refuses(stack: tuple[PamLine, ...], index: int) -> bool:
     """Whether a refusal by our line refuses the login: by itself, or by what is asked after it."""
+    return _action(stack[index], "perm_denied") in ("bad", "die") or _fallback(stack, index) is not None
+
+
+def _fallback(stack: tuple[PamLine, ...], index: int) -> PamLine | None:
+    """Who decides after our line's no, if that refuses nobody.
+
+    `account sufficient` ours, then `account required pam_access.so`: the way to let an admin group in.
+    """
     if _action(stack[index], "perm_denied") in ("bad", "die"):
-        return True
-    # `account sufficient` ours, then `account required pam_access.so`: the way to let an admin group in
-    return any(_base(later) in FILTERS for later in stack[index + 1 :])
+        return None
+    return next((later for later in stack[index + 1 :] if _base(later) in FILTERS), None)

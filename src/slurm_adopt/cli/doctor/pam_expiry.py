@@ -16,7 +16,7 @@ from ...login.exempt import lets_in_unasked
 from ...system.host.pam_stack import Stack
 from ...system.host.pam_walk import IGNORE, NEW_AUTHTOK_REQD, PERM_DENIED, SUCCESS, actions_of, walk
 from .finding import WARNING, Finding
-from .node import OUR_NAME
+from .node import OUR_NAME, is_binding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ TELLERS = {"pam_unix.so", "pam_sss.so", "pam_ldap.so", "pam_krb5.so", "pam_winbi
 def check_expiry(node: Node, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
     """One service."""
     enforcing = [line for line in account if line.works and line.options.enforce != "no"]
-    if not enforcing or actions_of(enforcing[-1].line.control)[0][PERM_DENIED] not in ("bad", "die"):
+    if not enforcing or not is_binding(enforcing[-1]):
         return
     line, ours = enforcing[-1], {one.index for one in enforcing}
-    judged = any(one.works and one.options.enforce == "yes" for one in session)
+    judged = any(one.works and one.options.enforce == "yes" and is_binding(one) for one in session)
     judged = judged and not lets_in_unasked(Stack(line.stack), line.service)
     for index, teller in enumerate(line.stack[: line.index]):
         if teller.name not in TELLERS or (teller.optional and not node.module_path(teller.module)):

@@ -35,11 +35,12 @@ def check_selinux(node: Node) -> Iterator[Finding]:
             "restorecon -RF /usr/libexec/slurm-adopt /usr/bin/slurm-adopt /run/slurm-adopt",
         )
         return
-    if not node.root and _label(HELPER) not in (b"", None) and LABEL not in (_label(HELPER) or b""):
+    label = _label(node.place(HELPER))
+    if label and LABEL not in label:
         yield Finding(
             "selinux-label",
             severity,
-            f"{HELPER} has the label {(_label(HELPER) or b'').decode('utf-8', 'replace')}",
+            f"{HELPER} has the label {label.decode('utf-8', 'replace').rstrip(chr(0))}",
             "sshd may not start it",
             "restorecon -RF /usr/libexec/slurm-adopt /usr/bin/slurm-adopt /run/slurm-adopt",
         )

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import re
 
 from ...model import REASONS
 from ...places import HOOKS
@@ -28,6 +30,7 @@ CONF_MENDS = {
     "slurm-conf-untrusted": "chown root:root FILE && chmod 644 FILE    # of the file that is named",
     "slurm-conf-malformed": "mend the line that is named, then `scontrol reconfigure`",
 }
+INCLUDE_MEND = "put the file that is named back, or take the line that includes it out of slurm.conf"
 SPOOL_MENDS = {
     "spool-dir-missing": "start slurmd, which makes it",
     "spool-dir-untrusted": "chown root:root {0} && chmod 755 {0}",
@@ -37,8 +40,12 @@ SPOOL_MENDS = {
 CONTAINING = {"contain", "x11", "runinjob"}
 TRACKING = "proctrack/cgroup"
 #: What an epilog must not do: end all of a user's processes, of the other jobs and logins too.
-KILLERS = ("pkill -u", "pkill -U", "pkill -9 -u", "pkill -KILL -u", "killall -u", "killall -9 -u", "skill -u",
-           "loginctl terminate-user", "loginctl kill-user", "slay ", "pkill --uid", "pkill -9 -U")  # fmt: skip
+KILLERS = re.compile(
+    r"\b(pkill|killall|skill)\b.*\s(-[uU]|--(euid|uid|user)\b)|\bslay\s|\bloginctl\s+(terminate|kill)-user\b"
+    r"|\bkill\b.*\b(pgrep|ps)\b.*\s-[uU]|\b(pgrep|ps)\b.*\s-[uU].*\bkill\b"
+)
+#: A script that asks for the user's other jobs first.
+ASKS_FIRST = re.compile(r"\bsqueue\b")
 CONSTRAINTS = ("constraincores", "constrainramspace", "constraindevices", "constrainswapspace")
 
 
@@ -63,7 +70,7 @@ def check_slurm(node: Node) -> Iterator[Finding]:
             ERROR,
             str(fault),
             f"{REASONS[fault.reason].meaning} action_generic_failure= holds for each login",
-            CONF_MENDS[fault.reason],
+            INCLUDE_MEND if _is_include(node, fault) else CONF_MENDS[fault.reason],
         )
         return
     if is_login_node(node, conf):
@@ -89,6 +96,11 @@ def check_slurm(node: Node) -> Iterator[Finding]:
     yield from check_scripts(node)
     yield from check_cgroups(node, conf)
     yield from check_spool(node, conf)
+
+
+def _is_include(node: Node, fault: ConfFault) -> bool:
+    """Whether slurm.conf is there, and a file that it includes is not."""
+    return fault.reason == "slurm-conf-lost" and not any(path in str(fault) for path in node.conf_paths)
 
 
 def check_names(node: Node, conf: SlurmConf) -> Iterator[Finding]:
@@ -134,6 +146,15 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             "logins are in the job's cgroup, and have all of the node's processors and memory all the same",
             "TaskPlugin=task/cgroup,task/affinity    # in slurm.conf, then restart slurmd with no job on the node",
         )
+    user = node.setting("slurmuser")
+    if user and not user.isdigit() and not node.root and not _has_account(user):
+        yield Finding(
+            "slurm-conf-problem",
+            WARNING,
+            f"{conf.path}: there is no user {user} here, whom SlurmUser names",
+            "slurmd does not start again",
+            f"make the user {user} as on the other nodes, or mend SlurmUser",
+        )
     lines = [line for line in node.our_lines("session") + node.our_lines("account") if line.works]
     if conf.container_type not in ("", "job_container/none") and lines:
         apart = next((line for line in lines if not line.options.join_container), None)
@@ -156,6 +177,14 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                 "UsePAM makes slurmstepd open a PAM session `slurm` for each job; it has nothing to do with ssh logins",
                 "UsePAM=0    # in slurm.conf; sshd has a UsePAM of its own, which must be yes",
             )
+
+
+def _has_account(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def check_second(node: Node, conf: SlurmConf) -> Iterator[Finding]:
@@ -182,8 +211,8 @@ def check_scripts(node: Node) -> Iterator[Finding]:
     for path in epilogs:
         text = node.text(path) or ""
         lines = [line.strip() for line in text.splitlines() if not line.strip().startswith("#")]
-        bad = next((line for line in lines if any(word in line for word in KILLERS)), "")
-        if bad and not path.startswith(HOOKS):
+        bad = next((line for line in lines if KILLERS.search(line)), "")
+        if bad and not any(map(ASKS_FIRST.search, lines)) and not path.startswith(HOOKS):
             yield Finding(
                 "slurm-epilog-kills",
                 WARNING,

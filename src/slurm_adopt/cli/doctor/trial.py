@@ -14,7 +14,7 @@ import time
 from ...login.adoption import adopt_into
 from ...login.recent import Recent
 from ...login.steps import list_steps, open_directories
-from ...model import REASONS, RUNNING, SUSPENDED
+from ...model import REASONS, RUNNING, STEP_SUSPENDED, SUSPENDED
 from ...system.kernel.freezer import is_frozen
 from ...system.kernel.procfs import Process, read_cgroups, read_process
 from ...system.slurm.conf import ConfFault
@@ -89,13 +89,7 @@ def _try(job_id: int, connection: StepConnection) -> Iterator[Finding]:
     assert identity is not None, "connect_step asks for it"
     state = SUSPENDED if identity.state == RUNNING and is_frozen(identity) else identity.state
     if state != RUNNING:
-        yield Finding(
-            "trial-not-running",
-            WARNING,
-            f"job {job_id} is {state}",
-            "it takes no logins now, and the trial could not be made",
-            "name a job that runs",
-        )
+        yield _not_running(job_id, state)
         return
     child = start_child(_wait, ())
     process = read_process(child)
@@ -108,6 +102,9 @@ def _try(job_id: int, connection: StepConnection) -> Iterator[Finding]:
         close_all([namespace.fd for namespace in extras.namespaces])
     except (StepFault, DeadlineExceeded) as fault:
         reason = fault.reason if isinstance(fault, StepFault) else "step-silent"
+        if reason == STEP_SUSPENDED:  # just now
+            yield _not_running(job_id, SUSPENDED)
+            return
         yield Finding(
             "trial-failed",
             ERROR,
@@ -118,6 +115,16 @@ def _try(job_id: int, connection: StepConnection) -> Iterator[Finding]:
     finally:
         end_child(child)
         _await_end(process)
+
+
+def _not_running(job_id: int, state: str) -> Finding:
+    return Finding(
+        "trial-not-running",
+        WARNING,
+        f"job {job_id} is {state}",
+        "it takes no logins now, and the trial could not be made",
+        "name a job that runs",
+    )
 
 
 def _wait() -> None:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules that are meant to let some people in without a job, and let everybody in.
+
+Rules of this file:
+1. It is asked what happens to somebody who is in no list and no group, and comes from somewhere. What names a network
+   or a host is the site's wish.
+2. pam_access lets in whom no line of its files fits (pam_access(8)); pam_listfile whom its file does not say anything
+   about, if the file cannot be read and `onerr=succeed` stands there (pam_listfile(8)).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...system.host.pam_stack import PamLine
+    from .node import Node
+
+ACCESS_CONF = "/etc/security/access.conf"
+ACCESS_FOLDER = "/etc/security/access.d/*.conf"
+EVERYBODY = "ALL"
+
+
+def why_open(node: Node, line: PamLine) -> str:
+    """Why this line says yes to people that it is not told about; empty if it does not, or if that is not known."""
+    words = dict(word.partition("=")[::2] for word in line.args)
+    if line.name == "pam_access.so":
+        return _access(node, words)
+    if line.name == "pam_listfile.so":
+        return _listfile(node, words)
+    return ""
+
+
+def _access(node: Node, words: dict[str, str]) -> str:
+    named = words.get("accessfile", "")
+    texts = [(path, node.text(path)) for path in ([named] if named else [ACCESS_CONF, *node.glob(ACCESS_FOLDER)])]
+    if texts[0][1] is None or "fieldsep" in words:
+        return ""  # what a module does without its file differs; other separators are rare
+    for path, text in texts:
+        for number, row in enumerate((text or "").split("\n"), 1):
+            says = _says(row.partition("#")[0])
+            if says == "-":
+                return ""
+            if says == "+":
+                return f"{path}:{number} lets in everybody"
+    return f"{texts[0][0]} has no line `- : ALL : ALL`, and pam_access lets in whom no line fits"
+
+
+def _says(row: str) -> str:
+    """`+` or `-` if a line decides for somebody who comes from somewhere; empty if it does not fit."""
+    fields = [field.split() for field in row.split(":", 2)]
+    if len(fields) != 3 or fields[0] not in (["+"], ["-"]):
+        return ""
+    fits = all(field[:1] == [EVERYBODY] for field in fields[1:])
+    return fields[0][0] if fits else ""
+
+
+def _listfile(node: Node, words: dict[str, str]) -> str:
+    path = words.get("file", "")
+    if not path or not node.exists(path):
+        return f"{path or 'its file'} is not there, and onerr=succeed lets everybody in" if _onerr(words) else ""
+    return f"it lets in everybody who is not in {path} (sense=deny)" if words.get("sense") == "deny" else ""
+
+
+def _onerr(words: dict[str, str]) -> bool:
+    return words.get("onerr") == "succeed"
