@@ -25,37 +25,50 @@ class Fault(NamedTuple):
     changes: tuple[tuple[str, str, str], ...]
 
 
-LOGIN, WIRE, SYSTEM, RESIDENT = (f"src/slurm_adopt/{room}" for room in ("login", "wire", "system", "resident"))
+ROOMS = "src/slurm_adopt"
+POLICY = f"{ROOMS}/policy.py"
+INDEX = f"{ROOMS}/resident/step_index.py"
+ADOPTION = f"{ROOMS}/login/adoption.py"
+MODULE = "src/pam/module.c"
 FAULTS = {
     "session-unchecked": Fault(
         "the session phase believes the account phase, and does not look where the process is",
         (
             (
-                "src/slurm_adopt/policy.py",
-                "    if facts.member_of and not facts.attempts:\n        return Verdict(",
+                POLICY,
+                "    if facts.member_of and not facts.attempts:\n",
                 "    if facts.account_job and not facts.attempts:\n"
                 '        return Verdict("allow", "session-verified", facts.account_job, ACCOUNT)\n'
-                "    if facts.member_of and not facts.attempts:\n        return Verdict(",
+                "    if facts.member_of and not facts.attempts:\n",
             ),
         ),
     ),
     "adoption-unconfirmed": Fault(
         "what slurmstepd says is believed: /proc/PID/cgroup is not read back",
-        ((f"{LOGIN}/adoption.py", "    if membership.inside:\n        return", "    if membership:\n        return"),),
+        ((ADOPTION, "    if membership.inside:\n        return", "    if membership:\n        return"),),
     ),
     "anothers-job": Fault(
         "a step of another user's is taken for the user's own",
         (
-            (f"{RESIDENT}/step_index.py", "return list(self.settled.get(uid, {}).values())", "return list(self.entries.values())"),
-            (f"{RESIDENT}/node_cache.py", "uid in index.settled for index in indexes):\n            return found", "True for index in indexes):\n            return found"),
-            (f"{LOGIN}/adoption.py", "if identity is None or identity.uid != uid:", "if identity is None:"),
+            (INDEX, "return list(self.settled.get(uid, {}).values())", "return list(self.entries.values())"),
+            (
+                f"{ROOMS}/resident/node_cache.py",
+                "uid in index.settled for index in indexes):\n            return found",
+                "True for index in indexes):\n            return found",
+            ),
+            (
+                f"{ROOMS}/resident/node_cache.py",
+                "if not any(uid in index.settled for index in indexes):\n            return\n",
+                "if not indexes:\n            return\n",
+            ),
+            (ADOPTION, "if identity is None or identity.uid != uid:", "if identity is None:"),
         ),
     ),
     "deadline-module": Fault(
         "the module waits three times as long as timeout= says",
         (
             (
-                "src/pam/module.c",
+                MODULE,
                 "login.deadline_ns = login.started_ns + login.options.timeout_ns;",
                 "login.deadline_ns = login.started_ns + 3 * login.options.timeout_ns;",
             ),
@@ -63,40 +76,68 @@ FAULTS = {
     ),
     "opcode": Fault(
         "slurmstepd is asked with another opcode to take a process in",
-        ((f"{WIRE}/stepd.py", "    20,\n    22,\n", "    20,\n    21,\n"),),
+        ((f"{ROOMS}/wire/stepd.py", "    20,\n    22,\n", "    20,\n    21,\n"),),
     ),
     "descriptor-leak": Fault(
         "the service keeps the /proc/PID/cgroup of each process that it adopts",
-        ((f"{LOGIN}/adoption.py", "        close_all([text for text in texts if text >= 0])", "        texts.clear()"),),
+        ((ADOPTION, "        close_all([text for text in texts if text >= 0])\n", "        texts.clear()\n"),),
     ),
     "hasten-left": Fault(
         "the kernel's setting is not put back",
-        ((f"{SYSTEM}/kernel/hasten.py", "            _let_go(self._switch, self._lock)\n", "            os.close(self._switch)\n            os.close(self._lock)\n"),),
+        (
+            (
+                f"{ROOMS}/system/kernel/hasten.py",
+                "            _let_go(self._switch, self._lock)\n",
+                "            os.close(self._switch)\n            os.close(self._lock)\n",
+            ),
+        ),
     ),
     "index-keeps-ended": Fault(
         "the index of steps does not hear of one that has ended",
-        ((f"{RESIDENT}/step_index.py", "            if path is None:\n                self._remove(name)\n", "            if path is None:\n                continue\n"),),
-    ),
-    "session-list-grows": Fault(
-        "a session that has ended is kept in the service's list",
-        ((f"{RESIDENT}/sessions.py", "        session = self._open.pop(session.pid)\n        pidfd", "        session = self._open[session.pid]\n        pidfd"),),
-    ),
-    "root-asked-and-refused": Fault(
-        "root is treated as everybody else",
         (
-            ("src/pam/module.c", "    if (login.uid == 0 && login.options.ignore_root)\n        return PAM_IGNORE;\n", ""),
-            ("src/slurm_adopt/policy.py", '    if facts.uid == 0 and isinstance(decision, Verdict) and decision.action != "allow":\n        return Verdict("ignore", "root")\n', ""),
+            (
+                INDEX,
+                "            if path is None:\n                self._remove(name)\n",
+                "            if path is None:\n                continue\n",
+            ),
+        ),
+    ),
+    "sessions-kept": Fault(
+        "a session that has ended stays in the service's list",
+        (
+            (
+                f"{ROOMS}/resident/sessions.py",
+                "session = self._open.pop(session.pid)\n        pidfd",
+                "session = self._open[session.pid]\n        pidfd",
+            ),
+        ),
+    ),
+    "root-as-everybody": Fault(
+        "root is asked for and refused like everybody else",
+        (
+            (MODULE, "    if (login.uid == 0 && login.options.ignore_root)\n        return PAM_IGNORE;\n", ""),
+            (
+                POLICY,
+                "if facts.uid == 0 and isinstance(decision, Verdict)",
+                "if False and isinstance(decision, Verdict)",
+            ),
         ),
     ),
     "audit-another-job": Fault(
         "the audit stream names the job after the one that it was",
-        (("src/slurm_adopt/observe/audit.py", '"job": decided.job', '"job": decided.job + 1'),),
+        ((f"{ROOMS}/observe/audit.py", '"job": decided.job', '"job": decided.job + 1'),),
     ),
     "nobody-refused": Fault(
         "somebody without a job is let in",
-        (("src/slurm_adopt/policy.py", "        return Verdict(options.action_no_jobs, reason)\n    left = ", '        return Verdict("allow", reason)\n    left = '),),
+        (
+            (
+                POLICY,
+                "        return Verdict(options.action_no_jobs, reason)\n    left = ",
+                '        return Verdict("allow", reason)\n    left = ',
+            ),
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def plant(name: str, folder: Path) -> None:

@@ -245,7 +245,9 @@ class Endurance:
         def settled() -> Any:
             self.crowd(1, [nobody], 0)
             numbers = self.metrics()
-            steps = {owner: int(numbers.get(("slurm_adopt_steps", f'owner="{owner}"'), 0)) for owner in ("known", "unknown")}
+            steps = {
+                owner: int(numbers.get(("slurm_adopt_steps", f'owner="{owner}"'), 0)) for owner in ("known", "unknown")
+            }
             return steps if steps["known"] == self.sockets() and not steps["unknown"] else None
 
         try:
@@ -293,7 +295,9 @@ class Endurance:
                 return json.loads(fakes.stdout.readline())
 
             while self.fake_steps < count:
-                ending = self.chance.sample(sorted(alive), min(FAKES_A_ROUND, max(0, len(alive) - FAKES_ALIVE + FAKES_A_ROUND)))
+                ending = self.chance.sample(
+                    sorted(alive), min(FAKES_A_ROUND, max(0, len(alive) - FAKES_ALIVE + FAKES_A_ROUND))
+                )
                 new = {
                     FIRST_FAKE_JOB + self.fake_steps + number: self.chance.choice(uids[: len(uids) * 3 // 4])
                     for number in range(min(FAKES_A_ROUND, count - self.fake_steps))
@@ -314,7 +318,9 @@ class Endurance:
         asked = Counter(alive.get(job, 0) for job in tell()["added"])
         wanted = Counter({uid: min(count, TRIED_STEPS) for uid, count in Counter(alive.values()).items()})
         if asked != wanted:
-            self.violations.append(f"after {self.fake_steps} steps: asked by user {asked - wanted}, not asked {wanted - asked}")
+            self.violations.append(
+                f"after {self.fake_steps} steps: asked by user {asked - wanted}, not asked {wanted - asked}"
+            )
         for login in logins:
             if login.account != PERM_DENIED:
                 self.violations.append(f"nobody is in a step that takes nobody in: {login}")

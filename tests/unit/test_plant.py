@@ -6,8 +6,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import plant
 import pytest
+
+import plant
 
 CHECKOUT = Path(__file__).parents[2]
 
