@@ -61,6 +61,7 @@ FAULTS = {
                 "if not any(uid in index.settled for index in indexes):\n            return\n",
                 "if not indexes:\n            return\n",
             ),
+            (f"{ROOMS}/login/steps.py", "    if identity.uid != uid:\n", "    if identity.uid < 0:\n"),
             (ADOPTION, "if identity is None or identity.uid != uid:", "if identity is None:"),
         ),
     ),
