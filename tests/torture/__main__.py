@@ -110,7 +110,8 @@ class Torture:
     def _note(self, person: Person, status: int, output: str, seconds: float) -> None:
         told = TOLD.search(output)
         with self._lock:
-            self.durations_s.append(seconds)
+            if seconds:
+                self.durations_s.append(seconds)
             self.outcomes[f"{person.kind}: {'admitted' if told else 'refused'}"] += 1
         # a job that ends takes the session with it, in the middle of a line perhaps
         if told and (status == 0 or told[2].count("\n") > 5):
