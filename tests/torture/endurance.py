@@ -55,6 +55,7 @@ FAKES_ALIVE, FAKES_A_ROUND = 200, 100
 #: A login gives up after so many steps that do not take it (docs/how-it-works.md).
 TRIED_STEPS = 4
 PERM_DENIED = 6
+REFUSED_RIGHTLY = ("no-job", "job-ending", "job-starting", "adopt-failed")
 #: What a service may hold more at the end than after its first tenth: sshd's own numbers vary as much.
 MORE_KIB, MORE_DESCRIPTORS = 2048, 2
 RUN_FILE_CAP = 1 << 20
@@ -92,8 +93,9 @@ class Sample(NamedTuple):
 class Endurance:
     """One run."""
 
-    def __init__(self, node: Node, seed: int, chunk: int) -> None:
+    def __init__(self, node: Node, seed: int, chunk: int, rest_while: Sequence[Path] = ()) -> None:
         self.node = node
+        self.rest_while = rest_while
         self.seed = seed
         self.chunk = chunk
         self.chance = random.Random(seed)
@@ -108,6 +110,8 @@ class Endurance:
         """Jobs that do not end by themselves."""
         self.samples: list[Sample] = []
         self.violations: list[str] = []
+        self.denials: list[dict[str, Any]] = []
+        """Refusals in the audit stream for which there was no reason that is expected here."""
         self.outcomes: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         """What the service has counted of `logins`, by verdict."""
@@ -208,6 +212,8 @@ class Endurance:
             while len(self.logins) < logins or len(self.owner_of) < jobs:
                 if self._broken or time.monotonic() - began > seconds:
                     break
+                while any(path.exists() for path in self.rest_while):
+                    time.sleep(1)
                 self._pause.clear()
                 before = self.counted()
                 self.logins += self.crowd(self.chunk, list(self.kind_of), self.chance.randrange(1, 1 << 31))
@@ -386,6 +392,8 @@ class Endurance:
             for line in lines:
                 event = json.loads(line)
                 found[event["event"]] += 1
+                if event["event"] == "login" and event["verdict"] == "deny" and event["reason"] not in REFUSED_RIGHTLY:
+                    self.denials.append(event)
                 if event["event"] == "login" and event["verdict"] == "allow":
                     found["admissions"] += 1
                     if self.owner_of.get(event["job"]) != event["uid"]:
@@ -427,6 +435,7 @@ def report(run: Endurance, events: Counter[str]) -> str:
         f"* the service was started {run.service.starts} time(s)",
         f"* **{len(run.violations)} violations**",
         *(f"    * {violation}" for violation in run.violations[:40]),
+        *(f"    * refused: {json.dumps(event)}" for event in run.denials[:20]),
         "",
         HEAD,
         "| --- " * (HEAD.count("|") - 1) + "|",
@@ -443,12 +452,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10_000, help="that are only sockets")
     parser.add_argument("--minutes", type=float, default=120, help="begin no more logins after so long")
     parser.add_argument("--chunk", type=int, default=5_000, help="logins between two samples")
+    parser.add_argument("--rest-while", type=Path, action="append", default=[], help="while this file is there (again)")
     parser.add_argument("--seed", type=int, default=0, help="default: a new one")
     args = parser.parse_args()
     seed = args.seed or random.SystemRandom().randrange(1, 1 << 31)
     print(f"endurance: {args.logins} logins, {args.jobs} jobs, {args.steps} steps, seed {seed}", flush=True)
     with Node() as node:
-        run = Endurance(node, seed, args.chunk)
+        run = Endurance(node, seed, args.chunk, args.rest_while)
         run.prepare()
         run.run(args.logins, args.jobs, args.minutes * 60)
         run.drive_index(args.steps)
