@@ -14,7 +14,7 @@ VALUES = {
     "SlurmdPort": ("6818", "7001", "17002"),
     "SlurmdUser": ("root", "daemon", "1"),
     "AuthInfo": ("socket=/run/munge/munge.socket.2", "cred_expire=120,ttl=60"),
-    "PrologFlags": ("contain", "Alloc", "Contain,X11", "ALLOC,CONTAIN", "NoHold,contain"),
+    "PrologFlags": ("contain", "Alloc", "Contain,X11", "ALLOC,CONTAIN"),
     "Prolog": ("/etc/slurm/prolog.sh", "/etc/slurm/prolog.d/*", "/opt/it's/prolog", "/opt/a b/prolog"),
     "ProctrackType": ("proctrack/cgroup", "proctrack/linuxproc", "proctrack/pgid"),
     "TaskPlugin": ("task/affinity", "task/cgroup", "task/affinity,task/cgroup"),
@@ -27,10 +27,11 @@ VALUES = {
 
 
 class Written(NamedTuple):
-    """Files by name (`slurm.conf` and what it includes), and the names of all nodes in it."""
+    """Files by name (`slurm.conf` and what it includes), the names of all nodes in it, and those of their hosts."""
 
     files: dict[str, str]
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...]
 
 
 def write(seed: int, fixed: dict[str, str]) -> Written:
@@ -42,6 +43,7 @@ class _Writer:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.nodes: list[str] = []
+        self.hosts: list[str] = []
 
     def write(self, fixed: dict[str, str]) -> Written:
         settings = [(key, self.chance.choice(values)) for key, values in VALUES.items() if self.chance.random() < 0.8]
@@ -57,7 +59,8 @@ class _Writer:
             "slurm.conf": [*lines[:place], self.include("part.conf"), *lines[more:]],
             "part.conf": lines[place:more],
         }
-        return Written({name: self.text(found) for name, found in files.items()}, tuple(self.nodes))
+        texts = {name: self.text(found) for name, found in files.items()}
+        return Written(texts, tuple(self.nodes), tuple(self.hosts))
 
     def include(self, name: str) -> str:
         return f"{self.chance.choice(('Include', 'include', 'INCLUDE'))}{self.blanks(1)}{name}"
@@ -109,7 +112,8 @@ class _Writer:
         pairs = [("NodeName", text)]
         more = []
         if self.chance.random() < 0.4:
-            more.append(("NodeHostname", f"host-{prefix}[{1}-{len(names)}]"))
+            more.append(("NodeHostname", f"host-{prefix}[1-{len(names)}]"))
+            self.hosts += [f"host-{prefix}{number}" for number in range(1, len(names) + 1)]
         if self.chance.random() < 0.4:
             more.append(("NodeAddr", f"10.1.{ord(prefix[-1])}.[1-{len(names)}]"))
         if self.chance.random() < 0.4:
