@@ -245,22 +245,8 @@ class Endurance:
         return found
 
     def sample(self, seconds: float) -> None:
-        """Once all is quiet. One login before it makes the service look at its directory."""
-        nobody = next(iter(self.kind_of))
-
-        def settled() -> Any:
-            self.crowd(1, [nobody], 0)
-            numbers = self.metrics()
-            steps = {
-                owner: int(numbers.get(("slurm_adopt_steps", f'owner="{owner}"'), 0)) for owner in ("known", "unknown")
-            }
-            return steps if steps["known"] == self.sockets() and not steps["unknown"] else None
-
-        try:
-            steps = wait_for(settled, "the index to be what the directory is", 60, 0.2)
-        except LabError as error:
-            self.violations.append(f"after {len(self.logins)} logins: {error}")
-            steps = {"known": -1, "unknown": -1}
+        """Once all is quiet."""
+        steps = self._settle(self.sockets())
         pid = wait_for(lambda: self.service.pid, "the service")
         status = self.node.read(f"/proc/{pid}/status")
         top = self.node.path("/run/slurm-adopt")
@@ -320,6 +306,8 @@ class Endurance:
     def _judge_round(self, alive: dict[int, int], told: Any, uids: Sequence[int], tell: Any) -> None:
         if told["alive"] != len(alive):
             raise LabError(f"{told['alive']} sockets instead of {len(alive)}")
+        self._settle(len(alive))
+        tell()
         logins = self.crowd(len(uids), uids, 0)
         asked = Counter(alive.get(job, 0) for job in tell()["added"])
         wanted = Counter({uid: min(count, TRIED_STEPS) for uid, count in Counter(alive.values()).items()})
@@ -330,10 +318,24 @@ class Endurance:
         for login in logins:
             if login.account != PERM_DENIED:
                 self.violations.append(f"nobody is in a step that takes nobody in: {login}")
-        numbers = self.metrics()
-        known = int(numbers.get(("slurm_adopt_steps", 'owner="known"'), 0))
-        if known != len(alive):
-            self.violations.append(f"after {self.fake_steps} steps: the service knows {known} of {len(alive)}")
+
+    def _settle(self, count: int) -> dict[str, int]:
+        """Until the service knows of so many steps whose they are. One login makes it look at its directory."""
+        nobody = next(iter(self.kind_of))
+
+        def settled() -> dict[str, int] | None:
+            self.crowd(1, [nobody], 0)
+            numbers = self.metrics()
+            owners = ("known", "unknown")
+            steps = {owner: int(numbers.get(("slurm_adopt_steps", f'owner="{owner}"'), 0)) for owner in owners}
+            return steps if steps == {"known": count, "unknown": 0} else None
+
+        try:
+            found: dict[str, int] = wait_for(settled, f"the index to have {count} steps", 60, 0.2)
+            return found
+        except LabError as error:
+            self.violations.append(f"after {len(self.logins)} logins and {self.fake_steps} steps: {error}")
+            return {"known": -1, "unknown": -1}
 
     # Judging -----------------------------------------------------------------------------------------
 
@@ -414,8 +416,8 @@ HEAD = "| logins | jobs | seconds | memory, KiB | descriptors | files in /run | 
 
 def row_of(sample: Sample) -> str:
     """Of the table."""
-    cells = (sample.logins, sample.jobs, round(sample.seconds), sample.memory_kib, sample.descriptors)
-    cells += (len(sample.run_files), sample.sockets, sample.known, sample.unknown, sample.cgroups)
+    cells = [sample.logins, sample.jobs, round(sample.seconds), sample.memory_kib, sample.descriptors]
+    cells += [len(sample.run_files), sample.sockets, sample.known, sample.unknown, sample.cgroups]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
