@@ -314,7 +314,7 @@ def test_step_index__a_session_waits_for_the_step_it_is_in(rig: Rig, monkeypatch
     # also where an earlier login has not got an answer, and the step is not among those that are known to answer
     slow.answering.clear()
     assert [step.path.job_id for step in rig.query(ALICE).own] == [2]
-    assert list(rig.index().unsettled) == [slow.path.name]
+    assert list(rig.index.unsettled) == [slow.path.name]
     answering = answer_after(slow, quick)
     assert sorted(step.path.job_id for step in rig.query(ALICE, needed=1).own) == [1, 2]
     answering.join()
