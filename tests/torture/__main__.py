@@ -147,7 +147,7 @@ class Torture:
             self._note(person, done.returncode, done.stdout, 0.0)
             if person.jobs and not TOLD.search(done.stdout):
                 self.watch.violations.append(f"after all faults uid {person.uid} ({person.kind}) was refused: {done}")
-        if (setting := self.node.read(SWITCH).strip()) != "0":
+        if (setting := int(self.node.read(SWITCH))) != 0:
             self.watch.violations.append(f"{SWITCH} is {setting} when nobody logs in")
 
     def _root(self, chance: random.Random) -> None:
