@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ UNIT = "/home/alice/.config/systemd/user/lab-unit.service"
 SLICE = "/sys/fs/cgroup/user.slice/user-1501.slice"
 HOOKS = "/usr/libexec/slurm-adopt/hooks"
 CONF = "/run/lab-slurm-conf"
+REAL = "/usr/local/lib/lab-systemctl"
 
 #: For a file: what stands in a unit's command line is systemd's to expand.
 TRY = """
@@ -88,23 +92,36 @@ def test_user_manager__refuse_for_several_logins_at_once(vm: VmTarget, mode: str
     assert vm.run("systemctl is-active user@1501.service", check=False).stdout.strip() == "inactive"
 
 
-@pytest.mark.parametrize(
-    ("systemctl", "said"), [("exit 0", "still runs"), ("exec sleep 600", "in time")], ids=["useless", "hung"]
-)
+def put_systemctl(vm: VmTarget, hangs: int, folder: Path) -> None:
+    """Root's systemctl does nothing from now on, or never ends."""
+    built = folder / "systemctl"
+    flags = ["-static", f'-DREAL="{REAL}"', f"-DHANGS={hangs}"]
+    subprocess.run(["cc", *flags, "-o", built, Path(__file__).with_name("systemctl.c")], check=True)
+    vm.write(f"{REAL}.text", base64.b64encode(built.read_bytes()).decode())
+    vm.run(f"cp /usr/bin/systemctl {REAL}; base64 -d {REAL}.text >{REAL}.stand-in; chmod 755 {REAL}.stand-in")
+    vm.run(f"mount --bind {REAL}.stand-in /usr/bin/systemctl")
+
+
+@pytest.mark.parametrize(("hangs", "said"), [(0, "still runs"), (1, "in time")], ids=["useless", "hung"])
 @pytest.mark.parametrize("mode", ["oneshot"], indirect=True)
-def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, systemctl: str, said: str) -> None:
+def test_user_manager__a_manager_that_cannot_be_ended(
+    vm: VmTarget, mode: str, hangs: int, said: str, tmp_path: Path
+) -> None:
     """Decided, not accidental: with deny the session is refused, else the log says so."""
     vm.submit("alice")
     forget_refusals(vm)
-    vm.write("/usr/local/lib/lab-systemctl", f"#!/bin/sh\n{systemctl}\n", 0o755)
-    vm.run("mount --bind /usr/local/lib/lab-systemctl /usr/bin/systemctl")
+    put_systemctl(vm, hangs, tmp_path)
     try:
         use_lines(vm, mode, "refuse", 20)
         mark = vm.log_mark()
         done = vm.ssh_login("alice", "echo in")
-        assert (done.returncode != 0, "in" in done.stdout.splitlines()) == (True, False)
         log = vm.log_since(mark)
-        assert any("verdict=deny reason=user-manager-failed" in line and said in line for line in log), log
+        assert (done.returncode != 0, "in" in done.stdout.splitlines()) == (True, False), (
+            log,
+            vm.run("journalctl --no-pager -o short-precise -n 60 -u user@1501.service -u systemd-logind").stdout,
+        )
+        verdicts = [line for line in log if "verdict=" in line]
+        assert any("verdict=deny reason=user-manager-failed" in line and said in line for line in verdicts), verdicts
         use_lines(vm, mode, "refuse", 20, "compatible")
         forget_refusals(vm)
         mark = vm.log_mark()
@@ -114,7 +131,7 @@ def test_user_manager__a_manager_that_cannot_be_ended(vm: VmTarget, mode: str, s
         vm.submit("bob")
         assert vm.ssh_login("bob", "echo in", check=True).stdout == "in\n"
     finally:
-        vm.run("umount /usr/bin/systemctl; rm /usr/local/lib/lab-systemctl")
+        vm.run(f"umount /usr/bin/systemctl; rm {REAL}*")
 
 
 @pytest.fixture

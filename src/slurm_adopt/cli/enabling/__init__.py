@@ -2,6 +2,7 @@
 """`slurm-adopt enable`, `disable` and `confirm`: our lines in a PAM service, tried first, and taken back by themselves.
 
 enable, disable, confirm    arguments, output, exit status
+command     what enable and disable have in common as commands
 plan        which lines go where, and what the file is then
 candidate   the PAM files of the node with one of them replaced, for the doctor and for libpam
 trial       what libpam says of a stack, for root, for a user with a job and for one without

@@ -11,8 +11,6 @@ Rules of this file:
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import time
 
 from ..doctor.finding import ERROR, WARNING
@@ -20,11 +18,10 @@ from ..doctor.module import check_module
 from ..doctor.node import Node
 from ..doctor.pam import check_stacks
 from ..doctor.sshd import find_servers, pam_service_of
-from ..main import die
-from .candidate import Candidate
 from .change import apply, confirm, describe, read_pending
+from .command import UNCHANGED, add_service, add_switches, begin, candidate_of, may_write, only_root
 from .plan import plan_enable
-from .report import Report, ask, stop_at, told
+from .report import Report, stop_at, told
 from .trial import can_try_elsewhere, try_account, user_with_job, user_without_job
 from .watch import arm, disarm, restore
 
@@ -33,18 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..doctor.finding import Finding
+    from .candidate import Candidate
 
 DEFAULT_OPTIONS = "profile=strict"
 DEFAULT_MINUTES, MINUTES_CAP = 5.0, 1440.0
 #: With `--minutes 0`: as long as the trial may take.
 TRIAL_S = 300.0
 ASK_NS = 5 * 10**9
-CANDIDATE = "/run/slurm-adopt/try"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--service", default="sshd", help="the PAM service (sshd)")
+    add_service(parser)
     parser.add_argument(
         "--options", metavar="WORDS", help=f"the options on the lines, as one word (new lines: {DEFAULT_OPTIONS!r})"
     )
@@ -57,10 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--with-job", metavar="USER", default="", help="who is tried as the user with a job")
     parser.add_argument("--without-job", metavar="USER", default="", help="who is tried as the user without (nobody)")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--force", action="store_true", help="also if root or the user with a job is refused")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
-    parser.add_argument("--json", action="store_true", help="tell the result as one JSON object")
+    add_switches(parser, force="also if root or the user with a job is refused")
     parser.add_argument(
         "--restore-pending",
         action="store_true",
@@ -70,16 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show, try, change, try."""
-    if os.geteuid() != 0:
-        die("only root may change PAM's files", "sudo slurm-adopt enable")
+    only_root("enable")
     if args.restore_pending:
         return restore_pending()
-    if args.json and not (args.yes or args.dry_run):
-        die("--json cannot ask", "add --yes or --dry-run")
-    os.umask(0o022)
+    begin(args)
     kinds = ("account",) if args.account_only else ("account", "session")
     node = Node()
-    with contextlib.closing(Candidate(node, f"{CANDIDATE}-{os.getpid()}")) as candidate:
+    with candidate_of(node) as candidate:
         plan = plan_enable(candidate, args.service, args.options, DEFAULT_OPTIONS, kinds)
         report = Report(plan, args.json)
         problems = list(_findings(node, candidate, args.service, report))
@@ -89,11 +80,9 @@ def run(args: argparse.Namespace) -> int:
         report.show_difference()
         without = user_without_job(args.without_job)
         problems += _try_before(candidate, args.service, without, report)
-        stop_at(problems, args.force, "nothing has been changed")
-    if args.dry_run:
-        return report.end("nothing has been changed (--dry-run)", changed=False)
-    if not args.yes:
-        ask()
+        stop_at(problems, args.force, UNCHANGED)
+    if not may_write(args):
+        return report.end(f"{UNCHANGED} (--dry-run)", changed=False)
     pending = apply(plan, args.minutes * 60 or TRIAL_S, arm)
     assert pending is not None, "it is given a time"
     problems = _try_after(args.service, user_with_job(args.with_job), report)

@@ -21,6 +21,7 @@ from .procfs import (
     read_descriptor_stats,
     read_mapped_names,
     read_namespace,
+    read_own_namespace,
     read_process,
     read_row_of,
     read_status,
@@ -77,13 +78,19 @@ def _memory_kib(process: AnyProcess) -> int:
 
 def _things_of(process: AnyProcess, node: AnyProcess | None) -> Iterator[str]:
     yield from sorted({what for found in read_descriptor_stats(process) if (what := _device(*found))})
+    if read_status(process) is None and is_same(process):
+        yield "memory whose size cannot be read"
     maps = read_mapped_names(process)
     if maps is None and is_same(process):
         yield "a memory map that cannot be read"
     yield from sorted({f"mapped {name.decode('ascii', 'replace')[:60]}" for name in maps or () if _is_bad_map(name)})
     for kind in NAMESPACES:
-        own = read_namespace(process, kind)
-        if own is not None and node is not None and own != read_namespace(node, kind):
+        own, nodes = read_namespace(process, kind), node and read_namespace(node, kind)
+        if read_row_of(process) is None or read_own_namespace(kind) is None:
+            continue  # gone, or the kernel has none of this kind
+        if own is None or nodes is None:
+            yield f"a {kind} namespace that cannot be looked at"
+        elif own != nodes:
             yield f"a {kind} namespace of its own"
 
 
@@ -91,8 +98,10 @@ def _is_bad_map(name: bytes) -> bool:
     return name.startswith(BAD_MAPS) and not name.startswith((b"/dev/zero", b"/dev/null"))
 
 
-def _device(name: str, found: os.stat_result) -> str:
+def _device(name: str, found: os.stat_result | None) -> str:
     """Return in words why an open descriptor prevents a move; empty if it does not."""
+    if found is None:
+        return f"{name} open that cannot be looked at"
     number = (os.major(found.st_rdev), os.minor(found.st_rdev))
     if stat.S_ISBLK(found.st_mode):
         return f"{name} open"

@@ -331,18 +331,24 @@ def read_descriptors(process: AnyProcess, cap: int | None = None) -> Iterator[st
         yield _read_descriptor(process.pid, name)
 
 
-def read_descriptor_stats(process: AnyProcess) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield target and stat(2) of each descriptor. Call it in a child only: a file system may hang."""
+def read_descriptor_stats(process: AnyProcess) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Yield target and stat(2) of each descriptor, None for what may not be looked at, as the whole folder may not be.
+    Call it in a child only: a file system may hang."""
     try:
         names = os.listdir(f"/proc/{process.pid}/fd")
     except OSError as error:
         raise_own_lack(error)
+        if not has_ended(process):
+            yield "a descriptor", None
         return
     for name in names:
+        found = None
         try:
             found = os.stat(f"/proc/{process.pid}/fd/{name}")
-        except OSError:
+        except FileNotFoundError:
             continue  # closed just now
+        except OSError as error:
+            raise_own_lack(error)
         if is_same(process):
             yield _read_descriptor(process.pid, name), found
 
