@@ -105,8 +105,8 @@ class NodeCache:
                     yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
             yield from self._ask_own(indexes, uid, deadline_ns, found, needed)
             if not found.own:
-                yield from self._wait_for_hung(indexes, uid, deadline_ns, found)
-            elif needed and found.of_job(needed) is None:
+                yield from self._wait_for_hung(indexes, uid, deadline_ns, found, needed)
+            if needed and found.own and found.of_job(needed) is None:
                 yield from _wait_for_needed(indexes, uid, deadline_ns, found, needed)
             for index in indexes:
                 if index.unsettled:
@@ -141,7 +141,9 @@ class NodeCache:
             else:
                 turn.leave()
 
-    def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps) -> Task[None]:
+    def _wait_for_hung(
+        self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int
+    ) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
         now_ns = time.monotonic_ns()
         until_ns = now_ns + (deadline_ns - now_ns) // 2
@@ -149,7 +151,7 @@ class NodeCache:
             index.ask_due(at_once=True)
         while time.monotonic_ns() < until_ns:
             try:
-                yield from self._ask_own(indexes, uid, until_ns, found)
+                yield from self._ask_own(indexes, uid, until_ns, found, needed)
             except DeadlineExceeded:
                 return  # no turn in time: the steps are known, but not asked
             waiting = [index for index in indexes if any(map(_is_open, index.open_questions(uid)))]

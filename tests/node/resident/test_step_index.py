@@ -320,6 +320,23 @@ def test_step_index__a_session_waits_for_the_step_it_is_in(rig: Rig, monkeypatch
     answering.join()
 
 
+def test_step_index__a_session_waits_for_its_step_where_none_answered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one answers first; it is no substitute here either."""
+    slow, quick = rig.step(1, ALICE), rig.step(2, ALICE)
+    assert rig.jobs(ALICE) == [1, 2]
+    monkeypatch.setattr(steps, "GRACE_NS", 0)
+    slow.answering.clear()
+    quick.answering.clear()
+    assert rig.query(ALICE, 0.2).own == []
+    assert len(rig.index.unsettled) == 2
+    answering = answer_after(slow, quick)
+    quick.answering.set()
+    assert sorted(step.path.job_id for step in rig.query(ALICE, needed=1).own) == [1, 2]
+    answering.join()
+
+
 def test_step_index__a_session_waits_for_a_hung_step_half_of_the_time(rig: Rig) -> None:
     slow = rig.step(1, ALICE)
     rig.step(2, ALICE)
