@@ -21,7 +21,7 @@ export PATH := $(PATH):$(CURDIR)/$(VENV)/bin
 
 .PHONY: all configure install check clean setup setup-bench setup-packages setup-fuzz setup-mutants test test-releases \
 	test-vm test-packages test-matrix matrix lint demo demo-cluster conformance bench test-bench fuzz mutants dist \
-	module-portable deb rpm release torture
+	module-portable deb rpm release torture endurance
 
 ## make, make PREFIX=/usr/local PYTHON=/usr/bin/python3.11 MESON_OPTIONS="-Dselinux=enabled": build
 all: configure
@@ -161,3 +161,10 @@ HOURS ?= 1
 MINUTES ?= $(shell expr $(HOURS) \* 60)
 torture: setup
 	@$(RUN) -m tests.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+## make endurance LOGINS=100000 JOBS=1000 STEPS=10000: what service and node hold after so many; numbers and the index
+LOGINS ?= 100000
+JOBS ?= 1000
+STEPS ?= 10000
+endurance: setup
+	@$(RUN) -m tests.torture.endurance --logins $(LOGINS) --jobs $(JOBS) --steps $(STEPS) $(if $(SEED),--seed $(SEED))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +114,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0, help="for all targets together")
     parser.add_argument("--runs", type=int, default=0, help="of each target, instead of a time")
     parser.add_argument("--seed", type=int, default=0, help="the same one does the same; default: a new one")
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--keep", type=Path, help="keep what the coverage grew to below this folder")
     args = parser.parse_args()
     chosen = args.target or everything
@@ -121,13 +123,14 @@ def main() -> int:
     engine = "libFuzzer" if find_clang() else "replay.c, without coverage: there is no clang"
     print(f"fuzz: {len(chosen)} targets, seed {seed}, C with {engine}", flush=True)
     failed = 0
-    for name in chosen:
-        result = run_target(name, Plan(each, args.runs, seed), args.keep)
-        said = ", ".join(result.findings) or "nothing found"
-        print(f"{name:16} {result.runs:>10} runs {result.seconds:7.1f} s  {said}", flush=True)
-        if result.findings:
-            failed += 1
-            print(result.output[-6000:])
+    with ThreadPoolExecutor(args.jobs) as pool:
+        plan = Plan(each * args.jobs, args.runs, seed)
+        for result in pool.map(lambda name: run_target(name, plan, args.keep), chosen):
+            said = ", ".join(result.findings) or "nothing found"
+            print(f"{result.name:16} {result.runs:>10} runs {result.seconds:7.1f} s  {said}", flush=True)
+            if result.findings:
+                failed += 1
+                print(result.output[-6000:])
     return 1 if failed else 0
 
 

@@ -95,9 +95,9 @@ def main() -> int:
         new = [mutant for mutant in survivors if mutant not in explained]
         known = len(survivors) - len(new)
         total = sum(counts.values())
-        print(
-            f"{name}: {total} mutants, {total - len(survivors)} killed, {known} explained, {len(new)} new", flush=True
-        )
+        late = counts.get("timeout", 0)
+        killed = f"{total - len(survivors)} killed ({late} of them ran out of time)"
+        print(f"{name}: {total} mutants, {killed}, {known} explained, {len(new)} new", flush=True)
         for mutant in new:
             print(f"\n{mutant.function}\n- {mutant.without}\n+ {mutant.with_it}")
         failed = failed or bool(new) or not total

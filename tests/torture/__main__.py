@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,6 +31,10 @@ LINE = f"required pam_slurm_adopt.so profile=strict timeout={TIMEOUT_S}"
 #: What a session does: it says where the kernel shows it, and stays for a moment, so that the watch sees it as well.
 SESSION = "echo job=$SLURM_JOB_ID=; cat /proc/self/cgroup; sleep 0.$((RANDOM % 10))"
 TOLD = re.compile(r"job=(\d*)=\r?\n(.*)", re.DOTALL)
+#: Where logins say that the kernel shall hasten (docs/performance.md).
+SWITCH = "/sys/kernel/rcu_expedited"
+#: What a service that has logged in some dozens of users may hold more than a new one.
+MORE_DESCRIPTORS, MORE_KIB = 3, 8192
 METHODS = ({"auth": "publickey"}, {"auth": "password"}, {"auth": "keyboard-interactive", "port": 2222}, {"tty": True})
 
 
@@ -61,6 +66,9 @@ class Torture:
         """Accounts, jobs, the service and a second sshd."""
         self.people.make_accounts()
         self.node.run("mkdir -p /run/lab/audit && mount -t tmpfs -o size=4m none /run/lab/audit")
+        # a file in the place of the kernel's setting, which is the whole machine's
+        self.node.write("/run/lab/rcu_expedited", "0\n")
+        self.node.run(["mount", "--bind", "/run/lab/rcu_expedited", SWITCH])
         use_product(self.node, LINE)
         self.node.sshd("kbd", 2222, ["KbdInteractiveAuthentication yes", "PasswordAuthentication no"])
         self.service.start()
@@ -102,13 +110,45 @@ class Torture:
     def _note(self, person: Person, status: int, output: str, seconds: float) -> None:
         told = TOLD.search(output)
         with self._lock:
-            self.durations_s.append(seconds)
+            if seconds:
+                self.durations_s.append(seconds)
             self.outcomes[f"{person.kind}: {'admitted' if told else 'refused'}"] += 1
         # a job that ends takes the session with it, in the middle of a line perhaps
         if told and (status == 0 or told[2].count("\n") > 5):
             if told[1] and int(told[1]) not in self.people.owners_of:
                 self.people.learn()
             self.watch.judge_session(person.uid, person.kind, told[2], told[1])
+
+    def recover(self) -> None:
+        """No fault any more: everybody who has a job is let in, nobody else, and what was hastened is put back.
+
+        What Slurm has to be helped with (jobs that it holds back, or has left suspended) is helped with first.
+        """
+
+        def is_as_it_should_be() -> bool:
+            self.service.start()
+            self.people.keep_jobs()
+            self.people.mend_jobs()
+            running = Counter(self.people.running_uids())
+            steady = [person for person in self.people.everybody if person.kind != "short"]
+            return all(running[person.uid] >= person.jobs for person in steady) and all(
+                self.node.extern_runs(job) for job in self.node.jobs()
+            )
+
+        try:
+            wait_for(is_as_it_should_be, "Slurm to recover", 300, 1)
+        except (LabError, subprocess.SubprocessError) as error:
+            self.broken.append(f"{error}: {self.node.why_not_started()}")
+            return
+        for person in self.people.everybody:
+            if person.kind == "short":
+                continue
+            done = self.node.ssh(person.name, SESSION, timeout=180)
+            self._note(person, done.returncode, done.stdout, 0.0)
+            if person.jobs and not TOLD.search(done.stdout):
+                self.watch.violations.append(f"after all faults uid {person.uid} ({person.kind}) was refused: {done}")
+        if (setting := int(self.node.read(SWITCH))) != 0:
+            self.watch.violations.append(f"{SWITCH} is {setting} when nobody logs in")
 
     def _root(self, chance: random.Random) -> None:
         while not self._over.wait(chance.random()):
@@ -158,6 +198,15 @@ class Torture:
         self.watch.stop()
         self.people.learn()
         return self.numbers()
+
+    def judge_numbers(self, before: Numbers, after: Numbers) -> None:
+        """A service that has been used holds no more than a new one."""
+        if not (before.memory_kib and after.memory_kib):
+            return
+        if after.descriptors > before.descriptors + MORE_DESCRIPTORS:
+            self.watch.violations.append(f"descriptors of the service: {before.descriptors} → {after.descriptors}")
+        if after.memory_kib > before.memory_kib + MORE_KIB:
+            self.watch.violations.append(f"memory of the service: {before.memory_kib} → {after.memory_kib} KiB")
 
     def judge_audit(self) -> int:
         """Each admitted login of the stream is in a job of its user; how many there are."""
@@ -221,12 +270,13 @@ def main() -> int:
         began = time.monotonic()
         torture.run(args.minutes * 60)
         seconds = time.monotonic() - began
-        torture.service.start()
+        torture.recover()
         after = torture.judge_end()
+        torture.judge_numbers(before, after)
         lines = torture.watch.judge_log(node.log_since(mark))
         print(report(torture, seed, seconds, before, after, lines, torture.judge_audit()))
         torture.service.end(signal.SIGTERM)
-        node.run(["umount", "/run/lab/audit"], check=False)
+        node.run(["umount", "/run/lab/audit", SWITCH], check=False)
     return 1 if torture.watch.violations or torture.broken else 0
 
 

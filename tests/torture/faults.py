@@ -25,15 +25,16 @@ TakeBack = Callable[[], None]
 class Service:
     """`slurm-adopt serve`, in the background of the node: what carries a command into it would stop when that one does."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, audit_file: str = AUDIT_FILE) -> None:
         self.node = node
+        self.audit_file = audit_file
         self.starts = 0
 
     def start(self) -> None:
         """Unless it runs."""
         if self.pid:
             return
-        command = f"/usr/bin/slurm-adopt serve --listen {LOGIN_SOCKET} --audit-file {AUDIT_FILE}"
+        command = f"/usr/bin/slurm-adopt serve --listen {LOGIN_SOCKET} --audit-file {self.audit_file}"
         self.node.run(f"setsid {command} >>/run/lab/service.log 2>&1 &")
         self.starts += 1
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import threading
 from typing import NamedTuple
 
@@ -104,6 +105,24 @@ class People:
         for line in shown.splitlines():
             job, uid = map(int, line.split())
             self.owns(job, uid)
+
+    def mend_jobs(self) -> None:
+        """Let go on what Slurm has stopped or holds back."""
+        try:
+            shown = self.node.run(["squeue", "-h", "-o", "%A %T %r"], check=False, timeout=20).stdout
+            for line in shown.splitlines():
+                job, state, reason = line.split(None, 2)
+                if state == "SUSPENDED":
+                    self.node.run(["scontrol", "resume", job], check=False, timeout=20)
+                if state == "PENDING" and "held" in reason.lower():
+                    self.node.run(["scontrol", "release", job], check=False, timeout=20)
+        except subprocess.TimeoutExpired:
+            return
+
+    def running_uids(self) -> list[int]:
+        """Whose jobs run, one for each job."""
+        shown = self.node.run(["squeue", "-h", "-t", "running", "-o", "%U"], check=False, timeout=60).stdout
+        return [int(line) for line in shown.split()]
 
     def some_job(self, kind: str = "") -> int:
         """A job of now, 0 if there is none."""

@@ -109,6 +109,31 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("newest is by start, not by id", "", facts(step(9, 1), step(7, 2), caller=UNKNOWN), Adopt(7, "newest")),
     ("a foreign job is never adopted into", "", facts(*TWO, caller=CallerFact("found", 99)), Adopt(9, "newest")),
     ("adopted", "", facts(ONE, attempts=(Attempt(7, "only"),)), Verdict("allow", "adopted", 7, "only")),
+    ("only job suspended", "", facts(step(7, state="suspended")), Verdict("deny", "job-suspended")),
+    (
+        "only job suspended while it adopted",
+        "",
+        facts(ONE, attempts=(Attempt(7, "only", "step-suspended"),)),
+        Verdict("deny", "job-suspended"),
+    ),
+    (
+        "the session's job is suspended",
+        "action_no_jobs=ignore",
+        facts(step(7, state="suspended"), phase="open_session", account_job=7),
+        Verdict("ignore", "job-suspended"),
+    ),
+    (
+        "the session's job does not answer",
+        "action_no_jobs=ignore",
+        facts(phase="open_session", account_job=7, unanswered=("step-silent",)),
+        Verdict("ignore", "steps-unresponsive"),
+    ),
+    (
+        "a session that is let in without a job leaves the user manager alone",
+        "user_manager=refuse action_unknown=allow",
+        facts(*TWO, phase="open_session", caller=UNKNOWN),
+        Verdict("allow", "unknown-allowed"),
+    ),
     (
         "only job fails",
         "",
@@ -401,6 +426,12 @@ def test_policy__enforce_changes_no_verdict(found: Facts, line: list[str]) -> No
         assert observed == decision
     elif isinstance(decision, Adopt):
         assert observed == Verdict("allow", "would-adopt", decision.job_id, decision.chosen)
+
+
+def test_policy__enforce_no_says_what_would_be_done() -> None:
+    options = parse_options(["enforce=no"])
+    assert next_step(facts(ONE), options) == Verdict("allow", "would-adopt", 7, "only")
+    assert next_step(facts(*TWO, caller=FOUND), options) == Verdict("allow", "would-adopt", 7, "caller")
 
 
 def test_policy__enforce_no_leaves_the_user_manager_alone() -> None:

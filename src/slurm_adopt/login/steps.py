@@ -63,10 +63,13 @@ if TYPE_CHECKING:
         def remark_of(self, conf: SlurmConf) -> str:
             """What the log line of a login should say of slurm.conf."""
 
-        def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
+        def query_own(
+            self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int, needed: int = 0
+        ) -> Task[OwnSteps]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
 
-            `nodename` is the module's option. The caller closes what is found.
+            `nodename` is the module's option. `needed` is the job that a session is in: no other one stands for it, so
+            its step is waited for as if it was the only one. The caller closes what is found.
             """
 
 
@@ -140,7 +143,7 @@ class FreshLookup:
         """Nobody else says it."""
         return conf.remark
 
-    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int) -> Task[OwnSteps]:
+    def query_own(self, conf: SlurmConf, nodename: str, uid: int, deadline_ns: int, needed: int = 0) -> Task[OwnSteps]:
         """Look through the spool directories and ask all steps there."""
         owners = conf.step_owners
         directories = open_directories(conf, nodename)
@@ -148,7 +151,7 @@ class FreshLookup:
             for directory in directories:
                 directory.check_not_own(uid)
             paths = list_steps(directories)
-            return (yield from query_own_steps(paths, uid, owners, deadline_ns))
+            return (yield from query_own_steps(paths, uid, owners, deadline_ns, needed))
         finally:
             for directory in directories:
                 os.close(directory.fd)
@@ -180,10 +183,12 @@ def open_directories(conf: SlurmConf, nodename: str) -> list[SpoolDirectory]:
     return opened
 
 
-def query_own_steps(paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int) -> Task[OwnSteps]:
+def query_own_steps(
+    paths: list[StepPath], uid: int, owners: tuple[int, ...], deadline_ns: int, needed: int = 0
+) -> Task[OwnSteps]:
     """Find the user's own steps among `paths`."""
     found = OwnSteps()
-    for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns)):
+    for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns, needed=needed)):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)
         elif isinstance(outcome, StepFault) and outcome.reason not in (STEP_GONE, STEP_ENDING):
@@ -197,19 +202,27 @@ def ask_steps(
     owners: tuple[int, ...],
     deadline_ns: int,
     known: list[Identity | None] | None = None,
+    needed: int = 0,
 ) -> Task[list[OwnStep | StepFault | None]]:
     """Ask each step whether it is the user's: `OwnStep`, None for another user's, or why there is no answer.
 
     `known`: who answered at each of the paths before.
 
     Nobody waits longer than half of the time that is left, nor longer than a grace once a step is found that the user
-    can log in to: one that is ending must not hide a running one whose slurmstepd is slow.
+    can log in to: one that is ending must not hide a running one whose slurmstepd is slow. Where the step of the job
+    `needed` is among them, nothing but that one will do.
     """
     now_ns = time.monotonic_ns()
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     known = known or [None] * len(paths)
     tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
-    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, _takes_logins)
+    is_enough = _takes_logins
+    if needed and any(path.job_id == needed for path in paths):
+
+        def is_enough(answer: OwnStep | None) -> bool:
+            return answer is not None and answer.path.job_id == needed
+
+    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, is_enough)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
         if isinstance(outcome, DeadlineExceeded):

@@ -90,6 +90,7 @@ class NodeCache:
         nodename: str,
         uid: int,
         deadline_ns: int,
+        needed: int = 0,
     ) -> Task[OwnSteps]:
         """The user's own steps, as the index has them, each asked now."""
         indexes = self._current(conf, nodename)
@@ -102,9 +103,11 @@ class NodeCache:
             for index in indexes:
                 if index.unsettled:
                     yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
-            yield from self._ask_own(indexes, uid, deadline_ns, found)
+            yield from self._ask_own(indexes, uid, deadline_ns, found, needed)
             if not found.own:
-                yield from self._wait_for_hung(indexes, uid, deadline_ns, found)
+                yield from self._wait_for_hung(indexes, uid, deadline_ns, found, needed)
+            if needed and found.own and found.of_job(needed) is None:
+                yield from _wait_for_needed(indexes, uid, deadline_ns, found, needed)
             for index in indexes:
                 if index.unsettled:
                     found.unanswered += [entry.fault or STEP_SILENT for entry in _unanswered(index, uid)]
@@ -122,6 +125,7 @@ class NodeCache:
         uid: int,
         deadline_ns: int,
         found: OwnSteps,
+        needed: int = 0,
     ) -> Task[None]:
         """Ask the steps that are the user's, when it is this login's turn; the turn lasts as long as the login."""
         if not any(uid in index.settled for index in indexes):
@@ -130,14 +134,16 @@ class NodeCache:
         yield from turn.enter(deadline_ns)
         try:
             for index in indexes:
-                yield from _ask(index, uid, deadline_ns, found)
+                yield from _ask(index, index.own(uid), uid, deadline_ns, found, needed)
         finally:
             if found.own:
                 found.turn = turn
             else:
                 turn.leave()
 
-    def _wait_for_hung(self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps) -> Task[None]:
+    def _wait_for_hung(
+        self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int
+    ) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
         now_ns = time.monotonic_ns()
         until_ns = now_ns + (deadline_ns - now_ns) // 2
@@ -145,7 +151,7 @@ class NodeCache:
             index.ask_due(at_once=True)
         while time.monotonic_ns() < until_ns:
             try:
-                yield from self._ask_own(indexes, uid, until_ns, found)
+                yield from self._ask_own(indexes, uid, until_ns, found, needed)
             except DeadlineExceeded:
                 return  # no turn in time: the steps are known, but not asked
             waiting = [index for index in indexes if any(map(_is_open, index.open_questions(uid)))]
@@ -243,12 +249,30 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
         yield from wait_flag(index.news, min(until_ns, max(ends)))
 
 
-def _ask(index: StepIndex, uid: int, deadline_ns: int, found: OwnSteps) -> Task[None]:
-    entries = index.own(uid)
+def _wait_for_needed(indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int) -> Task[None]:
+    """The session is in this job, whose step had not answered when others of the user's had: half of what is left."""
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    found.pause()
+    for index in indexes:
+        index.ask_due(at_once=True)
+        while time.monotonic_ns() < until_ns and any(
+            entry.path.job_id == needed and _is_open(entry) for entry in index.open_questions(uid)
+        ):
+            yield from wait_flag(index.news, until_ns)
+    yield from found.resume(deadline_ns)
+    for index in indexes:
+        entries = [entry for entry in index.own(uid) if entry.path.job_id == needed]
+        yield from _ask(index, entries, uid, deadline_ns, found, needed)
+
+
+def _ask(
+    index: StepIndex, entries: list[Entry], uid: int, deadline_ns: int, found: OwnSteps, needed: int = 0
+) -> Task[None]:
     if not entries:
         return
     paths, known = [entry.path for entry in entries], [entry.identity for entry in entries]
-    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known)
+    outcomes = yield from ask_steps(paths, uid, index.owners, deadline_ns, known, needed)
     for entry, outcome in zip(entries, outcomes):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from tests.node.resident.fake_step import FakeStep
 
+from slurm_adopt.login import steps
 from slurm_adopt.login.steps import OwnSteps
 from slurm_adopt.model import STEP_SILENT
 from slurm_adopt.resident import step_index
@@ -52,12 +54,12 @@ class Rig:
         self.steps.append(FakeStep(self.spool, job_id, uid, **how))
         return self.steps[-1]
 
-    def query(self, uid: int, seconds: float = 20) -> OwnSteps:
-        """What a login of this user finds; raises what it raises."""
+    def query(self, uid: int, seconds: float = 20, needed: int = 0) -> OwnSteps:
+        """What a login of this user finds, or a session in the job `needed`; raises what it raises."""
         outcome: list[Any] = []
         deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
         self.loop.spawn(
-            self.memory.query_own(self.conf, "lab", uid, deadline_ns), lambda _, value: outcome.append(value)
+            self.memory.query_own(self.conf, "lab", uid, deadline_ns, needed), lambda _, value: outcome.append(value)
         )
         self.turn_until(lambda: outcome)
         if isinstance(outcome[0], Exception):
@@ -284,6 +286,69 @@ def test_step_index__who_finds_nothing_waits_for_the_hung_ones_only_so_long(rig:
         found = rig.query(ALICE, seconds=0.4)
         assert (found.own, found.unanswered) == ([], [STEP_SILENT])
     assert hung.asked == 1
+
+
+def answer_after(slow: FakeStep, asked: FakeStep) -> threading.Thread:
+    """`slow` goes on as soon as `asked` has been asked once more."""
+    times = asked.asked
+
+    def work() -> None:
+        while asked.asked == times:
+            time.sleep(0.001)
+        slow.answering.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_step_index__a_session_waits_for_the_step_it_is_in(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another job of the user's that answers at once is no substitute, however short the grace for slow ones is."""
+    slow, quick = rig.step(1, ALICE), rig.step(2, ALICE)
+    assert rig.jobs(ALICE) == [1, 2]
+    monkeypatch.setattr(steps, "GRACE_NS", 0)
+    slow.answering.clear()
+    answering = answer_after(slow, quick)
+    assert sorted(step.path.job_id for step in rig.query(ALICE, needed=1).own) == [1, 2]
+    answering.join()
+    # also where an earlier login has not got an answer, and the step is not among those that are known to answer
+    slow.answering.clear()
+    assert [step.path.job_id for step in rig.query(ALICE).own] == [2]
+    assert list(rig.index.unsettled) == [slow.path.name]
+    answering = answer_after(slow, quick)
+    assert sorted(step.path.job_id for step in rig.query(ALICE, needed=1).own) == [1, 2]
+    answering.join()
+
+
+def test_step_index__a_session_waits_for_its_step_where_none_answered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one answers first; it is no substitute here either."""
+    slow, quick = rig.step(1, ALICE), rig.step(2, ALICE)
+    assert rig.jobs(ALICE) == [1, 2]
+    monkeypatch.setattr(steps, "GRACE_NS", 0)
+    slow.answering.clear()
+    quick.answering.clear()
+    assert rig.query(ALICE, 0.2).own == []
+    assert len(rig.index.unsettled) == 2
+    answering = answer_after(slow, quick)
+    quick.answering.set()
+    assert sorted(step.path.job_id for step in rig.query(ALICE, needed=1).own) == [1, 2]
+    answering.join()
+
+
+def test_step_index__a_session_waits_for_a_hung_step_half_of_the_time(rig: Rig) -> None:
+    slow = rig.step(1, ALICE)
+    rig.step(2, ALICE)
+    assert rig.jobs(ALICE) == [1, 2]
+    slow.answering.clear()
+    began = time.monotonic()
+    found = rig.query(ALICE, 3, needed=1)
+    assert time.monotonic() - began >= 1.5
+    assert [step.path.job_id for step in found.own] == [2]
+    assert found.unanswered == [STEP_SILENT]
+    # a job that is not there is not waited for
+    assert [step.path.job_id for step in rig.query(ALICE, 3, needed=7).own] == [2]
 
 
 def test_step_index__a_hung_step_that_goes_on_is_known_at_once(rig: Rig) -> None:

@@ -37,7 +37,9 @@ def conf(tmp_path: Path) -> SlurmConf:
         ("/s/%n", "", "multi", [("/s/v1", "v1"), ("/s/v2", "v2")]),
         ("/s/%n", "", "machine.example.org", [("/s/full", "full")]),
         ("/s/%n", "", "own", [("/s/own", "own")]),
-        ("/s/%n-%h", "n3", "elsewhere", [("/s/n3-host3", "n3")]),
+        ("/s/%n-%h", "n3", "elsewhere", [("/s/n3-elsewhere", "n3")]),
+        # slurmd's own host name, not what NodeHostname calls it
+        ("/s/%h.%n", "", "machine.example.org", [("/s/machine.full", "full")]),
         ("/s/%n-%h", "dyn", "where.ever", [("/s/dyn-where", "dyn")]),
         ("/s", "dyn", "where", [("/s", "dyn")]),
         ("/s", "", "dynamic.example.org", [("/s", None)]),
@@ -62,7 +64,7 @@ def test_spool_dir__localhost_comes_last(conf: SlurmConf) -> None:
     [
         # the host's name is another node's, or nobody's; what slurmd was told comes first
         ("/s/%n", ("n3",), "host2", [("/s/n3", "n3"), ("/s/n2", "n2")]),
-        ("/s/%n.%h", ("n3",), "elsewhere", [("/s/n3.host3", "n3"), ("/s/elsewhere.elsewhere", None)]),
+        ("/s/%n.%h", ("n3",), "elsewhere", [("/s/n3.elsewhere", "n3"), ("/s/elsewhere.elsewhere", None)]),
         ("/s/%n", ("dyn.1", ""), "where.ever", [("/s/dyn.1", "dyn.1"), ("/s/where", None), ("/s/where.ever", None)]),
         ("/s/%n", ("v2", "v1"), "multi", [("/s/v2", "v2"), ("/s/v1", "v1")]),
         # all sockets of the folder are looked at anyway

@@ -2,9 +2,10 @@
 """Where this node's slurmstepds have their sockets.
 
 Rules of this file:
-1. SlurmdSpoolDir's `%n` is the node's name and `%h` its host name; which node this is comes from `nodename=`, else
-   from the NodeHostname lines and this machine's host name, short form, full form, then `localhost` (Slurm's own
-   order). Never from DNS, never from the environment.
+1. SlurmdSpoolDir's `%n` is the node's name. `%h` is this machine's own host name in its short form, whatever
+   NodeHostname and -N say (slurmd 20.11 to 26.05). Which node this is comes from `nodename=`, else from the
+   NodeHostname lines and this machine's host name, short form, full form, then `localhost` (Slurm's own order). Never
+   from DNS, never from the environment.
 2. Dynamic nodes (slurmd -Z, FUTURE) are not in the file, and their names cannot be derived: then the folders that
    fit the pattern and hold an extern step's socket are found by looking.
 3. A folder found by looking counts only if nobody but root, SlurmdUser and SlurmUser may write it.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ...wire.slurm_nodes import node_of_name, nodes_of_host
+from ...wire.slurm_nodes import nodes_of_host
 from ..tasks.files import other_writers
 from ..tasks.task import raise_own_lack
 
@@ -70,8 +71,7 @@ def spool_dirs(conf: SlurmConf, nodename: str | None = None, hostname: str | Non
     told = []
     for slurmd in conf.slurmds:
         if slurmd.node:
-            node = node_of_name(conf.statements, slurmd.node) if "%h" in conf.spool_dir else None
-            told.append((_expand(conf.spool_dir, slurmd.node, node.hostname if node else short), slurmd.node))
+            told.append((_expand(conf.spool_dir, slurmd.node, short), slurmd.node))
     found = _by_host(conf, nodename, hostname)
     # where every node's sockets are looked at, one node's are among them
     return list(dict.fromkeys([*(place for place in told if (place[0], None) not in found), *found]))
@@ -82,16 +82,15 @@ def _by_host(conf: SlurmConf, nodename: str | None, hostname: str | None) -> lis
     short = full.partition(".")[0]
     pattern = conf.spool_dir
     if nodename:
-        node = node_of_name(conf.statements, nodename) if "%h" in pattern else None
-        return [(_expand(pattern, nodename, node.hostname if node else short), nodename)]
+        return [(_expand(pattern, nodename, short), nodename)]
     for host in (short, full, "localhost") if short != full else (short, "localhost"):
         nodes = nodes_of_host(conf.statements, host)
         if nodes:
-            return [(_expand(pattern, node.name, node.hostname), node.name) for node in nodes]
+            return [(_expand(pattern, node.name, short), node.name) for node in nodes]
     if not has_pattern(pattern):
         return [(pattern, None)]
     # without -N a dynamic slurmd calls itself by its full host name
-    guesses = [(_expand(pattern, name, name), None) for name in dict.fromkeys((short, full))]
+    guesses = [(_expand(pattern, name, short), None) for name in dict.fromkeys((short, full))]
     return list(dict.fromkeys([*guesses, *_by_looking(pattern, conf.spool_owners)]))
 
 
