@@ -297,7 +297,7 @@ REASONS = _table(
     Reason("adopted", "The login is in the job; the kernel confirms it."),
     Reason(
         "adopt-deferred",
-        "keyboard-interactive: sshd still waits for the client, so it is the session phase that puts the login into the job.",
+        "keyboard-interactive: sshd still waits for the client, so the session phase puts the login into the job.",
     ),
     Reason("would-adopt", "enforce=no: the login would have been put into this job. Nothing was done."),
     Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),

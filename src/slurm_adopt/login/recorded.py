@@ -36,7 +36,8 @@ def encode_facts(facts: Facts) -> dict[str, Any]:
         found["caller"] = (facts.caller.status, facts.caller.job_id, facts.caller.detail[:DETAIL_CAP])
     if facts.attempts:
         found["attempts"] = [
-            (tried.job_id, tried.chosen, "adopt-deferred" if tried.deferred else tried.failure) for tried in facts.attempts
+            (tried.job_id, tried.chosen, "adopt-deferred" if tried.deferred else tried.failure)
+            for tried in facts.attempts
         ]
     return found
 

@@ -19,6 +19,8 @@ OTHERS = (
 )
 KEYBOARD = 2202
 WAYS = {"publickey": 22, "keyboard-interactive": KEYBOARD}
+
+
 def told_of_an_adoption(way: str) -> list[str]:
     """With keyboard-interactive the session phase adopts, if there is one."""
     if way == "keyboard-interactive":

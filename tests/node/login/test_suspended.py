@@ -110,9 +110,10 @@ def test_suspended__while_sshd_waits_for_the_client(node: Node) -> None:
         wait_for(lambda: not any("/etc/lab/wait" in one.command for one in node.processes()), "the modules to end")
         node.run("rm -f /run/lab/go /run/lab/waits.*")
         sshd.stop()
-    assert f"/job_{job}/" in node.ssh(
-        "alice", "cat /proc/self/cgroup", auth="keyboard-interactive", port=PORT, check=True
-    ).stdout
+    assert (
+        f"/job_{job}/"
+        in node.ssh("alice", "cat /proc/self/cgroup", auth="keyboard-interactive", port=PORT, check=True).stdout
+    )
 
 
 def test_suspended__another_job_takes_the_login(node: Node) -> None:
