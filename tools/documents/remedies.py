@@ -36,7 +36,7 @@ LOAD = "the load of the node, a file system or name service that hangs, `timeout
 
 LOOK: dict[str, str] = {
     "session-readopted": (
-        "nothing, if pam_systemd is in the stack on purpose, or the account phase said `adopt-deferred`. Else find what "
+        "nothing, if pam_systemd is in the stack on purpose, or the account phase said `adopt-deferred`. Else see what "
         "moves sessions: `slurm-adopt doctor`, and pam_cgroup or pam_systemd in /etc/pam.d"
     ),
     "session-not-ours": (
