@@ -96,7 +96,8 @@ def test_make__needs_no_root_no_network_and_no_package_manager(clone: Clone) -> 
     assert "/usr/libexec/slurm-adopt/hooks/prolog" in first
     assert {"/usr/share/man/man8/pam_slurm_adopt.8", "/usr/share/bash-completion/completions/slurm-adopt"} <= first
     assert "/usr/share/slurm-adopt/monitoring/slurm-adopt.rules.yml" in first
-    assert "/usr/share/slurm-adopt/ansible/roles/slurm_adopt/tasks/main.yml" in first
+    assert "/usr/share/slurm-adopt/ansible/slurm_adopt.yml" in first
+    assert clone.read("/usr/share/slurm-adopt/ansible/roles/slurm_adopt/tasks/main.yml")
     assert len([name for name in first if name.endswith("security/pam_slurm_adopt.so")]) == 1
     assert clone.read("/usr/libexec/slurm-adopt/helper").startswith("#!/usr/bin/python3 -IS\n")
     assert list(clone.home.iterdir()) == []

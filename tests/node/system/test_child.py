@@ -35,7 +35,9 @@ def _nothing_stays() -> object:
     while children() != before[0] and time.monotonic() < until:
         child.reap_children()
         time.sleep(0.01)
-    assert (children(), descriptors()) == before
+    # one that belongs to nobody any more may be closed meanwhile
+    assert children() == before[0]
+    assert descriptors() <= before[1]
 
 
 def test_child__answers() -> None:

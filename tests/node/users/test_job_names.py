@@ -153,7 +153,11 @@ def test_job_names__a_job_that_an_arrays_task_submits_is_none(users: Node) -> No
     wait_for(lambda: users.read("/tmp/child").strip(), "the job that the task has submitted")
     number = int(users.read("/tmp/child"))
     users.wait_started([number])
-    (told,) = [p for p in users.processes("alice") if f"/job_{number}/step_batch" in str(p.cgroups)]
+    script = f"/job_{number}/step_batch"
+    (told,) = wait_for(
+        lambda: [p for p in users.processes("alice") if script in str(p.cgroups) and p.command.startswith("sleep")],
+        "the job's script",
+    )
     assert f"SLURM_ARRAY_JOB_ID={job}".encode() in users.path(f"/proc/{told.pid}/environ").read_bytes().split(b"\0")
     found = listed(users)
     assert found[str(number)] == number
