@@ -235,8 +235,9 @@ void sa_spawn_hold_number(void)
     was_pending = sigismember(&pending, SIGCHLD) == 1;
     pid = fork();
     if (pid == 0) {
-        /* in between, so that the host program never hears of the holder: init reaps it */
-        if (fork() == 0)
+        /* in between, so that the host program never hears of the holder: init reaps it. With the real uid of
+         * whoever calls a set-uid host program (su), that user could kill the holder. */
+        if (setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0 && fork() == 0)
             hold_number();
         _exit(0);
     }

@@ -238,12 +238,12 @@ int main(int argc, char **argv)
     struct run run = {.child_signal = "default"};
     const char *rhost = NULL, *tty = NULL, *user;
     pam_handle_t *pamh = NULL;
-    int option, repeat = 1, port = 0, uid = 0, code;
+    int option, repeat = 1, port = 0, uid = 0, real_uid = 0, code;
     char *env[16], **list;
     size_t env_count = 0;
 
     out = fdopen(fcntl(1, F_DUPFD_CLOEXEC, 200), "w");
-    while ((option = getopt(argc, argv, "r:t:f:e:E:s:o:p:n:u:cw")) != -1) {
+    while ((option = getopt(argc, argv, "r:t:f:e:E:s:o:p:n:u:cwR:")) != -1) {
         switch (option) {
         case 'r': rhost = optarg; break;
         case 't': tty = optarg; break;
@@ -255,6 +255,7 @@ int main(int argc, char **argv)
         case 'p': port = atoi(optarg); break;
         case 'n': repeat = atoi(optarg); break;
         case 'u': uid = atoi(optarg); break;
+        case 'R': real_uid = atoi(optarg); break;
         case 'w': slow_connect = true; break;
         case 'c': run.close_std = true; break;
         default: return 2;
@@ -279,6 +280,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < env_count; i++)
         pam_putenv(pamh, env[i]);
     if (uid > 0 && seteuid((uid_t)uid) < 0)
+        return 5;
+    if (real_uid > 0 && setresuid((uid_t)real_uid, 0, 0) < 0) /* as a set-uid program */
         return 5;
     tell_namespaces("before");
     while (repeat-- > 0)

@@ -274,6 +274,17 @@ def test_hostile__the_number_of_a_login_that_slurmstepd_may_still_move_is_held(r
     os.kill(number, signal.SIGKILL)
 
 
+def test_hostile__the_user_of_a_set_uid_program_cannot_kill_what_holds_the_number(room: Room) -> None:
+    """Real, effective and saved user and group of the holder are root, also where su has called the module."""
+    before = {number for number, _ in holders(room)}
+    with room.serving("silent"):
+        room.call("mode=service", "timeout=0.2", driver=("-r", "192.0.2.7", "-R", "65534"))
+    (holder,) = {number for number, _ in holders(room)} - before
+    status = Path(f"/proc/{holder}/status").read_text()
+    os.kill(holder, signal.SIGKILL)
+    assert "\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n" in status
+
+
 def test_hostile__a_login_that_is_killed_while_it_asks_dies_when_its_number_is_held(room: Room) -> None:
     """sshd's LoginGraceTime may run out in the middle of an adoption: the user chooses when."""
     before = {number for number, _ in holders(room)}

@@ -73,7 +73,7 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
         if before is not None and b".scope" in before:
             from .session.left_behind import adopt_left_behind
 
-            yield from adopt_left_behind(connection, before)
+            yield from adopt_left_behind(connection, before, login.request.uid)
         yield from collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()

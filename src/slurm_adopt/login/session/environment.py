@@ -6,7 +6,8 @@ Rules of this file:
    the processes of the job. A user could have shaped the latter; it is the same user's job and session.
 2. Reading /proc/PID/environ waits for the process's memory map, which its owner can lock for ever (and a hung Lustre
    does): that is done in a child with a small share of the time. What it does not yield is left out.
-3. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.
+3. The user may mount a file system that hangs over the runtime directory at any moment: a child looks at it, too.
+4. Only names that `export_env=` stands for, only printable values, and no more than fits the reply.
 """
 
 from __future__ import annotations
@@ -72,8 +73,22 @@ def collect_variables(
     return _fitting(found)
 
 
+def query_runtime_dir(uid: int, deadline_ns: int) -> Task[tuple[tuple[str, str], ...]]:
+    """XDG_RUNTIME_DIR, if the prolog hook has made it and it is the user's alone; none if that is not known in time."""
+
+    def work() -> bytes:
+        # never empty: that would be a child that failed
+        return b"yes" if find_runtime_dir(uid) else b"no"
+
+    try:
+        answer = yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS), uid)
+    except (ChildFault, DeadlineExceeded, OSError):
+        return ()
+    return (("XDG_RUNTIME_DIR", f"{RUNTIME_DIRECTORIES}/{uid}"),) if answer == b"yes" else ()
+
+
 def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
-    """XDG_RUNTIME_DIR, if the prolog hook has made it and it is the user's alone."""
+    """What `query_runtime_dir` does, in its child: a file system may be mounted between the two looks."""
     path = f"{RUNTIME_DIRECTORIES}/{uid}"
     mounts = [line for line in _read_mounts() if len(line) > 5 and line[4] == path]
     if mounts:

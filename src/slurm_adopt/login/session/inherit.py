@@ -35,11 +35,13 @@ def take_over(
     deadline_ns: int,
 ) -> Task[tuple[Variables, str]]:
     """Apply the job's limits to the login's processes, and return its variables; and a remark for the log."""
-    from .environment import find_runtime_dir, query_variables
+    from .environment import query_runtime_dir, query_variables
     from .job_processes import find_job_processes
     from .rlimits import apply_limits, read_limits
 
-    found: Variables = find_runtime_dir(uid) if options.runtime_dir == "user" else ()
+    found: Variables = ()
+    if options.runtime_dir == "user":
+        found = yield from query_runtime_dir(uid, deadline_ns)
     if not _asks_steps(options):
         return found, ""
     sources = yield from find_job_processes(conf, options.nodename, job_id, uid, extern, deadline_ns)

@@ -6,7 +6,9 @@ born there. Our line puts sshd back into the job, and these with it.
 
 Rules of this file:
 1. Only for a session that was just put back: others have no scope.
-2. What the scope's cgroup lists now is moved, each with its start time, and read back; what has ended is nowhere.
+2. Only a scope below the login's own `user-UID.slice`: with su, pam_systemd makes none, and the process is still in
+   the session of whoever calls su.
+3. What the scope's cgroup lists now is moved, each with its start time, and read back; what has ended is nowhere.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ ROOT = "/sys/fs/cgroup"
 PROCESS_CAP = 256
 
 
-def adopt_left_behind(connection: StepConnection, before: bytes) -> Task[int]:
-    """Take in what is in the scope that the text `before` of /proc/PID/cgroup names; how many there were.
+def adopt_left_behind(connection: StepConnection, before: bytes, uid: int) -> Task[int]:
+    """Take in what is in the scope of `uid` that the text `before` of /proc/PID/cgroup names; how many there were.
 
     `StepFault` if one of them stays outside.
     """
     identity = connection.identity
     reference = read_cgroups(identity) if identity is not None else None
     taken = 0
-    for folder in _scopes(before):
+    for folder in scopes_of(before, uid):
         for number in (read_file(f"{folder}/cgroup.procs") or b"").split()[:PROCESS_CAP]:
             process = read_process(int(number))
             if process is None or process.pid == os.getpid():
@@ -51,15 +53,17 @@ def adopt_left_behind(connection: StepConnection, before: bytes) -> Task[int]:
     return taken
 
 
-def _scopes(text: bytes) -> Iterator[str]:
-    """The folders of logind's session scopes in a /proc/PID/cgroup: v2, and systemd's own hierarchy on v1."""
+def scopes_of(text: bytes, uid: int) -> Iterator[str]:
+    """The folders of logind's session scopes of `uid` in a /proc/PID/cgroup: v2, and systemd's own hierarchy on v1."""
     try:
         lines = decode_cgroups(text)
     except RemoteProtocolError:
         return
     for line in lines:
         name = line.path.rpartition("/")[2]
-        if not (name.startswith("session-") and name.endswith(".scope")):
+        # the first slice counts: what lies below another user's is that user's, whatever its folders are called
+        below = line.path.partition("/user.slice/")[2]
+        if not (name.startswith("session-") and name.endswith(".scope")) or below != f"user-{uid}.slice/{name}":
             continue
         if not line.controllers:
             yield f"{ROOT}{line.path}" if os.path.exists(f"{ROOT}/cgroup.controllers") else f"{ROOT}/unified{line.path}"
