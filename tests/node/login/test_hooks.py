@@ -203,6 +203,59 @@ def test_hooks__folders_that_are_filled_from_another_job_go_with_the_last_one(no
     wait_for(lambda: not folders_of(node, first), "the first job's folders to be gone")
 
 
+#: Arguments: two jobs. Processes below the step of each have children that go below the other's, at odd times, so that
+#: they never end all at once.
+PUMP = """
+import contextlib, glob, os, random, sys, time
+def below(job):
+    return glob.glob(f"/sys/fs/cgroup/freezer/slurm*/uid_*/job_{job}/step_extern")[0] + "/mine"
+def enter(folder):
+    with contextlib.suppress(OSError): os.mkdir(folder)
+    with open(folder + "/cgroup.procs", "w") as file: file.write("0")
+def count(folder):
+    try:
+        with open(folder + "/cgroup.procs") as file: return len(file.read().split())
+    except OSError:
+        return 0
+def pump(mine, theirs):
+    while True:
+        if count(mine) > 12 and random.random() < 0.1: os._exit(0)
+        if count(theirs) < 6 and random.random() < 0.4 and os.fork() == 0:
+            random.seed()
+            try: enter(theirs)
+            except OSError: os._exit(1)
+            mine, theirs = theirs, mine
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]: pass
+        time.sleep(0.01)
+one, two = map(below, sys.argv[1:3])
+if os.fork(): sys.exit()
+os.setsid()
+null = os.open("/dev/null", os.O_RDWR)
+for fd in range(3): os.dup2(null, fd)
+os.chdir("/")
+enter(one)
+pump(one, two)
+"""
+
+
+def test_hooks__two_jobs_that_fill_each_others_folders_end(node: Node) -> None:
+    if not hides(node):
+        return
+    node.write("/etc/lab/pump.py", PUMP)
+    first, second = node.submit("alice", ntasks=1), node.submit("alice", ntasks=1)
+    node.ssh("alice", f"python3 /etc/lab/pump.py {first} {second}", check=True)
+    for job in (first, second):
+        wait_for(
+            lambda job=job: f"job_{job}/step_extern/mine" in str(node.processes("alice")), "the folder to be filled"
+        )
+    node.cancel(first)
+    wait_for(lambda: not node.path(f"/run/slurm-adopt/marks/1501/{first}").exists(), "the first job's epilog", 120)
+    node.cancel(second)
+    wait_for(lambda: not node.processes("alice"), "the processes in hiding to be gone", 120)
+    wait_for(lambda: not folders_of(node, first) and not folders_of(node, second), "the jobs' folders to be gone", 120)
+
+
 def folders_of(node: Node, job: int) -> str:
     return node.run(f"ls -d /sys/fs/cgroup/freezer/slurm*/uid_*/job_{job}", check=False).stdout
 
