@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.recorded_jobs import ANSWERS
 
 from slurm_adopt.wire.callerid import Message
 from slurm_adopt.wire.errors import RemoteProtocolError
@@ -18,14 +17,6 @@ from slurm_adopt.wire.job_names import claims_in_environment, is_name
 from slurm_adopt.wire.job_names_answer import decode_names
 from slurm_adopt.wire.user_jobs_question import RESPONSE_JOBS
 
-RECORDED = [
-    json.loads(path.read_text()) for path in sorted((Path(__file__).parents[1] / "vectors").glob("user-jobs-*.json"))
-]
-ANSWERS = [
-    pytest.param(vector, int(version), bytes.fromhex(body), id=f"{vector['slurm']}-{version}")
-    for vector in RECORDED
-    for version, body in vector["answers"].items()
-]
 BATCH = {"SLURM_JOB_ID": "4703", "SLURM_TASK_PID": "99"}
 
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.wire.recorded_jobs import ANSWERS, RECORDED
 
 from slurm_adopt.wire.callerid import Message
 from slurm_adopt.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -21,15 +20,6 @@ from slurm_adopt.wire.user_jobs_question import (
     decode_reply,
     encode_request,
 )
-
-RECORDED = [
-    json.loads(path.read_text()) for path in sorted((Path(__file__).parents[1] / "vectors").glob("user-jobs-*.json"))
-]
-ANSWERS = [
-    pytest.param(vector, int(version), bytes.fromhex(body), id=f"{vector['slurm']}-{version}")
-    for vector in RECORDED
-    for version, body in vector["answers"].items()
-]
 
 
 def message(body: bytes, version: int, kind: int = RESPONSE_JOBS) -> Message:

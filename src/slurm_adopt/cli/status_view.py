@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from ..system.slurm.stepd import StepConnection
     from ..system.tasks.task import Task
 
-#: sshd's connection is its own program from OpenSSH 9.8 on.
 #: People, not system accounts: UID_MIN of /etc/login.defs; distributions keep 60000 to 65535 for themselves (Debian's
 #: slurm is 64030, nobody 65534), and directories count on from there.
 UID_MIN, RESERVED = 1000, range(60001, 65536)

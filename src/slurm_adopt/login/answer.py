@@ -50,10 +50,9 @@ class Answer:
         #: what nobody has to wait for: done by `settle()`
         self.afterwards: Callable[[], None] | None = None
 
-    def jobs_here(self) -> list[tuple[int, Identity]]:
+    def jobs_here(self) -> dict[int, Identity]:
         """The user's jobs on this node, with the slurmstepd of their extern steps."""
-        found = [(step.path.job_id, step.connection.identity) for step in self._found.own]
-        return [(job_id, identity) for job_id, identity in found if identity is not None]
+        return self._found.stepds()
 
     def packet(self) -> bytes:
         """The reply as a packet; one that does not fit (an endless XAUTHORITY) keeps only SLURM_JOB_ID."""

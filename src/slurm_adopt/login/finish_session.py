@@ -52,5 +52,4 @@ def _find_end(login: Login, verdict: Verdict) -> Task[int]:
 def _find_names(login: Login) -> dict[int, str]:
     from ..system.slurm.job_names import read_names
 
-    jobs = [(step.path.job_id, step.connection.identity) for step in login.found.own]
-    return read_names([(job_id, identity) for job_id, identity in jobs if identity is not None])
+    return read_names(login.found.stepds())

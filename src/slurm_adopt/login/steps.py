@@ -100,6 +100,11 @@ class OwnSteps:
     def steps(self) -> tuple[StepFact, ...]:
         return tuple([step.fact for step in self.own])
 
+    def stepds(self) -> dict[int, Identity]:
+        """The slurmstepds of the steps by job, as far as they are known."""
+        found = {step.path.job_id: step.connection.identity for step in self.own}
+        return {job_id: identity for job_id, identity in found.items() if identity is not None}
+
     def of_job(self, job_id: int) -> OwnStep | None:
         for step in self.own:
             if step.path.job_id == job_id:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from ..login.answer import Answer
     from ..login.steps import StepSource
     from ..observe.audit import Audit
-    from ..system.slurm.job_names import Key
+    from ..system.slurm.job_table import Key
+    from ..system.slurm.stepd import Identity
     from ..system.tasks.loop import Loop
     from ..system.tasks.task import Task
 
@@ -43,10 +44,10 @@ KEPT, WAITING = 4096, 64
 class Asked:
     """A login into a job whose name is not known: the job, and the user's jobs here with their slurmstepds."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, stepds: dict[int, Identity]) -> None:
         self.job_id = answer.verdict.job_id
         self.user, self.uid = answer.facts.user, answer.facts.uid
-        self.jobs = {job_id: Process(stepd.pid, stepd.started) for job_id, stepd in answer.jobs_here()}
+        self.jobs = {job_id: Process(stepd.pid, stepd.started) for job_id, stepd in stepds.items()}
 
 
 class NamedJobs:
@@ -67,11 +68,11 @@ class NamedJobs:
         """A login has been answered: if it went into a job for the first time, find the job's name."""
         if answer.verdict.action != "allow" or not answer.verdict.job_id:
             return
-        asked = Asked(answer)
-        stepd = asked.jobs.get(asked.job_id)
+        stepds = answer.jobs_here()
+        stepd = stepds.get(answer.verdict.job_id)
         if stepd is None or len(self._waiting) >= WAITING:
             return
-        key = (asked.job_id, stepd.pid, stepd.started)
+        key = (answer.verdict.job_id, stepd.pid, stepd.started)
         if key in self._seen:
             return
         if len(self._seen) >= KEPT:
@@ -79,7 +80,7 @@ class NamedJobs:
             del self._seen[oldest]
             self._names.pop(oldest, None)
         self._seen[key] = None
-        self._waiting.append(asked)
+        self._waiting.append(Asked(answer, stepds))
         if not self._is_asking:
             self._is_asking = True
             self._loop.spawn(self._work(), self._over)

@@ -78,7 +78,7 @@ def query_runtime_dir(uid: int, deadline_ns: int) -> Task[tuple[tuple[str, str],
 
     def work() -> bytes:
         # never empty: that would be a child that failed
-        return b"yes" if find_runtime_dir(uid) else b"no"
+        return b"yes" if has_runtime_dir(uid) else b"no"
 
     try:
         answer = yield from call_in_child(work, min(deadline_ns, time.monotonic_ns() + SHARE_NS), uid)
@@ -87,7 +87,7 @@ def query_runtime_dir(uid: int, deadline_ns: int) -> Task[tuple[tuple[str, str],
     return (("XDG_RUNTIME_DIR", f"{RUNTIME_DIRECTORIES}/{uid}"),) if answer == b"yes" else ()
 
 
-def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
+def has_runtime_dir(uid: int) -> bool:
     """What `query_runtime_dir` does, in its child: a file system may be mounted between the two looks."""
     path = f"{RUNTIME_DIRECTORIES}/{uid}"
     mounts = [line for line in _read_mounts() if len(line) > 5 and line[4] == path]
@@ -95,12 +95,12 @@ def find_runtime_dir(uid: int) -> tuple[tuple[str, str], ...]:
         # the last one is on top; the user may have mounted a file system over it that answers nobody
         kind, source, options = mounts[-1][-3:]
         if kind != "tmpfs" or source != "slurm-adopt" or f"uid={uid}" not in options.split(","):
-            return ()
+            return False
     try:
         info = os.lstat(path)
     except OSError:
-        return ()
-    return (("XDG_RUNTIME_DIR", path),) if is_private(info, uid) else ()
+        return False
+    return is_private(info, uid)
 
 
 def _read_mounts() -> list[list[str]]:

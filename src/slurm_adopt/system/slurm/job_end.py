@@ -17,18 +17,17 @@ from __future__ import annotations
 import time
 
 from ..tasks.child import ChildFault, call_in_child
-from ..tasks.files import read_if_trusted, replace_file
 from ..tasks.task import MS, DeadlineExceeded
 from .job_environment import read_environments
+from .job_table import is_number, read_words, write_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..kernel.procfs import AnyProcess
     from ..tasks.task import Task
+    from .job_table import Key
 
 TABLE = "/run/slurm-adopt/job-ends"
-#: 16384 jobs of a line each.
-TABLE_CAP = 1 << 20
 MARK = b"\0SLURM_JOB_END_TIME="
 SHARE_NS = 200 * MS
 #: slurmctld writes a year ahead for a job without a limit; a time long past is nobody's end either.
@@ -58,21 +57,14 @@ def plausible(end_s: int) -> int:
     return end_s if -PAST_S < end_s - time.time() < AHEAD_S else 0
 
 
-def read_table(path: str = TABLE) -> dict[tuple[int, int, int], int]:
+def read_table(path: str = TABLE) -> dict[Key, int]:
     """End times by (job id, slurmstepd's pid, its start)."""
-    table: dict[tuple[int, int, int], int] = {}
-    for line in (read_if_trusted(path, TABLE_CAP) or b"").split(b"\n"):
-        words = line.split()
-        if len(words) == 4 and all(word.isdigit() for word in words):
-            job_id, pid, started, end_s = map(int, words)
-            table[job_id, pid, started] = end_s
-    return table
+    return {key: int(word) for key, word in read_words(path, is_number).items()}
 
 
-def write_table(table: dict[tuple[int, int, int], int], path: str = TABLE) -> None:
+def write_table(table: dict[Key, int], path: str = TABLE) -> None:
     """Replace the table; `OSError`."""
-    lines = [f"{job_id} {pid} {started} {end_s}\n" for (job_id, pid, started), end_s in table.items()]
-    replace_file(path, "".join(lines).encode("ascii"), 0o600)
+    write_words(table, path)
 
 
 def _from_processes(stepd: AnyProcess, uid: int) -> int:

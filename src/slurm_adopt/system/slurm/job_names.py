@@ -16,23 +16,19 @@ import time
 
 from ...wire.job_names import claims_in_environment, is_name
 from ..tasks.child import ChildFault, call_in_child
-from ..tasks.files import read_if_trusted, replace_file
 from ..tasks.task import MS, DeadlineExceeded
 from .job_environment import read_environments
+from .job_table import read_words, write_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from ..kernel.procfs import AnyProcess
     from ..tasks.task import Task
-
-    #: Job, and pid and start of the slurmstepd of its extern step.
-    Key = tuple[int, int, int]
+    from .job_table import Key
 
 TABLE = "/run/slurm-adopt/job-names"
-#: 16384 jobs of a line each.
-TABLE_CAP = 1 << 20
 SHARE_NS = 200 * MS
 
 
@@ -61,24 +57,18 @@ def claims_of(text: bytes) -> dict[int, str]:
     return claims_in_environment(variables)
 
 
-def read_names(jobs: Iterable[tuple[int, AnyProcess]], path: str = TABLE) -> dict[int, str]:
+def read_names(jobs: Mapping[int, AnyProcess], path: str = TABLE) -> dict[int, str]:
     """The names of those of the jobs (with the slurmstepd of their extern steps) that are in the service's table."""
     table = read_table(path)
-    found = {job_id: table.get((job_id, stepd.pid, stepd.started), "") for job_id, stepd in jobs}
+    found = {job_id: table.get((job_id, stepd.pid, stepd.started), "") for job_id, stepd in jobs.items()}
     return {job_id: name for job_id, name in found.items() if name}
 
 
 def read_table(path: str = TABLE) -> dict[Key, str]:
     """All names in the service's table."""
-    table: dict[Key, str] = {}
-    for line in (read_if_trusted(path, TABLE_CAP) or b"").decode("ascii", "replace").split("\n"):
-        words = line.split(" ")
-        if len(words) == 4 and all(word.isascii() and word.isdigit() for word in words[:3]) and is_name(words[3]):
-            table[int(words[0]), int(words[1]), int(words[2])] = words[3]
-    return table
+    return read_words(path, is_name)
 
 
 def write_table(table: dict[Key, str], path: str = TABLE) -> None:
     """Replace the table; `OSError`."""
-    lines = [f"{job_id} {pid} {started} {name}\n" for (job_id, pid, started), name in table.items()]
-    replace_file(path, "".join(lines).encode("ascii"), 0o600)
+    write_words(table, path)
