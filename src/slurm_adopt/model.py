@@ -204,11 +204,12 @@ class Facts:
     """All that a decision may depend on.
 
     `fault` is a reason code if the steps could not be looked for at all, `is_own_fault` if that holds for this user
-    only, to whom belongs what would decide about the login; `unanswered` are the reason codes of steps
-    whose owner could not be learnt. `account_job` is the job that the account phase put into the PAM environment;
-    `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the session is in
-    already, as the kernel says (0: none). `preferred` is the job that the user has chosen with `slurm-adopt use`
-    (0: none, or the site does not ask for it).
+    only, to whom belongs what would decide about the login; `unanswered` are the reason codes of steps whose owner
+    could not be learnt, `unanswered_jobs` the jobs of these steps, in the same order. `awaited_job` is the one of them
+    that was given more time (0: none was). `account_job` is the job that the account phase put into the PAM
+    environment; `account_chosen` is how it chose it, empty if that is not known. `member_of` is the job that the
+    session is in already, as the kernel says (0: none). `preferred` is the job that the user has chosen with
+    `slurm-adopt use` (0: none, or the site does not ask for it).
     `prologs` are the user's jobs whose prolog runs on this node, looked for only if the user has no running step here;
     `waited_ms` is how long the login waited for one to start (-1: it did not).
     `exempt` is the word of `allow_users=` or `allow_groups=` that the user is under.
@@ -227,6 +228,8 @@ class Facts:
     is_own_fault: bool = False
     steps: tuple[StepFact, ...] = ()
     unanswered: tuple[ReasonCode, ...] = ()
+    unanswered_jobs: tuple[int, ...] = ()
+    awaited_job: int = 0
     caller: CallerFact = CallerFact()
     attempts: tuple[Attempt, ...] = ()
     account_job: int = 0
@@ -248,6 +251,13 @@ class AskCaller:
 @record
 class AwaitStart:
     """The next step: wait until the user's job has started here, as long as `prolog_wait=` says."""
+
+
+@record
+class AwaitStep:
+    """The next step: give the slurmstepd of this job, which has not answered yet, more time. No other job will do."""
+
+    job_id: int
 
 
 @record

@@ -32,6 +32,7 @@ from .model import (
     Adopt,
     AskCaller,
     AwaitStart,
+    AwaitStep,
     Facts,
     HoldManager,
     StepFact,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from .model import ReasonCode
     from .options.parse import Options
 
-    Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
+    Decision = Union[Adopt, AskCaller, AwaitStart, AwaitStep, HoldManager, Verdict]
 
 #: Faults after which the node may still be said to have no jobs, as the original does: nothing ever ran here.
 NO_JOB_FAULTS = ("spool-dir-missing",)
@@ -104,7 +105,8 @@ def _decide_account(facts: Facts, options: Options) -> Decision:
             return AwaitStart()
         return Verdict(options.action_no_jobs, reason)
     left = _untried(facts, usable)
-    if len(usable) > 1 or not options.single_job_skip_rpc:
+    # a job whose slurmstepd has not answered may be the user's, and the one that the login comes from
+    if len(usable) > 1 or (usable and facts.unanswered) or not options.single_job_skip_rpc:
         return _decide_with_caller(facts, options, usable, left)
     if left:
         return Adopt(left[0].job_id, ONLY)
@@ -125,8 +127,10 @@ def _decide_with_caller(
         return AskCaller()
     if facts.caller.status == "found" and any(step.job_id == facts.caller.job_id for step in left):
         return Adopt(facts.caller.job_id, CALLER)
+    if facts.caller.status == "found" and _is_worth_waiting(facts, facts.caller.job_id):
+        return AwaitStep(facts.caller.job_id)
     if len(usable) == 1:
-        # caller ID was asked for (single_job_skip_rpc=0) but there is only one job it could have named
+        # caller ID was asked for, but there is only one job that takes logins and that it could have named
         return Adopt(left[0].job_id, ONLY) if left else _no_adoption(facts, options)
     if options.action_unknown == "deny":
         return Verdict("deny", "unknown-denied")
@@ -175,11 +179,18 @@ def _decide_account_job(facts: Facts, options: Options) -> Decision:
     states = [step.state for step in facts.steps if step.job_id == facts.account_job]
     if states and states[0] not in (ENDING, SUSPENDED):
         return Adopt(facts.account_job, ACCOUNT)
+    if _is_worth_waiting(facts, facts.account_job):
+        return AwaitStep(facts.account_job)
     reason: ReasonCode = "job-suspended" if SUSPENDED in states else "job-ending"
     if facts.unanswered:
         reason = "steps-unresponsive"
     # action_no_jobs=ignore is for users without a job; SLURM_JOB_ID may also come from ~/.pam_environment
     return Verdict("deny" if newest_first(facts) else options.action_no_jobs, reason)
+
+
+def _is_worth_waiting(facts: Facts, job_id: int) -> bool:
+    """Whether the slurmstepd of this job has not answered, and was not given more time yet."""
+    return job_id in facts.unanswered_jobs and facts.awaited_job != job_id
 
 
 def _adopted(facts: Facts) -> Verdict | None:

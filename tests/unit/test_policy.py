@@ -15,6 +15,7 @@ from slurm_adopt.model import (
     AskCaller,
     Attempt,
     AwaitStart,
+    AwaitStep,
     CallerFact,
     Facts,
     HoldManager,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from slurm_adopt.model import AccountPhase, Phase, ReasonCode, State
 
 
-Decision = Union[Adopt, AskCaller, AwaitStart, HoldManager, Verdict]
+Decision = Union[Adopt, AskCaller, AwaitStart, AwaitStep, HoldManager, Verdict]
 
 
 def step(job_id: int, started: int = 0, state: State = "running") -> StepFact:
@@ -46,6 +47,8 @@ ONE, TWO = step(7), (step(7), step(9))
 VERIFIED = facts(ONE, phase="open_session", account_job=7, member_of=7)
 VERIFIED_VERDICT = Verdict("allow", "session-verified", 7, "account")
 ADOPTED, NOT_OURS = Verdict("allow", "adopted", 7, "only"), Verdict("ignore", "session-not-ours")
+#: The user's job 9 has answered, the slurmstepd of job 7 has not.
+DOUBT = facts(step(9), unanswered=("step-silent",), unanswered_jobs=(7,))
 FAILED: ReasonCode = "user-manager-failed"
 
 CASES: list[tuple[str, str, Facts, Decision]] = [
@@ -174,7 +177,30 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("one is ready: nobody waits for the other", "", facts(ONE, prologs=(9,)), Adopt(7, "only")),
     ("ending and running", "", facts(step(7, state="ending"), step(9)), Adopt(9, "only")),
     ("silent steps, none known", "", facts(unanswered=("step-silent",)), Verdict("deny", "steps-unresponsive")),
-    ("silent steps of others do not matter", "", facts(ONE, unanswered=("step-silent",)), Adopt(7, "only")),
+    ("one job answers, another one's owner is not known: asked", "", DOUBT, AskCaller()),
+    ("the login comes from the silent job", "", replace(DOUBT, caller=FOUND), AwaitStep(7)),
+    ("it is silent to the end", "", replace(DOUBT, caller=FOUND, awaited_job=7), Adopt(9, "only")),
+    ("it has answered at last", "", facts(*TWO, caller=FOUND, awaited_job=7), Adopt(7, "caller")),
+    ("the login comes from elsewhere", "", replace(DOUBT, caller=CallerFact("found", 5)), Adopt(9, "only")),
+    ("silent steps of others do not matter", "action_unknown=deny", replace(DOUBT, caller=UNKNOWN), Adopt(9, "only")),
+    (
+        "several answer, and the login comes from one that does not",
+        "",
+        replace(DOUBT, steps=(step(8), step(9)), caller=FOUND),
+        AwaitStep(7),
+    ),
+    (
+        "the session's job has not answered",
+        "",
+        replace(DOUBT, phase="open_session", account_job=7),
+        AwaitStep(7),
+    ),
+    (
+        "the session's job is silent to the end",
+        "",
+        replace(DOUBT, phase="open_session", account_job=7, awaited_job=7),
+        Verdict("deny", "steps-unresponsive"),
+    ),
     ("no spool directory: no jobs", "", facts(fault="spool-dir-missing"), Verdict("deny", "spool-dir-missing")),
     ("no slurm.conf", "", facts(fault="slurm-conf-missing"), Verdict("ignore", "slurm-conf-missing")),
     (
@@ -313,6 +339,7 @@ some_facts = st.builds(
     fault=faults,
     steps=steps.map(tuple),
     unanswered=st.sampled_from([(), ("step-silent",)]),
+    unanswered_jobs=st.sampled_from([(), (6,)]),
     caller=callers,
     attempts=attempts.map(tuple),
     account_job=st.integers(0, 6),
@@ -379,6 +406,9 @@ def test_policy__ends(known: Facts, line: list[str]) -> None:
             known = replace(known, caller=UNKNOWN)
         elif isinstance(decision, AwaitStart):
             known = replace(known, waited_ms=2000)
+        elif isinstance(decision, AwaitStep):
+            assert known.awaited_job != decision.job_id
+            known = replace(known, awaited_job=decision.job_id)
         elif isinstance(decision, HoldManager):
             known = replace(known, user_manager=FAILED)
         else:
@@ -421,8 +451,8 @@ def test_policy__enforce_changes_no_verdict(found: Facts, line: list[str]) -> No
     assert next_step(found, replace(options, enforce="yes")) == decision
     assert next_step(found, replace(options, enforce="adopt")) == decision
     observed = next_step(found, replace(options, enforce="no"))
-    assert isinstance(observed, (Verdict, AskCaller, AwaitStart))
-    if isinstance(decision, (Verdict, AskCaller, AwaitStart)):
+    assert isinstance(observed, (Verdict, AskCaller, AwaitStart, AwaitStep))
+    if isinstance(decision, (Verdict, AskCaller, AwaitStart, AwaitStep)):
         assert observed == decision
     elif isinstance(decision, Adopt):
         assert observed == Verdict("allow", "would-adopt", decision.job_id, decision.chosen)

@@ -11,6 +11,7 @@ from slurm_adopt.wire.cgroup_path import (
     decode_v1,
     decode_v2,
     extern_step,
+    job_by_name,
     job_folder,
     same_job,
     same_step,
@@ -278,6 +279,26 @@ def test_same_step__elsewhere(stepd: bytes, adopted: bytes, old: bytes, new: byt
 )
 def test_same_job__any_step(stepd: bytes, target: bytes, same: bool) -> None:
     assert same_job(stepd, target) is same
+
+
+@pytest.mark.parametrize(
+    ("target", "jobs", "job"),
+    [
+        (V1_ADOPTED, (7, 1), 1),
+        (V1_ADOPTED.replace(b"step_extern", b"step_0"), (1,), 1),
+        (V1_ADOPTED, (7,), 0),
+        (V2_ADOPTED, (1, 5), 5),
+        (V2_ADOPTED.replace(b"/task_0", b"/task_0 (deleted)"), (5,), 0),
+        (V2_SLUID_ADOPTED, (7,), 7),
+        (V2_SLUID_ADOPTED, (7, 8), 0),
+        (V2_ADOPTED, (), 0),
+        (b"0::/user.slice\n", (5,), 0),
+        (V2_ADOPTED[:-1], (5,), 0),
+        (b"", (5,), 0),
+    ],
+)
+def test_job_by_name(target: bytes, jobs: tuple[int, ...], job: int) -> None:
+    assert job_by_name(target, jobs) == job
 
 
 def test_same_step__malformed() -> None:

@@ -22,7 +22,7 @@ from ..login.recorded import decode_facts
 from ..login.reply import enforced, refusal, result_of
 from ..login.state import STRICT, Login
 from ..login.steps import FreshLookup
-from ..model import REASONS, RUNNING, Adopt, AskCaller, AwaitStart, CallerFact, Verdict
+from ..model import REASONS, RUNNING, Adopt, AskCaller, AwaitStart, AwaitStep, CallerFact, Verdict
 from ..options.parse import parse_options
 from ..places import HELPER
 from ..policy import decide
@@ -38,7 +38,7 @@ from .doctor.pam import find_ending, find_exemption
 from .doctor.service import ask
 from .history import decode_lines, read_lines
 from .main import die
-from .narrate import Step, tell_adoption, tell_caller, tell_decision, tell_facts, tell_verdict
+from .narrate import Step, tell_adoption, tell_caller, tell_decision, tell_facts, tell_verdict, tell_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,6 +259,10 @@ def _explain_facts(login: Looker, options: Options, steps: list[Step], end: Any)
             facts = replace(facts, waited_ms=int(options.prolog_wait_s * 1000))
             steps.append(Step("wait", f"up to {options.prolog_wait_s:g} s for the job to start (prolog_wait=)"))
             unless.append("the job has started by then: then it goes into it")
+        elif isinstance(decision, AwaitStep):
+            facts = replace(facts, awaited_job=decision.job_id)
+            steps.append(tell_wait(decision))
+            unless.append(f"slurmstepd of job {decision.job_id} answers by then: then it goes into that job")
         else:
             assert isinstance(decision, Adopt), "an account phase has no other step"
             steps.append(tell_adoption(decision))

@@ -7,7 +7,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..model import REASONS, Adopt, AskCaller, AwaitStart, CallerFact, HoldManager, Verdict
+from ..model import REASONS, Adopt, AskCaller, AwaitStart, AwaitStep, CallerFact, HoldManager, Verdict
 from ..policy import next_step
 from ..record import record, replace
 
@@ -65,7 +65,7 @@ def tell_decision(facts: Facts, options: Options) -> tuple[list[Step], Verdict |
     None for a verdict: the decision goes another way than that login did, and asks for what was never found out.
     """
     steps: list[Step] = []
-    known = replace(facts, caller=CallerFact(), attempts=(), waited_ms=-1, user_manager="")
+    known = replace(facts, caller=CallerFact(), attempts=(), waited_ms=-1, awaited_job=0, user_manager="")
     for _ in range(STEP_CAP):
         decision = next_step(known, options)
         if isinstance(decision, Verdict):
@@ -78,6 +78,9 @@ def tell_decision(facts: Facts, options: Options) -> tuple[list[Step], Verdict |
         elif isinstance(decision, AwaitStart):
             known = replace(known, waited_ms=max(facts.waited_ms, 0))
             steps.append(Step("wait", f"the login waited {known.waited_ms} ms for the job to start"))
+        elif isinstance(decision, AwaitStep):
+            known = replace(known, awaited_job=decision.job_id)
+            steps.append(tell_wait(decision))
         elif isinstance(decision, HoldManager):
             known = replace(known, user_manager=facts.user_manager)
             steps.append(Step("manager", f"user_manager={options.user_manager}: {facts.user_manager or 'not done'}"))
@@ -105,6 +108,11 @@ def tell_caller(caller: CallerFact) -> Step:
     meaning = REASONS[caller.status].meaning if caller.status in REASONS else "it names no job"
     why = f" ({caller.detail})" if caller.detail else ""
     return Step("caller ID", f"the login comes from {source}: {caller.status}: {meaning}{why}")
+
+
+def tell_wait(decision: AwaitStep) -> Step:
+    """A job that did not answer with the others."""
+    return Step("wait", f"slurmstepd of job {decision.job_id} had not answered: it got half of the time that was left")
 
 
 def tell_adoption(decision: Adopt) -> Step:

@@ -5,7 +5,7 @@ helper          main() of the one-shot helper
 decide          the loop: facts, decision, act, until there is a verdict
 state, answer   what is known of the login; what the module is answered
 facts, steps    the first facts; where the user's extern steps are found
-adopt, ask_caller, await_start, hold_manager, finish_session   the acts, loaded when they are needed
+adopt, ask_caller, await_start, await_step, hold_manager, finish_session   the acts, loaded when they are needed
 adoption        processes into a step, and the proof
 recent          what other logins have just found out
 reply, decided  words for the user and the log; a login for the books

@@ -32,7 +32,7 @@ def act_ask_caller(login: Login, _: AskCaller) -> Task[None]:
     login.found.pause()
     who = (login.conf, login.connection, login.request.uid, stepds, version)
     try:
-        caller = yield from find_caller(*who, deadline_ns, memory, budget_ns)
+        caller = yield from find_caller(*who, deadline_ns, memory, budget_ns, login.facts.unanswered_jobs)
     finally:
         if memory is not login.source.callers and memory.workers is not None:
             memory.workers.close()

@@ -101,16 +101,15 @@ def act_await_start(login: Login, _: AwaitStart) -> Task[None]:
     begun_ns = time.monotonic_ns()
     wait_ns = int(options.prolog_wait_s * 1000) * MS
     try:
-        login.found = yield from await_start(
+        found = yield from await_start(
             login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
         )
     except SpoolFault as fault:
         login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
         return
+    login.take_steps(found)
     login.facts = replace(
         login.facts,
-        steps=login.found.steps(),
-        unanswered=tuple(login.found.unanswered),
         prologs=find_starting(login.source.recent, conf, options.nodename, uid),
         waited_ms=(time.monotonic_ns() - begun_ns) // MS,
     )

@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ..model import Adopt, AskCaller, AwaitStart, HoldManager, Verdict
+from ..model import Adopt, AskCaller, AwaitStart, AwaitStep, HoldManager, Verdict
 from ..policy import decide, next_step
 from ..record import replace
 from ..system.slurm.stepd import StepFault
@@ -51,6 +51,12 @@ def _await_start() -> Act:
     return act_await_start
 
 
+def _await_step() -> Act:
+    from .await_step import act_await_step
+
+    return act_await_step
+
+
 def _hold_manager() -> Act:
     from .hold_manager import act_hold_manager
 
@@ -62,6 +68,7 @@ ACTS: dict[type, Callable[[], Act]] = {
     Adopt: lambda: act_adopt,
     AskCaller: _ask_caller,
     AwaitStart: _await_start,
+    AwaitStep: _await_step,
     HoldManager: _hold_manager,
 }
 

@@ -42,29 +42,34 @@ def gather(login: Login) -> Task[str]:
         conf = login.conf = yield from login.source.read_conf(login.deadline_ns, options.slurm_conf)
         login.remark = login.source.remark_of(conf)
         check_not_own(conf, uid)
-        asking = begin(login.source.query_own(conf, options.nodename, uid, login.deadline_ns))
-        with asking:
-            if not asking.is_over:
-                login.find_processes()
-            found = yield from asking.result()
+        yield from find_steps(login)
     except (ConfFault, SpoolFault) as fault:
         login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
         return "; ".join(filter(None, (str(fault), login.remark)))
-    login.found = found
-    if found.own and "runinjob" in conf.prolog_flags and login.request.phase == "account":
-        from .await_start import mark_prologs
-
-        mark_prologs(conf, found, uid)
-    if found.own or found.unanswered:
-        login.facts = replace(login.facts, steps=found.steps(), unanswered=tuple(found.unanswered))
     if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
         from .await_start import find_starting  # most logins find their job and do not pay for loading this
 
         prologs = find_starting(login.source.recent, conf, options.nodename, uid)
         login.facts = replace(login.facts, prologs=prologs) if prologs else login.facts
+    return ""
+
+
+def find_steps(login: Login, needed: int = 0) -> Task[None]:
+    """The user's steps, and what else is to be known of them; `SpoolFault`. `needed` is the job that has to answer."""
+    uid, options, conf = login.request.uid, login.options, login.conf
+    assert conf is not None, "read before"
+    asking = begin(login.source.query_own(conf, options.nodename, uid, login.deadline_ns, needed))
+    with asking:
+        if not asking.is_over:
+            login.find_processes()
+        found = yield from asking.result()
+    if found.own and "runinjob" in conf.prolog_flags and login.request.phase == "account":
+        from .await_start import mark_prologs
+
+        mark_prologs(conf, found, uid)
+    login.take_steps(found)
     if options.action_unknown == "preferred" and len(found.own) > 1:
         login.facts = replace(login.facts, preferred=find_preferred(uid, found))
     if login.facts.phase == "open_session" and found.own:
         here = find_membership(login.find_processes(), found, login.source.recent)
         login.facts = replace(login.facts, member_of=here)
-    return ""

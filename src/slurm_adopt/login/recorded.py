@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: Fields that are words, numbers or lists of these.
-PLAIN = ("fault", "unanswered", "account_job", "member_of", "account_chosen", "preferred", "prologs", "waited_ms",
-         "user_manager")  # fmt: skip
-LISTS = ("unanswered", "prologs")
+PLAIN = ("fault", "unanswered", "unanswered_jobs", "awaited_job", "account_job", "member_of", "account_chosen",
+         "preferred", "prologs", "waited_ms", "user_manager")  # fmt: skip
+LISTS = ("unanswered", "unanswered_jobs", "prologs")
 #: What another node has sent may stand in a detail.
 DETAIL_CAP = 200
 

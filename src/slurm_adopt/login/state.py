@@ -98,6 +98,18 @@ class Login:
             raise CallerGone(f"process {self.caller.pid} has ended")
         return self.processes
 
+    def take_steps(self, found: OwnSteps) -> None:
+        """These are the user's steps now."""
+        self.found = found
+        steps = found.steps()
+        if steps != self.facts.steps or found.unanswered or self.facts.unanswered:
+            self.facts = replace(
+                self.facts,
+                steps=steps,
+                unanswered=tuple([code for _, code in found.unanswered]),
+                unanswered_jobs=tuple([job_id for job_id, _ in found.unanswered]),
+            )
+
     def add_remark(self, text: str) -> None:
         """One more thing for the log."""
         self.remark = "; ".join(filter(None, (self.remark, text)))

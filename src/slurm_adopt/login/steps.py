@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
+    from ..model import ReasonCode
     from ..system.kernel.procfs import AnyProcess, Process
     from ..system.rpc.memory import CallerMemory
     from ..system.slurm.conf import SlurmConf
@@ -68,8 +69,9 @@ if TYPE_CHECKING:
         ) -> Task[OwnSteps]:
             """The extern steps of `uid`, each verified at the step itself, now; `SpoolFault`.
 
-            `nodename` is the module's option. `needed` is the job that a session is in: no other one stands for it, so
-            its step is waited for as if it was the only one. The caller closes what is found.
+            `nodename` is the module's option. `needed` is the job that a login comes from, or that a session is in: no
+            other one stands for it, so its step is waited for as if it was the only one. The caller closes what is
+            found.
             """
 
 
@@ -93,7 +95,8 @@ class OwnSteps:
 
     def __init__(self) -> None:
         self.own: list[OwnStep] = []
-        self.unanswered: list[str] = []
+        #: steps whose owner could not be learnt: the job, and the reason code
+        self.unanswered: list[tuple[int, ReasonCode]] = []
         #: the resident service lets a few logins of a user at its steps at a time
         self.turn: Turn | None = None
 
@@ -193,11 +196,12 @@ def query_own_steps(
 ) -> Task[OwnSteps]:
     """Find the user's own steps among `paths`."""
     found = OwnSteps()
-    for outcome in (yield from ask_steps(paths, uid, owners, deadline_ns, needed=needed)):
+    outcomes = yield from ask_steps(paths, uid, owners, deadline_ns, needed=needed)
+    for path, outcome in zip(paths, outcomes):
         if isinstance(outcome, OwnStep):
             found.own.append(outcome)
         elif isinstance(outcome, StepFault) and outcome.reason not in (STEP_GONE, STEP_ENDING):
-            found.unanswered.append(outcome.reason)
+            found.unanswered.append((path.job_id, outcome.reason))
     return found
 
 

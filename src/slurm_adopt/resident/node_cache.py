@@ -110,10 +110,11 @@ class NodeCache:
                 yield from _wait_for_needed(indexes, uid, deadline_ns, found, needed)
             for index in indexes:
                 if index.unsettled:
-                    found.unanswered += [entry.fault or STEP_SILENT for entry in _unanswered(index, uid)]
+                    silent = _unanswered(index, uid)
+                    found.unanswered += [(entry.path.job_id, entry.fault or STEP_SILENT) for entry in silent]
                 if not found.own:
                     # known by now, but too late to be asked
-                    found.unanswered += [STEP_SILENT for _ in index.own(uid)]
+                    found.unanswered += [(entry.path.job_id, STEP_SILENT) for entry in index.own(uid)]
             return found
         except BaseException:
             found.close()
@@ -250,7 +251,7 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
 
 
 def _wait_for_needed(indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int) -> Task[None]:
-    """The session is in this job, whose step had not answered when others of the user's had: half of what is left."""
+    """No other job will do, and its step had not answered when others of the user's had: half of what is left."""
     now_ns = time.monotonic_ns()
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     found.pause()

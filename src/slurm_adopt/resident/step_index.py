@@ -31,10 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..model import ReasonCode
     from ..system.tasks.loop import Flag, Loop, Running
     from ..system.tasks.task import Task
 
-STEP_FOREIGN = "step-foreign"
+STEP_FOREIGN: ReasonCode = "step-foreign"
 #: A question may be on its way this long: it is answered as soon as a hung slurmstepd goes on.
 PROBE_NS = 10_000 * MS
 #: With many at once (the first look at a big node) each gets less, so that a few hung ones do not hold up the rest.
@@ -62,7 +63,7 @@ class Entry:
         self.held = held  # as long as an entry is in use, its descriptor stays what it is
         self.uid: int | None = None
         self.identity: Identity | None = None
-        self.fault = ""
+        self.fault: ReasonCode = ""
         self.since_ns = now_ns
         self.due_ns = 0
         self.pause_ns = PAUSE_NS
@@ -256,7 +257,7 @@ class StepIndex:
     def _hearer(self, entry: Entry) -> Callable[[Running, Identity | Exception], None]:
         return lambda _, outcome: self._hear(entry, outcome)
 
-    def doubt(self, entry: Entry, reason: str) -> None:
+    def doubt(self, entry: Entry, reason: ReasonCode) -> None:
         """A login found that what is remembered of this step does not hold (any more)."""
         name = entry.path.path.rpartition("/")[2]
         if self.entries.get(name) is not entry or name in self.unsettled:
@@ -291,7 +292,7 @@ class StepIndex:
         news.set()
         self.ask_due()
 
-    def _hear_fault(self, name: str, entry: Entry, reason: str) -> None:
+    def _hear_fault(self, name: str, entry: Entry, reason: ReasonCode) -> None:
         entry.fault = reason
         pause_ns = entry.pause_ns
         if reason == STEP_GONE:

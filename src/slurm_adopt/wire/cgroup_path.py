@@ -16,6 +16,10 @@ from __future__ import annotations
 from ..record import record
 from .errors import RemoteProtocolError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # the kernel has 16 v1 controllers, and systemd and sites add named hierarchies
 MAX_LINES = 64
 # a cgroup path has at most PATH_MAX bytes
@@ -243,6 +247,24 @@ def same_job(stepd: bytes, target: bytes) -> bool:
             return False
         known = True
     return known
+
+
+def job_by_name(target: bytes, jobs: Sequence[int]) -> int:
+    """Which of these jobs a process with the cgroups `target` seems to be in, by the names of its folders; 0 for none.
+
+    No proof: users may make folders of these names. A folder that bears a SLUID stands for the only job, if it is one.
+    """
+    try:
+        lines = decode_cgroups(target)
+    except RemoteProtocolError:
+        return 0
+    for line in lines:
+        where = None if line.deleted else decode_step_path(line)
+        if where is not None and where.job_id in jobs:
+            return where.job_id or 0
+        if where is not None and where.job_id is None and len(jobs) == 1:
+            return jobs[0]
+    return 0
 
 
 def job_folder(stepd: bytes) -> str:

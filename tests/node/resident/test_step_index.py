@@ -275,7 +275,7 @@ def test_step_index__a_hung_step_does_not_keep_others_from_theirs(rig: Rig) -> N
     for _ in range(3):
         found = rig.query(ALICE)
         assert [step.path.job_id for step in found.own] == [2]
-        assert found.unanswered == [STEP_SILENT]
+        assert found.unanswered == [(1, STEP_SILENT)]
     # one question is on its way to it, for everybody
     assert hung.asked == 1
 
@@ -284,7 +284,7 @@ def test_step_index__who_finds_nothing_waits_for_the_hung_ones_only_so_long(rig:
     hung = rig.step(1, BOB, hung=True)
     for _ in range(3):
         found = rig.query(ALICE, seconds=0.4)
-        assert (found.own, found.unanswered) == ([], [STEP_SILENT])
+        assert (found.own, found.unanswered) == ([], [(1, STEP_SILENT)])
     assert hung.asked == 1
 
 
@@ -346,7 +346,7 @@ def test_step_index__a_session_waits_for_a_hung_step_half_of_the_time(rig: Rig) 
     found = rig.query(ALICE, 3, needed=1)
     assert time.monotonic() - began >= 1.5
     assert [step.path.job_id for step in found.own] == [2]
-    assert found.unanswered == [STEP_SILENT]
+    assert found.unanswered == [(1, STEP_SILENT)]
     # a job that is not there is not waited for
     assert [step.path.job_id for step in rig.query(ALICE, 3, needed=7).own] == [2]
 
@@ -365,7 +365,7 @@ def test_step_index__a_step_that_begins_to_hang(rig: Rig) -> None:
     assert rig.jobs(ALICE) == [1, 2]
     own.answering.clear()
     assert rig.jobs(ALICE) == [1]
-    assert rig.query(ALICE).unanswered == [STEP_SILENT]
+    assert rig.query(ALICE).unanswered == [(2, STEP_SILENT)]
     assert rig.query(BOB, seconds=0.4).unanswered == []  # known to be alice's
     own.answering.set()
     rig.turn_until(lambda: not rig.index.unsettled)

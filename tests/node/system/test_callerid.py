@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,44 @@ def test_callerid__from_the_node_itself(cluster: Cluster) -> None:
     inside = cluster.login.run(["srun", f"--jobid={job}", "--overlap", *ssh], user="alice", check=False)
     assert job_of(inside) == job != newest
     assert "caller=found" in account_line(node, mark)
+
+
+@pytest.mark.parametrize("source", ["node1", "node2"])
+@pytest.mark.parametrize("mode", ["oneshot", "service"])
+def test_callerid__the_job_it_comes_from_is_waited_for(cluster: Cluster, source: str, mode: str) -> None:
+    """Its slurmstepd is late, and another job of the user's answers at once: busy nodes are like that."""
+    node = cluster["node2"]
+    job = cluster.allocate("alice", ["node1", "node2"])
+    other = cluster.allocate("alice", ["node2"])
+    use_strict_lines(node, f"{PATIENT} mode={mode}")
+    serving = node.popen(SERVE) if mode == "service" else None
+    if serving is not None:
+        wait_for(node.path("/run/slurm-adopt/login.sock").exists, "the service to listen")
+    (stepd,) = [process.pid for process in node.processes("root") if process.command == f"slurmstepd: [{job}.extern]"]
+    node.run(["kill", "-STOP", str(stepd)])
+    mark = node.log_mark()
+    inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", source]
+    ssh = ["ssh", "-o", "BatchMode=yes", "node2", WHERE]
+    login = cluster.login.popen([*inside, *ssh], "alice", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        listening = ["sh", "-c", f"ss -Hxl | grep -E '_{job}.(4294967292|extern) ' || true"]
+        wait_for(lambda: int(node.run(listening).stdout.split()[2]) > 0, "the login to ask")
+        time.sleep(1)  # longer than an answer is waited for where others have one; shorter than this login has
+        assert login.poll() is None
+    finally:
+        node.run(["kill", "-CONT", str(stepd)])
+        said, errors = login.communicate(timeout=300)
+        use_strict_lines(node)
+        if serving is not None:
+            serving.terminate()
+            serving.wait()
+    line = account_line(node, mark)
+    landed = job_of(subprocess.CompletedProcess([], login.returncode, said, errors))
+    if not answers(cluster[source]) and "caller=unknown" in line:
+        assert landed == other
+        return
+    assert landed == job, line
+    assert f"job={job} chosen=caller" in line
 
 
 def test_callerid__a_job_of_somebody_else_is_never_joined(cluster: Cluster) -> None:

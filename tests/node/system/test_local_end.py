@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.machine import wait_for
 from slurm_adopt.system.kernel import local_end
 from slurm_adopt.system.kernel.local_end import find_local_end, find_other_socket
+from slurm_adopt.system.tasks.child import reap_children
 from slurm_adopt.system.tasks.sockets import packed
 from slurm_adopt.system.tasks.task import DeadlineExceeded, run
 from slurm_adopt.wire.login_exchange import Connection
@@ -109,6 +111,7 @@ def test_local_end__gives_up_at_the_deadline(pair: tuple[Connection, int]) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="runs a process of another user")
 def test_local_end__a_user_has_a_few_searches_at_a_time(pair: tuple[Connection, int]) -> None:
     """However many of his logins want to know: the third one is told so at once, another user's is not held up."""
+    wait_for(lambda: not reap_children(), "the searches of the tests before to end")
     tasks = [find_local_end(pair[0], 12345, soon()) for _ in range(local_end.SEARCHES)]
     for task in tasks:
         next(task)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from lab.machine import wait_for
 from slurm_adopt.record import replace
 from slurm_adopt.system.rpc import peers as peer_node
 from slurm_adopt.system.rpc.memory import CallerMemory
 from slurm_adopt.system.rpc.peers import find_nodes_of_peer, names_in_hosts
 from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
-from slurm_adopt.system.tasks.child import USER_CAP
+from slurm_adopt.system.tasks.child import USER_CAP, reap_children
 from slurm_adopt.system.tasks.task import all_of, run
 from slurm_adopt.wire.slurm_conf import parse
 
@@ -184,6 +185,7 @@ def test_peer_node__one_users_addresses_leave_resolvers_for_the_others(
         return True
 
     looking: list[Any] = []
+    wait_for(lambda: not reap_children(), "the searches of the tests before to end")
     assert [looks(f"2001:db8::{number:x}", 1001) for number in range(1, 20)] == [True] * USER_CAP + [False] * 11
     assert looks("2001:db8::99", 1002)
     for task in looking:

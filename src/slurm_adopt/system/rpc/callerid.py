@@ -21,7 +21,7 @@ import time
 from ...model import CallerFact, Fault
 from ...record import record
 from ...wire import callerid
-from ...wire.cgroup_path import same_job
+from ...wire.cgroup_path import job_by_name, same_job
 from ...wire.errors import Incomplete, LocalProtocolError, RemoteProtocolError
 from ...wire.rpc_hash import BOUND_NOT, check_payload, hash_payload
 from ..kernel.local_end import find_local_end, is_here
@@ -100,12 +100,15 @@ def find_caller(
     deadline_ns: int,
     memory: CallerMemory | None = None,
     budget_ns: int = 1000 * MS,
+    silent: Sequence[int] = (),
 ) -> Task[CallerFact]:
     """The job that a connection comes from.
 
-    `own`: the user's jobs here, each with its extern step's slurmstepd, both proven. `version`: the highest
-    protocol version among them. `memory`: the resident service's. `budget_ns`: what the site grants; `deadline_ns` may
-    be earlier because the login has little time left. `status` of the result is `found`, `unknown`, or a reason code.
+    `own`: the user's jobs here, each with its extern step's slurmstepd, both proven. `version`: the highest protocol
+    version among them. `memory`: the resident service's. `budget_ns`: what the site grants; `deadline_ns` may be
+    earlier because the login has little time left. `silent`: jobs here that may be the user's, whose slurmstepds have
+    not answered; one of these is found without a proof that it is the user's. `status` of the result is `found`,
+    `unknown`, or a reason code.
     """
     if connection is None:
         return CallerFact("unknown")
@@ -113,7 +116,7 @@ def find_caller(
     try:
         question = question_of(connection)
         if is_here(connection):
-            job_id = yield from _find_here(connection, uid, own, deadline_ns)
+            job_id = yield from _find_here(connection, uid, own, silent, deadline_ns)
         else:
             asker = _Asker(conf, question, version, uid, memory, min(FAIR_NS, budget_ns * 3 // 4))
             job_id = yield from _find_elsewhere(asker, source, deadline_ns)
@@ -127,19 +130,20 @@ def find_caller(
         return CallerFact("unknown", 0, source)
     except BlockingIOError:
         return CallerFact("unknown", 0, source, "too many logins of this user look for where they come from")
-    if job_id and job_id not in [job for job, _ in own]:
+    if job_id and job_id not in [job for job, _ in own] and job_id not in silent:
         return CallerFact("caller-foreign", 0, source, f"job {job_id} has no extern step of uid {uid} here")
     return CallerFact("found" if job_id else "unknown", job_id or 0, source)
 
 
 def _find_here(
-    connection: Connection, uid: int, own: Sequence[tuple[int, AnyProcess]], deadline_ns: int
+    connection: Connection, uid: int, own: Sequence[tuple[int, AnyProcess]], silent: Sequence[int], deadline_ns: int
 ) -> Task[int | None]:
     end = yield from find_local_end(connection, uid, deadline_ns)
     if end is not None:
         for job_id, stepd in own:
             if same_job(read_cgroups(stepd) or b"", end.cgroups):
                 return job_id
+        return job_by_name(end.cgroups, silent) or None
     return None
 
 
