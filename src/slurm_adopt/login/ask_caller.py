@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The act `AskCaller`: network caller ID, with `caller_timeout=` and at most half of the time that is left."""
+"""The act `AskCaller`: caller ID, in at most half of the time that is left; `caller_timeout=` is for the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def act_ask_caller(login: Login, _: AskCaller) -> Task[None]:
     version = max([step.version for step in login.facts.steps], default=0)
     now_ns = time.monotonic_ns()
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
-    deadline_ns = now_ns + min(budget_ns, (login.deadline_ns - now_ns) // 2)
+    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
     login.found.pause()
     who = (login.conf, login.connection, login.request.uid, stepds, version)
     try:

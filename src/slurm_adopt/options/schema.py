@@ -133,8 +133,9 @@ OPTIONS = (
     OptionSpec(
         "caller_timeout",
         (),
-        "How long a login of a user with several jobs may wait for its source node to say which job it comes from. It "
-        "never waits longer than half of what is left of `timeout`.",
+        "How long a login of a user with several jobs may wait for its source node to take the question which job it "
+        "comes from. A node that has taken it may be busy, and has four times as long to answer. A login never waits "
+        "longer than half of what is left of `timeout`.",
         form="seconds from 0.1 to 60",
         default="1",
         origin="slurm-adopt",

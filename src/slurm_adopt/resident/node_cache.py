@@ -58,6 +58,8 @@ class NodeCache:
         self._loop = loop
         self._conf: SlurmConf | None = None
         self._turnstile = Turnstile(loop)
+        if self.callers is not None:
+            self.callers.turns = Turnstile(loop)
         self._directories: dict[tuple[str, str], list[SpoolDir]] = {}
         self._questions = 0
         self._rebuilds: dict[str, int] = {}

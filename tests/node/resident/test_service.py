@@ -422,7 +422,8 @@ def test_service__storm_of_200_by_20_users_with_five_hung_steps_of_another(servi
     assert {user: answers[user] for user in with_job} == {user: [True] * 10 for user in with_job}
     assert {user: answers[user] for user in without} == {user: [False] * 10 for user in without}
     # nobody was sent to the helper, nobody's time was up
-    assert service.value("slurm_adopt_logins_total", phase="account", path="resident") == 200
+    assert service.value("slurm_adopt_logins_total", phase="account") == 200
+    assert service.value("slurm_adopt_logins_total", path="one-shot") == 0
     assert service.value("slurm_adopt_sent_away_total") == 0
     reasons = {event["reason"] for event in service.audit("login") if event["user"] in without}
     assert reasons <= {"steps-unresponsive", "no-job"}

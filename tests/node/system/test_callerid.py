@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import subprocess
@@ -27,6 +28,8 @@ PORT = 7018
 #: Caller ID could take half of this login's time: what it takes is far below that, however busy the machine is.
 PATIENT = f"{STRICT} timeout=60"
 FAR_BELOW_MS = 15_000
+#: logins at once; sshd's MaxStartups takes them
+FAN = 16
 SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
 #: takes every connection, says nothing, and counts them
@@ -59,6 +62,17 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
         node.run("pkill -CONT slurmd", check=False)
     for job in shared_cluster.ctl.jobs():
         shared_cluster.cancel(job)
+
+
+@contextlib.contextmanager
+def serving(node: Node) -> Iterator[None]:
+    """The resident service runs."""
+    with node.popen(SERVE) as service:
+        try:
+            wait_for(node.path(SERVE[-1]).exists, "the service to listen")
+            yield
+        finally:
+            service.terminate()
 
 
 def answers(node: Node) -> bool:
@@ -132,27 +146,24 @@ def test_callerid__the_job_it_comes_from_is_waited_for(cluster: Cluster, source:
     job = cluster.allocate("alice", ["node1", "node2"])
     other = cluster.allocate("alice", ["node2"])
     use_strict_lines(node, f"{PATIENT} mode={mode}")
-    serving = node.popen(SERVE) if mode == "service" else None
-    if serving is not None:
-        wait_for(node.path("/run/slurm-adopt/login.sock").exists, "the service to listen")
     (stepd,) = [process.pid for process in node.processes("root") if process.command == f"slurmstepd: [{job}.extern]"]
-    node.run(["kill", "-STOP", str(stepd)])
     mark = node.log_mark()
     inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", source]
     ssh = ["ssh", "-o", "BatchMode=yes", "node2", WHERE]
-    login = cluster.login.popen([*inside, *ssh], "alice", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        listening = ["sh", "-c", f"ss -Hxl | grep -E '_{job}.(4294967292|extern) ' || true"]
-        wait_for(lambda: int(node.run(listening).stdout.split()[2]) > 0, "the login to ask")
-        time.sleep(1)  # longer than an answer is waited for where others have one; shorter than this login has
-        assert login.poll() is None
-    finally:
-        node.run(["kill", "-CONT", str(stepd)])
-        said, errors = login.communicate(timeout=300)
-        use_strict_lines(node)
-        if serving is not None:
-            serving.terminate()
-            serving.wait()
+    listening = ["sh", "-c", f"ss -Hxl | grep -E '_{job}.(4294967292|extern) ' || true"]
+    with contextlib.ExitStack() as stack:
+        stack.callback(use_strict_lines, node)
+        if mode == "service":
+            stack.enter_context(serving(node))
+        node.run(["kill", "-STOP", str(stepd)])
+        login = cluster.login.popen([*inside, *ssh], "alice", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            wait_for(lambda: int(node.run(listening).stdout.split()[2]) > 0, "the login to ask")
+            time.sleep(1)  # longer than an answer is waited for where others have one; shorter than this login has
+            assert login.poll() is None
+        finally:
+            node.run(["kill", "-CONT", str(stepd)])
+            said, errors = login.communicate(timeout=300)
     line = account_line(node, mark)
     landed = job_of(subprocess.CompletedProcess([], login.returncode, said, errors))
     if not answers(cluster[source]) and "caller=unknown" in line:
@@ -160,6 +171,31 @@ def test_callerid__the_job_it_comes_from_is_waited_for(cluster: Cluster, source:
         return
     assert landed == job, line
     assert f"job={job} chosen=caller" in line
+
+
+@pytest.mark.parametrize("source", ["node1", "node2"])
+@pytest.mark.parametrize("mode", ["oneshot", "service"])
+def test_callerid__a_fan_out_stays_in_its_job(cluster: Cluster, source: str, mode: str) -> None:
+    """As mpirun, pdsh and GNU parallel do it, from another node and from the node itself; the user has a newer job."""
+    node = cluster["node2"]
+    if not answers(cluster[source]) and source == "node1":
+        pytest.skip("its slurmd does not find connections every time")
+    job = cluster.allocate("alice", ["node1", "node2"])
+    cluster.allocate("alice", ["node2"])
+    # half of it is for caller ID: machines are busy, and this is many logins
+    use_strict_lines(node, f"{STRICT} timeout=300 caller_timeout=30 mode={mode}")
+    ssh = "ssh -o BatchMode=yes node2 grep -o job_[0-9]*/step_extern /proc/self/cgroup"
+    inner = f"seq {FAN} | xargs -P {FAN} -I{{}} sh -c '{ssh} | sort -u'"
+    inside = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", source, "sh", "-c", inner]
+    with contextlib.ExitStack() as stack:
+        stack.callback(use_strict_lines, node)
+        if mode == "service":
+            stack.enter_context(serving(node))
+        mark = node.log_mark()
+        done = cluster.login.run(inside, user="alice", check=False, timeout=300)
+    chosen = [line for line in node.log_since(mark) if "phase=account" in line]
+    assert done.stdout.split() == [f"job_{job}/step_extern"] * FAN, "\n".join(chosen)
+    assert all("chosen=caller" in line for line in chosen)
 
 
 def test_callerid__a_job_of_somebody_else_is_never_joined(cluster: Cluster) -> None:

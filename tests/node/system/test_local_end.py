@@ -110,16 +110,31 @@ def test_local_end__gives_up_at_the_deadline(pair: tuple[Connection, int]) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="runs a process of another user")
 def test_local_end__a_user_has_a_few_searches_at_a_time(pair: tuple[Connection, int]) -> None:
-    """However many of his logins want to know: the third one is told so at once, another user's is not held up."""
+    """However many of the user's logins want to know: the third one waits, another user's is not held up."""
+    wait_for(lambda: not reap_children(), "the searches of the tests before to end")
+    tasks = [find_local_end(pair[0], 12345, soon()) for _ in range(local_end.SEARCHES)]
+    waits = [next(task) for task in tasks]
+    third = find_local_end(pair[0], 12345, soon())
+    assert all(wait.fds for wait in waits)
+    assert not next(third).fds
+    other = find_local_end(pair[0], 12346, soon())
+    assert next(other).fds
+    for task in (*tasks, other):
+        task.close()
+    found = run(third)
+    assert found is not None
+    assert found.process.pid == pair[1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs a process of another user")
+def test_local_end__who_waits_for_a_search_waits_until_the_deadline(pair: tuple[Connection, int]) -> None:
     wait_for(lambda: not reap_children(), "the searches of the tests before to end")
     tasks = [find_local_end(pair[0], 12345, soon()) for _ in range(local_end.SEARCHES)]
     for task in tasks:
         next(task)
-    with pytest.raises(BlockingIOError):
-        next(find_local_end(pair[0], 12345, soon()))
-    other = find_local_end(pair[0], 12346, soon())
-    next(other)
-    for task in (*tasks, other):
+    with pytest.raises(DeadlineExceeded):
+        run(find_local_end(pair[0], 12345, soon(0.1)))
+    for task in tasks:
         task.close()
 
 

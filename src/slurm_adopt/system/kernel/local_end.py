@@ -6,18 +6,21 @@ Rules of this file:
 2. Only processes of the user who logs in are looked at: another user's job would not count anyway.
 3. A user may have many processes with many descriptors, and the kernel lists a million of them in one piece. They are
    looked through in a child that is killed at the deadline, two of them for a user at a time: it costs nobody else.
+   A login that finds two under way waits: fifty at once come from one `mpirun`, and none may be taken for another job.
 """
 
 from __future__ import annotations
 
 import _socket
 import os
+import time
 
 from ...record import record
 from ...wire.errors import RemoteProtocolError
 from ...wire.sock_diag import NETLINK_SOCK_DIAG, SocketOwner, decode_answer, encode_question, find_in_table
 from ..tasks.child import ChildFault, call_in_child
 from ..tasks.sockets import packed
+from ..tasks.task import MS, DeadlineExceeded, sleep_until
 from .procfs import (
     Process,
     list_numbers,
@@ -40,6 +43,11 @@ if TYPE_CHECKING:
 MAX_TABLE = 16 << 20
 # for one user at a time
 SEARCHES = 2
+# a search takes some ms on a free processor
+PAUSE_NS = 20 * MS
+#: The service runs before everybody else, a search for a user does not. Nor does it come last: on a full node it would
+#: hardly come at all.
+NICE = 0
 
 
 @record
@@ -97,14 +105,14 @@ def _by_table(ends: tuple[bytes, int, bytes, int]) -> SocketOwner | None:
 def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[LocalEnd | None]:
     """The user's process that holds the other end of the connection; None if it is elsewhere or another user's.
 
-    `DeadlineExceeded`; `OSError` if the user has too many searches under way.
+    `DeadlineExceeded`, also if the user's other searches do not end in time.
     """
     owner = find_other_socket(connection)
     if owner is None or not owner.inode:
         return None
     wanted = f"socket:[{owner.inode}]"
     try:
-        answer = yield from call_in_child(lambda: _search(wanted, uid), deadline_ns, uid, SEARCHES)
+        answer = yield from _search_in_child(wanted, uid, deadline_ns)
     except ChildFault:
         return None
     process = Process(*map(int, answer.split()))
@@ -112,9 +120,19 @@ def find_local_end(connection: Connection, uid: int, deadline_ns: int) -> Task[L
     return None if cgroups is None else LocalEnd(process, cgroups)
 
 
+def _search_in_child(wanted: str, uid: int, deadline_ns: int) -> Task[bytes]:
+    while True:
+        try:
+            return (yield from call_in_child(lambda: _search(wanted, uid), deadline_ns, uid, SEARCHES))
+        except BlockingIOError:
+            if time.monotonic_ns() >= deadline_ns:
+                raise DeadlineExceeded from None
+        yield from sleep_until(min(deadline_ns, time.monotonic_ns() + PAUSE_NS))
+
+
 def _search(wanted: str, uid: int) -> bytes:
     """In the child: the number and the start time of the user's process with this socket, zeros if there is none."""
-    os.nice(20)
+    os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICE))
     for process in _processes_of(uid):
         if wanted in read_descriptors(process):
             return b"%d %d" % (process.pid, process.started)
@@ -122,9 +140,12 @@ def _search(wanted: str, uid: int) -> bytes:
 
 
 def _processes_of(uid: int) -> Iterator[AnyProcess]:
-    """The user's processes; those that hide from the user (not dumpable) belong to root in /proc and come last."""
+    """The user's processes, the youngest first: a connection that logs in is new, and so is who has made it.
+
+    Those that hide from the user (not dumpable) belong to root in /proc and come last.
+    """
     hidden = []
-    for number in list_numbers():
+    for number in sorted(list_numbers(), reverse=True):
         owner = read_owner(number)
         if owner == 0:
             hidden.append(number)

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 # a slurmd answers in 8 to 46 ms (41 jobs); who was given this long and says nothing is not asked again for a while
 FAIR_NS = 250 * MS
+#: A machine that takes the connection is there. Its slurmd may be as busy as the machine is that has started all these
+#: logins, and gets so many times what the site grants; dropped packets do not.
+BUSY = 4
 # a slurmd takes its own release's version and three older ones; four tries meet every supported pair
 MAX_TRIES = 4
 # the first release whose slurmd's port speaks TLS (25.05)
@@ -99,16 +102,16 @@ def find_caller(
     version: int,
     deadline_ns: int,
     memory: CallerMemory | None = None,
-    budget_ns: int = 1000 * MS,
+    budget_ns: int = 60_000 * MS,
     silent: Sequence[int] = (),
 ) -> Task[CallerFact]:
-    """The job that a connection comes from.
+    """The job that a connection comes from, by `deadline_ns`.
 
     `own`: the user's jobs here, each with its extern step's slurmstepd, both proven. `version`: the highest protocol
-    version among them. `memory`: the resident service's. `budget_ns`: what the site grants; `deadline_ns` may be
-    earlier because the login has little time left. `silent`: jobs here that may be the user's, whose slurmstepds have
-    not answered; one of these is found without a proof that it is the user's. `status` of the result is `found`,
-    `unknown`, or a reason code.
+    version among them. `memory`: the resident service's. `budget_ns`: what the site grants a machine that gives no
+    sign; `deadline_ns` may be earlier because the login has little time left. `silent`: jobs here that may be the
+    user's, whose slurmstepds have not answered; one of these is found without a proof that it is the user's. `status`
+    of the result is `found`, `unknown`, or a reason code.
     """
     if connection is None:
         return CallerFact("unknown")
@@ -119,7 +122,7 @@ def find_caller(
             job_id = yield from _find_here(connection, uid, own, silent, deadline_ns)
         else:
             asker = _Asker(conf, question, version, uid, memory, min(FAIR_NS, budget_ns * 3 // 4))
-            job_id = yield from _find_elsewhere(asker, source, deadline_ns)
+            job_id = yield from _find_in_turn(asker, source, deadline_ns, budget_ns)
     except CallerFault as fault:
         return CallerFact(fault.reason, 0, source, fault.detail)
     except DeadlineExceeded:
@@ -159,12 +162,28 @@ class _Asker:
     fair_ns: int
 
 
-def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int) -> Task[int | None]:
-    nodes = yield from find_nodes_of_peer(asker.conf, source, deadline_ns, asker.memory, asker.uid)
+def _find_in_turn(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
+    """slurmd answers fifty questions at once later than four at a time, and a credential is a process of ours each."""
+    turns = asker.memory.turns if asker.memory is not None else None
+    if turns is None:
+        return (yield from _find_elsewhere(asker, source, deadline_ns, budget_ns))
+    key = (source, asker.uid)
+    yield from turns.wait(key, deadline_ns)
+    try:
+        return (yield from _find_elsewhere(asker, source, deadline_ns, budget_ns))
+    finally:
+        turns.leave(key)
+
+
+def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
+    connect_ns = min(deadline_ns, time.monotonic_ns() + budget_ns)
+    deadline_ns = min(deadline_ns, time.monotonic_ns() + BUSY * budget_ns)
+    nodes = yield from find_nodes_of_peer(asker.conf, source, connect_ns, asker.memory, asker.uid)
     if not nodes:
         raise CallerFault("caller-not-a-node", f"{source} is no configured node's address")
-    tasks = [_ask_remembering(asker, node, deadline_ns) for node in nodes]
-    outcomes = yield from all_of(tasks, deadline_ns)
+    tasks = [_ask_remembering(asker, node, deadline_ns, connect_ns) for node in nodes]
+    # each ends at the deadline by itself and says then how long it has waited: nobody is to close it just before that
+    outcomes = yield from all_of(tasks, deadline_ns + 60_000 * MS)
     answers = [outcome for outcome in outcomes if isinstance(outcome, callerid.CallerReply)]
     for answer in answers:
         if answer.job_id is not None:
@@ -177,17 +196,19 @@ def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int) -> Task[int | 
     return None
 
 
-def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int) -> Task[callerid.CallerReply]:
+def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int, connect_ns: int) -> Task[callerid.CallerReply]:
     """Call `ask_node`. Skip a slurmd that timed out recently; remember one that times out now."""
     memory, place = asker.memory, (node.address, node.port)
     silent_ns = memory.silent_ns(place, asker.uid) if memory is not None else 0
     if silent_ns:
         raise CallerFault("caller-skipped", f"{node.name} did not answer; not asked for {silent_ns // 10**9 + 1} s")
+    begun_ns = time.monotonic_ns()
+    who = (asker.conf, node, asker.question, asker.version, asker.uid)
     try:
-        return (yield from ask_node(asker.conf, node, asker.question, asker.version, asker.uid, deadline_ns, memory))
+        return (yield from ask_node(*who, deadline_ns, memory, connect_ns))
     except Silence as silence:
         if memory is not None and silence.waited_ns >= asker.fair_ns:
-            memory.keep_silence(place, asker.uid)
+            memory.keep_silence(place, asker.uid, begun_ns)
         raise
 
 
@@ -199,14 +220,16 @@ def ask_node(
     uid: int,
     deadline_ns: int,
     memory: CallerMemory | None = None,
+    connect_ns: int = 0,
 ) -> Task[callerid.CallerReply]:
     """For a login of `uid`: the believed answer of one slurmd at `node.address` (a number).
 
+    `connect_ns`: when the machine has to have taken the connection, if that is earlier than `deadline_ns`.
     `CallerFault`; `Silence`, or `DeadlineExceeded` if this end has had no time.
     """
     workers = memory.workers if memory is not None and memory.workers is not None else MungeWorkers()
     try:
-        return (yield from _ask_versions(conf, node, question, version, uid, deadline_ns, memory, workers))
+        return (yield from _ask_versions(conf, node, question, version, uid, deadline_ns, memory, workers, connect_ns))
     finally:
         if memory is None or workers is not memory.workers:
             workers.close()
@@ -221,13 +244,14 @@ def _ask_versions(
     deadline_ns: int,
     memory: CallerMemory | None,
     workers: MungeWorkers,
+    connect_ns: int,
 ) -> Task[callerid.CallerReply]:
     place = (node.address, node.port)
     known = memory.version_of(place) if memory is not None else 0
     detail = ""
     for tried in _versions(version, known):
         try:
-            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns)
+            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns, connect_ns)
         except LowerVersion as reason:
             detail = reason.detail
         except (AuthFault, TlsFault) as fault:
@@ -262,6 +286,7 @@ def _ask_version(
     version: int,
     uid: int,
     deadline_ns: int,
+    connect_ns: int,
 ) -> Task[callerid.CallerReply]:
     as_uid = speaker(conf, version, uid)
     if workers.outlive_logins and as_uid != os.geteuid() and not may_become_others():
@@ -269,7 +294,7 @@ def _ask_version(
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
     begun_ns = time.monotonic_ns()
     try:
-        sock = yield from connect_tcp(family, (node.address, node.port), deadline_ns)
+        sock = yield from connect_tcp(family, (node.address, node.port), min(deadline_ns, connect_ns or deadline_ns))
     except DeadlineExceeded:
         raise Silence(time.monotonic_ns() - begun_ns) from None
     try:

@@ -5,7 +5,8 @@ Rules of this file:
 1. Nothing in here grants: a wrong or lost entry costs time, or a login that goes where it would go without caller ID.
 2. What gets in are addresses of real connections of users who may log in and have several jobs here. An entry is
    on the account of the user who brought it: who brings many (IPv6 gives everyone 2**64) drives out no other user's.
-3. A place is silent only if it was given a fair time. An authentic answer ends that, and nothing else does but time.
+3. A place is silent only if it was given a fair time, and answered nobody meanwhile. An authentic answer ends that, and
+   nothing else does but time.
 4. Every entry ends after a while, used or not: nodes are upgraded, moved and repaired.
 """
 
@@ -19,13 +20,24 @@ from ..tasks.task import MS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
     from ...wire.slurm_nodes import NodeRecord
     from ..slurm.conf import SlurmConf
+    from ..tasks.task import Task
     from .munge import MungeWorkers
 
     Place = tuple[str, int]
+
+    class Turns(Protocol):
+        """A few at a time for each key."""
+
+        def wait(self, key: object, deadline_ns: int) -> Task[None]:
+            """Until it is one's turn; `leave` has to follow. `DeadlineExceeded`."""
+
+        def leave(self, key: object) -> None:
+            """The next one's turn."""
+
 
 #: One more second of waiting per minute and source is what a dropping firewall costs all its users together.
 SILENT_NS = 60_000 * MS
@@ -109,9 +121,12 @@ class CallerMemory:
         self._clock = clock
         #: whom to ask about credentials; None: each question has its own
         self.workers: MungeWorkers | None = None
+        #: who may ask now, of the logins of one user from one address; None: everybody
+        self.turns: Turns | None = None
         self._nodes: Table = Table(clock)
         self._versions: Table = Table(clock)
         self._silent: Table = Table(clock)
+        self._answers: Table = Table(clock)
         self._conf: SlurmConf | None = None
         self._hosts: object = None
         #: addresses whose name is being looked up
@@ -151,15 +166,19 @@ class CallerMemory:
     def keep_answer(self, place: Place, version: int, uid: int) -> None:
         """An authentic answer has come."""
         self._silent.remove(place)
+        self._answers.put(place, self._clock(), uid, SILENT_NS)
         self._versions.put(place, version, uid, VERSION_NS)
 
     def forget_version(self, place: Place) -> None:
         """The version that was known does not work any more."""
         self._versions.remove(place)
 
-    def keep_silence(self, place: Place, uid: int) -> None:
-        """No answer has come in a fair time."""
+    def keep_silence(self, place: Place, uid: int, since_ns: int = 0) -> None:
+        """No answer to a question of `since_ns` has come in a fair time."""
         now_ns = self._clock()
+        answered_ns: int = self._answers.get(place) or 0
+        if since_ns and answered_ns > since_ns:
+            return  # it is only slow: others' questions have been answered since
         ends: dict[int, int] = self._silent.get(place) or {}
         ends = {user: end_ns for user, end_ns in ends.items() if end_ns > now_ns and user != uid}
         # two are enough: what a third one says is said already
