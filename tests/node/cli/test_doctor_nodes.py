@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -104,6 +105,121 @@ def test_doctor_nodes__a_set_of_nodes_that_is_none(nodes: Cluster) -> None:
         assert done.returncode == 1
         assert "is no set of nodes" in done.stderr
         assert len(done.stderr.splitlines()) == 2
+
+
+# ClusterShell's tree --------------------------------------------------------------------------------
+
+TOPOLOGY = "[routes]\nlogin: node1\nnode1: node2\n"
+PACKAGE = "/usr/lib/python3/dist-packages/ClusterShell"
+OURS = "/usr/lib/slurm-adopt/slurm_adopt/cli/doctor/nodes/clustershell.py"
+#: A gateway in foreign hands: the message makes whoever unpickles it run a program.
+HOSTILE_GATEWAY = """
+import base64, os, pickle
+class Harm:
+    def __reduce__(self):
+        return os.system, ("touch /root/owned",)
+text = base64.b64encode(pickle.dumps(Harm())).decode()
+print("<?xml version='1.0'?><channel version='1'>", flush=True)
+print(f"<message type='SER' msgid='1' srcid='0' nodes='node2'>{text}</message>", flush=True)
+while os.read(0, 65536):
+    pass
+"""
+
+
+@pytest.fixture
+def tree(nodes: Cluster) -> Iterator[Cluster]:
+    """login is the root, node1 a gateway with ClusterShell, and node2 is behind it: login does not know its address."""
+    hosts = nodes.login.read("/etc/hosts")
+    install_clustershell(nodes["node1"])
+    nodes.login.write("/etc/hosts", "".join(row for row in hosts.splitlines(True) if not row.endswith(" node2\n")))
+    nodes.login.run("mkdir -p /etc/clustershell")
+    nodes.login.write("/etc/clustershell/topology.conf", TOPOLOGY)
+    try:
+        yield nodes
+    finally:
+        nodes.login.run("rm -r /etc/clustershell")
+        nodes.login.write("/etc/hosts", hosts)
+        nodes["node1"].run(f"rm -r {PACKAGE}")
+
+
+@contextlib.contextmanager
+def impatient(machine: Machine) -> Iterator[None]:
+    """The command there gives a node 5 seconds."""
+    machine.run(f"sed -i 's/^NODE_S = 30/NODE_S = 5/' {OURS}")
+    try:
+        yield
+    finally:
+        machine.run(f"sed -i 's/^NODE_S = 5/NODE_S = 30/' {OURS}")
+
+
+def why_silent(report: dict[str, Any], node: str) -> str:
+    [found] = [one for one in report["findings"] if one["code"] == "node-no-answer" and one["nodes"] == [node]]
+    return str(found["seen"])
+
+
+def test_doctor_nodes__a_node_behind_a_gateway(tree: Cluster) -> None:
+    status, report = doctor(tree.login, "--nodes", "node[1-2]")
+    assert nodes_with(report, "node-no-answer") == nodes_with(report, "node-bad-answer") == []
+    assert nodes_with(report, BROKEN) == ["node2"]
+    assert status == max(doctor(node)[0] for node in tree.nodes)
+    tree.login.run("mv /etc/clustershell/topology.conf /etc/clustershell/away")
+    _, report = doctor(tree.login, "--nodes", "node[1-2]")
+    assert "resolve" in why_silent(report, "node2"), "there is no other way to it"
+
+
+def test_doctor_nodes__a_node_behind_a_gateway_that_sends_without_end(tree: Cluster) -> None:
+    node = tree["node2"]
+    node.run("mv /usr/bin/slurm-adopt /usr/bin/slurm-adopt.away")
+    try:
+        node.write("/usr/bin/slurm-adopt", "#!/bin/sh\nexec yes\n", 0o755)
+        with impatient(tree.login):
+            _, report = doctor(tree.login, "--nodes", "node2")
+    finally:
+        node.run("mv /usr/bin/slurm-adopt.away /usr/bin/slurm-adopt")
+    # how much the gateway has passed on by then differs
+    assert nodes_with(report, "node-bad-answer") + nodes_with(report, "node-no-answer") == ["node2"]
+
+
+def test_doctor_nodes__a_gateway_that_fails_costs_its_own_nodes(tree: Cluster) -> None:
+    gateway = tree["node1"]
+    gateway.run(f"mv {PACKAGE} /root/away")
+    try:
+        _, report = doctor(tree.login, "--nodes", "login,node2")
+        assert "by way of node1: " in why_silent(report, "node2")
+        assert "ClusterShell" in why_silent(report, "node2")
+        assert "login" not in nodes_with(report, "node-no-answer"), "it is asked directly, and answers"
+        gateway.ssh_server.stop()
+        try:
+            _, report = doctor(tree.login, "--nodes", "login,node2")
+        finally:
+            gateway.ssh_server.start()
+        assert "by way of node1: ssh: connect to host node1" in why_silent(report, "node2")
+        assert "login" not in nodes_with(report, "node-no-answer")
+    finally:
+        gateway.run(f"mv /root/away {PACKAGE}")
+
+
+def test_doctor_nodes__a_gateway_in_foreign_hands_runs_no_code_here(tree: Cluster) -> None:
+    tree["node1"].write(f"{PACKAGE}/Gateway.py", HOSTILE_GATEWAY)
+    with impatient(tree.login):
+        _, report = doctor(tree.login, "--nodes", "node[1-2]")
+    assert "by way of node1: " in why_silent(report, "node2")
+    assert not tree.login.path("/root/owned").exists()
+
+
+def test_doctor_nodes__a_gateway_that_hangs_is_not_waited_for(tree: Cluster) -> None:
+    tree["node1"].write(f"{PACKAGE}/Gateway.py", "import os\nwhile os.read(0, 65536):\n    pass\n")
+    with impatient(tree.login):
+        _, report = doctor(tree.login, "--nodes", "node2")
+    assert "by way of node1: " in why_silent(report, "node2")
+
+
+def test_doctor_nodes__a_tree_that_is_none(tree: Cluster) -> None:
+    tree.login.write("/etc/clustershell/topology.conf", "[routes]\nelsewhere: node1\nnode1: node2\n")
+    done = tree.login.run(["slurm-adopt", "doctor", "--nodes", "node1"], check=False)
+    assert done.returncode == 1
+    assert "topology.conf cannot be used" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
 
 
 # The page -------------------------------------------------------------------------------------------

@@ -26,15 +26,18 @@ from tests.node.cli.test_doctor import (
     line,
     machine,
     shell,
+    slurmd_that_starts_anew,
     swap,
 )
 
+from lab.machine import wait_for
 from lab.node import Node
 
 __all__ = ["machine"]
 ACCESS = "/etc/security/access.conf"
 LLNL = "/etc/slurm-llnl"
 OPT = "slurm_conf=/opt/slurm/etc/slurm.conf"
+NEW = "pam_slurm_adopt_new.so"
 BIND = "mount --bind {0} {0} && mount -o remount,bind,noexec {0}"
 
 
@@ -42,6 +45,23 @@ def epilog(command: str) -> Breakage:
     return both(
         conf("InactiveLimit=0", "InactiveLimit=0\nEpilog=/etc/slurm/clean.sh"),
         added("/etc/slurm/clean.sh", f"#!/bin/sh\n{command}\n", 0o755),
+    )
+
+
+def script(key: str, value: str, *breakages: Breakage) -> Breakage:
+    """Another prolog or epilog."""
+    return both(*breakages, conf("InactiveLimit=0", f"InactiveLimit=0\n{key}={value}"))
+
+
+def site(text: str = "#!/bin/sh\nexit 0\n", mode: int = 0o755, name: str = "x.sh") -> Breakage:
+    """A script in a folder of the site's."""
+    return both(shell("mkdir -p /opt/site", "rmdir /opt/site"), added(f"/opt/site/{name}", text, mode))
+
+
+def beside(*lines: Breakage) -> Breakage:
+    """Slurm's own module has our name, and ours is NEW."""
+    return both(
+        shell(f"mv {{module}} $(dirname {{module}})/{NEW}", f"mv $(dirname {{module}})/{NEW} {{module}}"), *lines
     )
 
 
@@ -97,6 +117,25 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("slurm-epilog-kills", "kill and pgrep", epilog("kill -KILL $(pgrep -u $SLURM_JOB_UID)")),
     ("slurm-epilog-kills", "pgrep and kill", epilog('pgrep -U "$SLURM_JOB_USER" | xargs kill -9')),
     ("slurm-epilog-kills", "another spelling of the signal", epilog("/usr/bin/pkill -SIGKILL --euid $SLURM_JOB_UID")),
+    ("slurm-script-missing", "an epilog that nobody has copied here", script("Epilog", "/opt/site/x.sh")),
+    ("slurm-script-missing", "a prolog that is a link to nowhere", script("Prolog", "/root/x.sh", shell("ln -s /nowhere /root/x.sh", "rm /root/x.sh"))),
+    ("slurm-script-missing", "a pattern that fits nothing", script("Prolog", "/opt/site/*.sh", site(name="x"))),
+    ("slurm-script-broken", "a mode that was lost", script("Epilog", "/opt/site/x.sh", site(mode=0o644))),
+    ("slurm-script-broken", "a folder that the pattern fits", script("Epilog", "/opt/site/*", site(), shell("mkdir /opt/site/old", "rmdir /opt/site/old"))),
+    ("slurm-script-broken", "line ends of another system", script("Prolog", "/opt/site/x.sh", site("#!/bin/sh\r\nexit 0\r\n"))),
+    ("slurm-script-broken", "no first line", script("Epilog", "/opt/site/x.sh", site("exit 0\n"))),
+    ("slurm-script-broken", "an interpreter that is not installed", script("Epilog", "/opt/site/x.sh", site("#! /usr/bin/python9 -I\n"))),
+    ("slurm-script-broken", "a hardened mount", script("Epilog", "/opt/site/x.sh", site(), shell(BIND.format("/opt/site"), "umount /opt/site"))),
+    ("slurm-script-writable", "everybody", script("Epilog", "/opt/site/x.sh", site(mode=0o777))),
+    ("slurm-script-writable", "a group", script("Prolog", "/opt/site/x.sh", site(mode=0o775), shell("chgrp slurm /opt/site/x.sh", "true"))),
+    ("slurm-script-writable", "its author's, for both", both(script("Epilog", "/opt/site/x.sh", site(), shell("chown alice /opt/site/x.sh", "true")), conf("InactiveLimit=0", "InactiveLimit=0\nProlog=/opt/site/x.sh"))),
+    ("slurm-script-writable", "its folder", script("Epilog", "/opt/site/x.sh", site(), shell("chmod 777 /opt/site", "chmod 755 /opt/site"))),
+    ("slurm-script-writable", "a link into a home", script("Prolog", "/opt/site/x.sh", shell("mkdir -p /opt/site ~alice/bin && printf '#!/bin/sh\\n' >~alice/bin/x.sh && chmod 755 ~alice/bin/x.sh && ln -s ~alice/bin/x.sh /opt/site", "rm -r /opt/site ~alice/bin"))),
+    ("munge-folder-writable", "the socket's", shell("chmod 777 /run/munge", "chmod 755 /run/munge")),
+    ("munge-folder-writable", "a user's", shell("chown alice /run/munge", "chown munge /run/munge")),
+    ("munge-folder-writable", "the key's", shell("chmod 777 /etc/munge", "chmod 700 /etc/munge")),
+    ("pam-original-beside", "the original has our name", beside(line(ACCOUNT, ACCOUNT + ACCOUNT.replace("adopt", "adopt_new")), line(SESSION, SESSION.replace("adopt", "adopt_new")))),
+    ("pam-no-line", "the original's line has our name", beside()),
     ("cgroup-constrains-nothing", "cgroup.conf elsewhere", shell(f"mv {CGROUP} /etc/cgroup.conf", f"mv /etc/cgroup.conf {CGROUP}")),
     ("cgroup-constrains-nothing", "a slip in the key", swap(CGROUP, "ConstrainCores", "ConstrainCore")),
     ("spool-dir-missing", "slurm.conf is newer than slurmd", conf("SlurmdSpoolDir=/var/spool/slurmd", "SlurmdSpoolDir=/var/spool/slurm.d")),
@@ -124,6 +163,12 @@ FINE: list[tuple[str, Breakage]] = [
     ("Contain", conf("PrologFlags=contain", "PrologFlags=Alloc,Contain")),
     ("an epilog that asks for other jobs first", epilog("[ -n \"$(squeue -h -u $SLURM_JOB_UID -w $(hostname -s))\" ] || pkill -KILL -U $SLURM_JOB_UID")),
     ("an epilog that only looks", epilog("pgrep -u $SLURM_JOB_UID >>/var/log/left")),
+    ("scripts of the site's", script("Prolog", "/opt/site/*", site(), added("/opt/site/program", "\x7fELF", 0o755))),
+    ("a script of SlurmUser's", script("Epilog", "/opt/site/x.sh", site(), shell("chown -R slurm /opt/site", "true"))),
+    ("a script below a folder like /tmp", script("Epilog", "/opt/site/x.sh", site(), shell("chmod 1777 /opt/site", "chmod 755 /opt/site"))),
+    ("a munge folder of root's", shell("chown root /run/munge", "chown munge /run/munge")),
+    ("it looks on beside the original of the same name", beside(line(ACCOUNT, ACCOUNT + ACCOUNT.replace("adopt", "adopt_new").replace("strict", "strict enforce=no")), line(SESSION, SESSION.replace("adopt", "adopt_new").replace("strict", "strict enforce=no")))),
+    ("it looks on beside the original from a folder of its own", both(shell("mkdir -p /opt/lib && mv {module} /opt/lib/", "mv /opt/lib/pam_slurm_adopt.so {module} && rmdir /opt/lib"), line(ACCOUNT, ACCOUNT + ACCOUNT.replace("pam_slurm", "/opt/lib/pam_slurm").replace("strict", "strict enforce=no")), line(SESSION, SESSION.replace("pam_slurm", "/opt/lib/pam_slurm").replace("strict", "strict enforce=no")))),
     ("the machine's name in full", shell("hostname lab.example.org", "hostname lab")),
     ("another name while slurmd runs", shell("hostname other", "hostname lab")),
 ]  # fmt: skip
@@ -143,6 +188,43 @@ def test_doctor_seeded__names_it_and_nothing_else(machine: Node, code: str, brea
 def test_doctor_seeded__is_silent_about_what_is_fine(machine: Node, breakage: Breakage) -> None:
     with breakage(machine):
         assert doctor(machine) == (0, [])
+
+
+def test_doctor_seeded__what_it_says_of_the_originals_line_is_exact(machine: Node) -> None:
+    """Which line loads what, and a line to write that loads ours."""
+    with beside()(machine):
+        _, [found] = doctor(machine)
+        assert f"{SSHD}:" in found["seen"]
+        assert "loads /lib/security/pam_slurm_adopt.so, Slurm's own" in found["seen"]
+        assert found["mend"].startswith(f"account  required  {NEW} profile=strict    # instead of {SSHD}:")
+        asked = machine.run(["slurm-adopt", "enable", "--dry-run", "--yes"], check=False).stdout
+        assert f"+account  required  {NEW} profile=strict" in asked, asked
+        assert "no account line of slurm-adopt" in machine.run(["slurm-adopt", "explain", "alice"], check=False).stdout
+
+
+def test_doctor_seeded__slurmd_drains_the_node_as_it_says(machine: Node) -> None:
+    """What it calls missing or broken, slurmd cannot run; what it is silent about, slurmd runs."""
+
+    def state() -> str:
+        return machine.run(["sinfo", "-h", "-o", "%T"]).stdout.strip()
+
+    drains = [(what, made) for code, what, made in ROWS if code in ("slurm-script-missing", "slurm-script-broken")]
+    assert len(drains) > 8
+    for what, made in drains:
+        with slurmd_that_starts_anew(machine, made):
+            job = machine.sbatch("alice", "exit 0")
+            wait_for(lambda: state().startswith("drain"), f"the node to be drained: {what}")
+            machine.run(["scancel", str(job)], check=False)
+        machine.wait_ended(job)
+        machine.run("scontrol update nodename=$(hostname -s) state=resume")
+        machine.wait_idle()
+    good = "#!/bin/sh\n: >/opt/site/has-run\n"
+    with site(good)(machine):
+        with slurmd_that_starts_anew(machine, script("Epilog", "/opt/site/x.sh")):
+            machine.wait_ended(machine.sbatch("alice", "exit 0"))
+            wait_for(lambda: machine.path("/opt/site/has-run").exists(), "the epilog")
+        machine.path("/opt/site/has-run").unlink()
+    assert state() == "idle"
 
 
 def test_doctor_seeded__opinions_about_everybody_are_libpams(machine: Node) -> None:

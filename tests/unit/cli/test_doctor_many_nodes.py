@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import re
 import stat
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from slurm_adopt.cli import main as command_line
 from slurm_adopt.cli.doctor.nodes import ask as asking
+from slurm_adopt.cli.doctor.nodes import clustershell
 from slurm_adopt.cli.doctor.nodes.answers import ANSWER_CAP, FIELDS, FINDING_CAP, TEXT_CAP, Answer, make_report
 from slurm_adopt.cli.doctor.nodes.page import page
 from slurm_adopt.cli.doctor.nodes.report import as_object, lines_of, summary
@@ -352,3 +356,68 @@ def test_doctor_many_nodes__neither_clustershell_nor_srun(monkeypatch: pytest.Mo
         with pytest.raises(command_line.CommandError) as caught:
             asking.ask("n1", ("slurm-adopt",), via, lambda *_: None)
         assert "clustershell" in caught.value.hint
+
+
+# ClusterShell, with a program in ssh's place -------------------------------------------------------
+
+SSH = """#!/bin/sh
+for word; do case $word in -*|slurm-adopt) ;; *) node=$word;; esac; done
+case $node in
+good) echo '{"findings": []}' ;;
+unbroken) exec tr '\\0' y </dev/zero ;;
+loud) exec tr '\\0' y </dev/zero >&2 ;;
+many) exec yes ;;
+gone) echo "ssh: connect to host gone port 22: No route to host" >&2; exit 255 ;;
+esac
+"""
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text(SSH)
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+@pytest.mark.usefixtures("ssh")
+def test_doctor_many_nodes__no_node_fills_the_memory() -> None:
+    """Without a line break, on standard error, or line by line: it is ended, and the others' answers come."""
+    counted: list[tuple[int, int]] = []
+    tracemalloc.start()
+    try:
+        answers = asking.ask(
+            "good,unbroken,loud,many,gone", ("slurm-adopt",), "clustershell", lambda *how: counted.append(how)
+        )
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 64 * ANSWER_CAP, "ClusterShell's modules, and some copies of what three nodes may send"
+    report = make_report(answers)
+    assert {one.nodes: one.finding.code for one in report.findings} == {
+        ("loud", "many", "unbroken"): "node-bad-answer",
+        ("gone",): "node-no-answer",
+    }
+    assert f"more than {ANSWER_CAP} bytes" in report.findings[0].finding.seen
+    assert "No route to host" in report.findings[1].finding.seen
+    assert sorted(counted) == [(number, 5) for number in range(1, 6)]
+
+
+class Harm:
+    """What a gateway in foreign hands would send: unpickling it calls something."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("/tmp/never", "w")
+
+
+@pytest.mark.parametrize("sent", [Harm(), ["x"], {"cmd": "x"}, 7, None])
+def test_doctor_many_nodes__no_gateway_runs_code_here(sent: object) -> None:
+    with pytest.raises(ValueError, match="a message that is no"):
+        clustershell.plain_bytes(base64.b64encode(pickle.dumps(sent)), ValueError)
+
+
+@pytest.mark.parametrize("sent", [b"", b"x\xff\n" * 1000, "text"])
+def test_doctor_many_nodes__what_a_gateway_may_send(sent: object) -> None:
+    found = clustershell.plain_bytes(base64.b64encode(pickle.dumps(sent, 4)), ValueError)
+    assert found == (sent.encode() if isinstance(sent, str) else sent)
+    with pytest.raises(ValueError, match="none"):
+        clustershell.plain_bytes(b"!", ValueError)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 import time
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 #: munged answers in milliseconds, and on a machine with much to do in a second. Less than all checks have together.
 MUNGE_NS = 3000 * MS
 MUNGE_KEY = "/etc/munge/munge.key"
+MUNGE_USER = "munge"
 LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
@@ -116,6 +118,7 @@ def check_auth(node: Node) -> Iterator[Finding]:
     if conf.auth_type == "auth/munge":
         yield from check_munge(conf)
         yield from check_munge_key(node)
+        yield from check_munge_folders(node, conf)
     elif conf.auth_type == "auth/slurm":
         yield from check_key(node)
     else:
@@ -172,6 +175,33 @@ def check_munge_key(node: Node) -> Iterator[Finding]:
             "whoever reads it is everybody to Slurm",
             f"chmod 400 {MUNGE_KEY}; the key was open to others: make another one for the cluster",
         )
+
+
+def check_munge_folders(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """Who may put another socket or another key in the place of munged's; munged itself looks only when it starts."""
+    owner = _munge_uid(node)
+    socket = auth_settings(conf.auth_info).get("socket", "") or DEFAULT_SOCKET
+    said: set[str] = set()
+    for path, why in (
+        (socket, "whoever may write there answers in munged's place, and so decides who is who to Slurm and to logins"),
+        (MUNGE_KEY, "whoever may write there gives munged a key of their own, with which one is everybody to Slurm"),
+    ):
+        folder, others = node.loose_folder(path, (0, owner)) or ("", "")
+        if folder and folder not in said:
+            said.add(folder)
+            what, _, mend = others.partition(": ")
+            if what.startswith("belongs"):
+                mend = f"chown {MUNGE_USER if folder == os.path.dirname(path) else 'root'} {folder}"
+            yield Finding("munge-folder-writable", ERROR, f"{folder}: {what}; {path} is in it", why, mend)
+
+
+def _munge_uid(node: Node) -> int:
+    """Whose munged is: the account of that name, and where there is none, whoever has the key."""
+    try:
+        return pwd.getpwnam(MUNGE_USER).pw_uid
+    except KeyError:
+        found = node.stat(MUNGE_KEY)
+        return found.st_uid if found is not None else 0
 
 
 def check_key(node: Node) -> Iterator[Finding]:

@@ -25,7 +25,8 @@ OWN_PROGRAM = "/proc/self/exe"
 def check_module(node: Node) -> Iterator[Finding]:
     """The file behind the name `pam_slurm_adopt.so`, and behind every other name that a PAM line of ours has."""
     named = {line.line.module for kind in ("account", "session") for line in node.our_lines(kind)}
-    for module in sorted({NAME, *named}):
+    other = node.other_name()  # Slurm's own has our name, and its lines are not ours
+    for module in sorted({other or NAME, *named}):
         path = node.module_path(module)
         if path:
             yield from check_file(node, path)

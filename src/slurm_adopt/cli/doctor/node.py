@@ -20,6 +20,7 @@ from ...system.host.pam_walk import PERM_DENIED, actions_of
 from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner, read_program
 from ...system.slurm.conf import SEARCH_PATHS, ConfFault, read_slurm_conf
 from ...system.slurm.node_conf import read_node_conf
+from ...system.tasks.files import is_sticky, other_writers
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import last_values, parse
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ...system.host.pam_stack import PamLine
     from ...system.kernel.procfs import OwnedProcess
     from ...system.slurm.conf import SlurmConf
+    from ...system.tasks.files import Owners
 
 FILE_CAP = 1 << 20
 #: A name that only this project's module holds: what it marks a PAM handle with.
@@ -38,6 +40,8 @@ OUR_MARK = b"pam_slurm_adopt_job"
 #: Modules of every Linux-PAM: where they are, PAM looks.
 ALWAYS_THERE = ("pam_permit.so", "pam_unix.so")
 OUR_NAME = "pam_slurm_adopt"
+#: What the module has something for.
+KINDS = ("account", "session")
 
 
 @record
@@ -99,6 +103,21 @@ class Node:
         """A regular file's first MiB as text."""
         found = self.read(path)
         return None if found is None else found.decode("utf-8", "replace")
+
+    def loose_folder(self, path: str, owners: Owners) -> tuple[str, str] | None:
+        """The folder in which others than `owners` could put another file in the place of this one, and who, in words.
+
+        Every folder on the way counts, links followed. In a folder with the sticky bit (/tmp) nobody can.
+        """
+        real = os.path.realpath(path) if not self.root else path
+        for folder in dict.fromkeys((*_folders_above(path), *_folders_above(real))):
+            found = self.stat(folder)
+            if found is None or (is_sticky(found) and found.st_uid in owners):
+                continue
+            others = other_writers(folder, found, owners)
+            if others:
+                return folder, others
+        return None
 
     def glob(self, pattern: str) -> list[str]:
         """The paths that fit, without the root."""
@@ -192,6 +211,21 @@ class Node:
         """Whether a module's file is of this project."""
         return OUR_MARK in (self.read(path) or b"")
 
+    def other_name(self) -> str:
+        """What a PAM line has to name for ours, where our name leads to another file (Slurm's own); else empty.
+
+        The name that a line has already, or that of a file of ours in the folder where PAM looks.
+        """
+        first = self.module_path(f"{OUR_NAME}.so")
+        if not first or self.is_ours(first):
+            return ""
+        named = (line.module for name in self.services() for kind in KINDS for line in self.stack(name, kind))
+        files = (path for folder in self.module_folders()[:1] for path in self.glob(f"{folder}/{OUR_NAME}*.so"))
+        for module in (*named, *(path.rpartition("/")[2] for path in files)):
+            if module.rpartition("/")[2].startswith(OUR_NAME) and self.is_ours(self.module_path(module)):
+                return module
+        return ""
+
     def our_lines(self, kind: str, service: str | None = None) -> list[OurLine]:
         """The lines of ours in all services (or one), by their name; those with a path by what the file is."""
         found = []
@@ -201,8 +235,9 @@ class Node:
                 if not line.module.rpartition("/")[2].startswith(OUR_NAME):
                     continue
                 path = self.module_path(line.module)
-                # a bare name is meant for ours, whatever file PAM finds for it: that is the module's own finding
-                if "/" not in line.module or not path or self.is_ours(path):
+                # a bare name is meant for ours, whatever file PAM finds for it: that is the module's own finding;
+                # but not where ours stands beside the original under another name
+                if not path or self.is_ours(path) or ("/" not in line.module and not self.other_name()):
                     found.append(OurLine(name, line, index, stack, parse_options(line.args), path))
         return found
 
@@ -218,6 +253,13 @@ class Node:
                 continue
             if read_command_name(process) == name or os.path.basename(read_program(process)) == name:
                 yield process
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """`/a/b/c`: `/a/b`, `/a`, `/`"""
+    while path not in ("", "/"):
+        path = os.path.dirname(path)
+        yield path
 
 
 def is_binding(line: OurLine) -> bool:

@@ -10,11 +10,12 @@ Rules of this file:
 from __future__ import annotations
 
 from ...options.parse import parse_options
+from ...record import replace
 from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
-from ...system.host.pam_stack import DIRECTORIES
+from ...system.host.pam_stack import DIRECTORIES, MODULE
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
-from .node import OUR_NAME, is_binding
+from .node import KINDS, OUR_NAME, is_binding
 from .pam_exempting import why_open
 from .pam_expiry import check_expiry
 from .pam_files import check_files, check_folder
@@ -50,7 +51,7 @@ STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 
 def check_pam(node: Node) -> Iterator[Finding]:
     """All services that matter; what is seen in a file that several services include is said once."""
-    lines = {kind: node.our_lines(kind) for kind in ("account", "session")}
+    lines = {kind: node.our_lines(kind) for kind in KINDS}
     # a line in a file that many services include concerns those that it works in
     services = {line.service for kind in lines.values() for line in kind if line.works or _file(line) == line.service}
     for folder in DIRECTORIES:
@@ -61,13 +62,17 @@ def check_pam(node: Node) -> Iterator[Finding]:
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
     named = {name for name in node.services() if not name.startswith(parts) and _has_file(node, name)}
     for service in sorted({*services, SSHD} & named):
-        account, session = (
-            [line for line in lines[kind] if line.service == service] for kind in ("account", "session")
-        )
+        account, session = ([line for line in lines[kind] if line.service == service] for kind in KINDS)
         for finding in check_stacks(node, service, account, session):
             if (finding.code, finding.seen) not in said:
                 said.add((finding.code, finding.seen))
-                yield finding
+                yield _naming(node, finding)
+
+
+def _naming(node: Node, finding: Finding) -> Finding:
+    """The finding with a mend that names our module as it is called here."""
+    other = node.other_name()
+    return replace(finding, mend=finding.mend.replace(f" {MODULE} ", f" {other} ")) if other else finding
 
 
 def check_other(node: Node) -> Iterator[Finding]:
@@ -137,12 +142,18 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     """Whether our line is asked for everybody, and whether its no counts."""
     if not lines:
         if service == SSHD:
+            original = find_original(node, service)
             yield Finding(
                 "pam-no-line",
                 ERROR,
-                f"/etc/pam.d/{service} has no account line of slurm-adopt",
-                "logins are not asked for a job: whoever has an account gets in",
-                f"{STRICT_ACCOUNT}    # in /etc/pam.d/{service}, before what it includes",
+                f"/etc/pam.d/{service} has no account line of slurm-adopt"
+                + (f": {original.origin} loads {node.module_path(original.module)}, Slurm's own" if original else ""),
+                "logins are not asked for a job: whoever has an account gets in"
+                if original is None
+                else "Slurm's own module decides: nothing of slurm-adopt is in force",
+                f"{STRICT_ACCOUNT}    # in /etc/pam.d/{service}, before what it includes"
+                if original is None
+                else f"{STRICT_ACCOUNT}    # instead of {original.origin}",
             )
         return
     working = [line for line in lines if line.works]
@@ -279,10 +290,9 @@ def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
     """Slurm's own modules beside ours. One that only looks on (not `acts`) is meant to stand beside them."""
     if not acts:
         return
-    for kind in ("account", "session"):
+    for kind in KINDS:
         for line in node.stack(service, kind):
-            path = node.module_path(line.module)
-            if _is_ours(line) and "/" in line.module and path and not node.is_ours(path):
+            if is_originals(node, line):
                 yield Finding(
                     "pam-original-beside",
                     WARNING,
@@ -392,6 +402,21 @@ def _ends_for_all(node: Node, line: PamLine) -> bool:
     if line.optional and not node.module_path(line.module):
         return False
     return _ends(line) and not line.level and _base(line) not in FILTERS and not _is_ours(line)
+
+
+def is_originals(node: Node, line: PamLine) -> bool:
+    """Whether a line of our name loads another module: one with a path, or where ours has another name."""
+    path = node.module_path(line.module)
+    if not _is_ours(line) or not path or node.is_ours(path):
+        return False
+    return "/" in line.module or bool(node.other_name())
+
+
+def find_original(node: Node, service: str) -> PamLine | None:
+    """The account line of Slurm's own module, where ours stands beside it under another name."""
+    return next(
+        (line for line in node.stack(service, "account") if "/" not in line.module and is_originals(node, line)), None
+    )
 
 
 def find_ending(node: Node, line: OurLine) -> PamLine | None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 
 from ...model import REASONS
-from ...places import HOOKS
 from ...system.slurm.conf import ConfFault
 from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool import SpoolDirectory, SpoolFault
 from ...system.slurm.spool_dir import pid_files, spool_dirs
 from ...wire.slurm_nodes import node_of_name, nodes_of_host
 from .finding import ERROR, WARNING, Finding
+from .scripts import check_scripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +38,6 @@ SPOOL_MENDS = {
 #: They imply contain (slurm.conf(5)).
 CONTAINING = {"contain", "x11", "runinjob"}
 TRACKING = "proctrack/cgroup"
-#: What an epilog must not do: end all of a user's processes, of the other jobs and logins too.
-KILLERS = re.compile(
-    r"\b(pkill|killall|skill)\b.*\s(-[uU]|--(euid|uid|user)\b)|\bslay\s|\bloginctl\s+(terminate|kill)-user\b"
-    r"|\bkill\b.*\b(pgrep|ps)\b.*\s-[uU]|\b(pgrep|ps)\b.*\s-[uU].*\bkill\b"
-)
-#: A script that asks for the user's other jobs first.
-ASKS_FIRST = re.compile(r"\bsqueue\b")
 CONSTRAINTS = ("constraincores", "constrainramspace", "constraindevices", "constrainswapspace")
 
 
@@ -93,7 +85,7 @@ def check_slurm(node: Node) -> Iterator[Finding]:
     yield from check_names(node, conf)
     yield from check_settings(node, conf)
     yield from check_second(node, conf)
-    yield from check_scripts(node)
+    yield from check_scripts(node, conf)
     yield from check_cgroups(node, conf)
     yield from check_spool(node, conf)
 
@@ -200,25 +192,6 @@ def check_second(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                 f"logins are decided by {conf.path[len(node.root) :]}; {path} differs from it",
                 "slurmd or Slurm's commands may use the other one: spool directory or node name may not be what runs",
                 f"remove the one that slurmd does not use, or: ln -sf {conf.path[len(node.root) :]} {path}",
-            )
-
-
-def check_scripts(node: Node) -> Iterator[Finding]:
-    """Epilogs that end all of a user's processes, and hooks that an option needs."""
-    words = [word.strip() for word in node.setting("epilog").split(",") if word.strip()]
-    # a relative one is beside slurm.conf
-    epilogs = [path for word in words for path in node.glob(os.path.join(node.conf_folder(), word))]
-    for path in epilogs:
-        text = node.text(path) or ""
-        lines = [line.strip() for line in text.splitlines() if not line.strip().startswith("#")]
-        bad = next((line for line in lines if KILLERS.search(line)), "")
-        if bad and not any(map(ASKS_FIRST.search, lines)) and not path.startswith(HOOKS):
-            yield Finding(
-                "slurm-epilog-kills",
-                WARNING,
-                f"{path}: {bad[:120]}",
-                "when one job of a user ends, the logins in the user's other jobs on the node are killed",
-                f"take it out of {path}: Slurm ends what is in the job, and the shipped epilog what hides from it",
             )
 
 

@@ -29,14 +29,10 @@ def add_switches(parser: argparse.ArgumentParser, force: str) -> None:
     parser.add_argument("--json", action="store_true", help="tell the result as one JSON object")
 
 
-def only_root(command: str) -> None:
-    """End the command unless root has given it."""
+def begin(args: argparse.Namespace, command: str) -> None:
+    """What has to hold before a file is written; else the command ends."""
     if os.geteuid() != 0:
         die("only root may change PAM's files", f"sudo slurm-adopt {command}")
-
-
-def begin(args: argparse.Namespace) -> None:
-    """What has to hold before a file is written."""
     if args.json and not (args.yes or args.dry_run):
         die("--json cannot ask", "add --yes or --dry-run")
     os.umask(0o022)

@@ -8,7 +8,7 @@ import sys
 
 from ..doctor.node import Node
 from .change import apply, describe, is_pending
-from .command import UNCHANGED, add_service, add_switches, begin, candidate_of, may_write, only_root
+from .command import UNCHANGED, add_service, add_switches, begin, candidate_of, may_write
 from .plan import plan_disable
 from .report import Report, stop_at, told
 from .trial import can_try_elsewhere, try_account
@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show, try, change. Whom it lets in needs no confirmation; a change that waits for one is taken back first."""
-    only_root("disable")
-    begin(args)
+    begin(args, "disable")
     if not args.dry_run and is_pending():
         settled = restore(only_if_due=False)
         if settled is not None:

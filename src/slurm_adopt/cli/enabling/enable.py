@@ -19,7 +19,7 @@ from ..doctor.node import Node
 from ..doctor.pam import check_stacks
 from ..doctor.sshd import find_servers, pam_service_of
 from .change import apply, confirm, describe, read_pending
-from .command import UNCHANGED, add_service, add_switches, begin, candidate_of, may_write, only_root
+from .command import UNCHANGED, add_service, add_switches, begin, candidate_of, may_write
 from .plan import plan_enable
 from .report import Report, stop_at, told
 from .trial import can_try_elsewhere, try_account, user_with_job, user_without_job
@@ -64,10 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show, try, change, try."""
-    only_root("enable")
+    begin(args, "enable")
     if args.restore_pending:
         return restore_pending()
-    begin(args)
     kinds = ("account",) if args.account_only else ("account", "session")
     node = Node()
     with candidate_of(node) as candidate:

@@ -230,7 +230,8 @@ def _with_line(
         head = HEAD.match(" ".join(line.strip().rstrip("\\") for line in lines[first:behind]))
         assert head is not None, "libpam's reader has found kind, control and module there"
         return "".join([*lines[:first], f"{head[0].strip()} {wanted}\n", *lines[behind:]])
-    return _insert(candidate, kind, (service, source, text), f"{kind}  required  {MODULE} {wanted}\n", so_far[0])
+    module = candidate.other_name() or MODULE
+    return _insert(candidate, kind, (service, source, text), f"{kind}  required  {module} {wanted}\n", so_far[0])
 
 
 def _insert(candidate: Candidate, kind: str, file: tuple[str, str, str], line: str, old: dict[str, Shape]) -> str:

@@ -2,6 +2,8 @@
 """`slurm-adopt doctor --nodes`: the doctor on many nodes, and in what they differ.
 
 ask         runs the doctor on the nodes, through ClusterShell or srun
+clustershell
+            the former of these, with its tree of gateways
 answers     what a node has sent, checked; what is alike is folded
 report      the report for a terminal and as JSON
 page        the same as one HTML page

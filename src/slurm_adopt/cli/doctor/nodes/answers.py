@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: A node with twenty findings sends 15 KiB.
 ANSWER_CAP = 256 * 1024
+#: The most findings have 1400.
+LINES_CAP = 8192
 FINDING_CAP = 200
 TEXT_CAP = 4000
 CODE_CAP = 64
@@ -35,12 +37,13 @@ PLACE = "NODE"
 @record
 class Answer:
     """What came from one node: `data` is what the doctor wrote, `said` what else there was to read, `status` the exit
-    status; None if the node did not answer."""
+    status; None if the node did not answer. `flooded`: it sent too much, and was ended."""
 
     node: str
     data: bytes = b""
     status: int | None = None
     said: str = ""
+    flooded: bool = False
 
 
 @record
@@ -84,6 +87,8 @@ class Report:
 
 def findings_of(answer: Answer) -> tuple[Finding, ...]:
     """The findings of one node, or the one that it has given none."""
+    if answer.flooded or len(answer.data) > ANSWER_CAP:
+        return (_bad_answer(f"more than {ANSWER_CAP} bytes, or {LINES_CAP} lines"),)
     if answer.status is None:
         return (_no_answer(answer.said or "nothing came back in time"),)
     try:
@@ -92,15 +97,17 @@ def findings_of(answer: Answer) -> tuple[Finding, ...]:
         said = answer.said.strip() or answer.data[-200:].decode("utf-8", "replace").strip()
         if answer.status > 2 or (answer.status and not answer.data.strip()):
             return (_no_answer(f"exit status {answer.status}: {said or 'without a word'}"),)
-        return (
-            Finding(
-                "node-bad-answer",
-                ERROR,
-                f"what came from {PLACE} is not what the doctor writes: {error}",
-                "nothing is known of this node; another version, a broken shell profile, or a node in foreign hands",
-                "run on it: slurm-adopt doctor --json",
-            ),
-        )
+        return (_bad_answer(str(error)),)
+
+
+def _bad_answer(what: str) -> Finding:
+    return Finding(
+        "node-bad-answer",
+        ERROR,
+        f"what came from {PLACE} is not what the doctor writes: {what}",
+        "nothing is known of this node; another version, a broken shell profile, or a node in foreign hands",
+        "run on it: slurm-adopt doctor --json",
+    )
 
 
 def _no_answer(said: str) -> Finding:
@@ -114,8 +121,6 @@ def _no_answer(said: str) -> Finding:
 
 
 def _list_of(data: bytes) -> list[Any]:
-    if len(data) > ANSWER_CAP:
-        raise ValueError(f"more than {ANSWER_CAP} bytes")
     # a login shell's greeting may stand before it
     found = json.loads(data[max(0, data.find(b"{")) :])
     findings = found.get("findings") if isinstance(found, dict) else None

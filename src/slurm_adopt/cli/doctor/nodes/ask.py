@@ -21,22 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from ....wire.hostlist import HostListError, expand
 from ...main import die
 from .answers import ANSWER_CAP, Answer
+from .clustershell import NAME, NODE_S, SAID_CAP, ask_clustershell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import IO, Any
+    from typing import IO
 
-#: The doctor takes half a second, five where something hangs; ssh and a busy node some more.
-NODE_S = 30
-CONNECT_S = 10
 #: How many at the same time, from one machine.
-FANOUT = 64
 SRUN_FANOUT = 16
 #: How long srun waits for a place on a node.
 PLACE_S = 20
-#: Of what else was said, for the report.
-SAID_CAP = 2000
 #: More than Slurm has nodes.
 NODE_CAP = 65536
 MISSING = "python3-clustershell of the distribution, or ClusterShell from PyPI"
@@ -44,10 +39,10 @@ MISSING = "python3-clustershell of the distribution, or ClusterShell from PyPI"
 
 def has_clustershell() -> bool:
     """Whether ClusterShell can be imported. The command runs without site's folders, until they are needed for this."""
-    if importlib.util.find_spec("ClusterShell") is None:
+    if importlib.util.find_spec(NAME) is None:
         site.main()
         importlib.invalidate_caches()
-    return importlib.util.find_spec("ClusterShell") is not None
+    return importlib.util.find_spec(NAME) is not None
 
 
 def ask(nodes: str, command: tuple[str, ...], via: str, on_answer: Callable[[int, int], None]) -> list[Answer]:
@@ -55,79 +50,10 @@ def ask(nodes: str, command: tuple[str, ...], via: str, on_answer: Callable[[int
     if via == "clustershell" or (not via and has_clustershell()):
         if not has_clustershell():
             die("ClusterShell cannot be imported", f"install {MISSING}, or use --via srun")
-        return _ask_clustershell(nodes, command, on_answer)
+        return ask_clustershell(nodes, command, on_answer, _checked)
     if shutil.which("srun") is None:
         die("there is neither ClusterShell nor srun here", f"install {MISSING}, or run it where srun is")
     return _ask_srun(nodes, command, on_answer)
-
-
-# ClusterShell ---------------------------------------------------------------------------------------
-
-
-def _ask_clustershell(nodes: str, command: tuple[str, ...], on_answer: Callable[[int, int], None]) -> list[Answer]:
-    node_set = importlib.import_module("ClusterShell.NodeSet")
-    tasks = importlib.import_module("ClusterShell.Task")
-    try:
-        names = _checked(list(node_set.NodeSet(nodes)))
-    except node_set.NodeSetException as error:
-        die(f"{nodes[:80]!r} is no set of nodes: {error}", "as in node[1-9],login, or @group of ClusterShell's groups")
-    gathering = _Gathering(names, on_answer)
-    handler = _handler(importlib.import_module("ClusterShell.Event").EventHandler, gathering)
-    task = tasks.task_self()
-    task.set_default("stderr", True)
-    task.set_default("stdout_msgtree", False)
-    task.set_default("stderr_msgtree", False)
-    task.set_info("fanout", FANOUT)
-    task.set_info("connect_timeout", CONNECT_S)
-    task.shell(" ".join(command), nodes=node_set.NodeSet.fromlist(names), handler=handler, timeout=NODE_S, stderr=True)
-    task.run()
-    return gathering.answers()
-
-
-class _Gathering:
-    """What has come so far, by node, within its caps."""
-
-    def __init__(self, names: list[str], on_answer: Callable[[int, int], None]) -> None:
-        self.data: dict[str, bytearray] = {name: bytearray() for name in names}
-        self.said: dict[str, bytearray] = {name: bytearray() for name in names}
-        self.status: dict[str, int] = {}
-        self._on_answer = on_answer
-        self._over = 0
-
-    def read(self, node: str, stream: str, line: bytes) -> None:
-        into, cap = (self.said, SAID_CAP) if stream == "stderr" else (self.data, ANSWER_CAP + 1)
-        into[node] += (line + b"\n")[: max(0, cap - len(into[node]))]
-
-    def ended(self, node: str, status: int | None) -> None:
-        if status is not None:
-            self.status[node] = status
-        self._over += 1
-        self._on_answer(self._over, len(self.data))
-
-    def answers(self) -> list[Answer]:
-        return [
-            Answer(
-                name, bytes(data), _answered(self.status.get(name)), self.said[name].decode("utf-8", "replace").strip()
-            )
-            for name, data in self.data.items()
-        ]
-
-
-def _answered(status: int | None) -> int | None:
-    """ssh's own failures are no answer of a node."""
-    return None if status == 255 else status
-
-
-def _handler(base: Any, gathering: _Gathering) -> Any:
-    """An event handler of ClusterShell's, whose class is known only once it is imported."""
-
-    def ev_read(_self: Any, _worker: Any, node: str, sname: str, msg: bytes) -> None:
-        gathering.read(node, sname, msg)
-
-    def ev_hup(_self: Any, _worker: Any, node: str, rc: int | None) -> None:
-        gathering.ended(node, rc)
-
-    return type("Handler", (base,), {"ev_read": ev_read, "ev_hup": ev_hup})()
 
 
 # srun -----------------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prolog and Epilog of slurm.conf: programs that slurmd runs as root at each job.
+
+Rules of this file:
+1. What drains the node was tried with Slurm 22.05: a program that is missing, is no file, may not be run, or that the
+   kernel does not know how to run (no first line `#!`, an interpreter that is not there); a pattern that fits nothing.
+2. SlurmUser may write them as well: it may run anything as anybody through slurmctld. A group is a warning, as it is
+   for slurm.conf: sites have admin groups.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from ...places import HOOKS
+from ...system.slurm.accounts import uid_of_user
+from ...system.tasks.files import other_writers
+from .finding import ERROR, WARNING, Finding
+from .node import is_noexec, shown_mode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...system.slurm.conf import SlurmConf
+    from ...system.tasks.files import Owners
+    from .node import Node
+
+KEYS = ("Prolog", "Epilog")
+DRAINS = {
+    "Prolog": "slurmd cannot run it: the node is drained, and jobs are requeued, as soon as one starts here",
+    "Epilog": "slurmd cannot run it: the node is drained as soon as a job ends here",
+}
+#: What an epilog must not do: end all of a user's processes, of the other jobs and logins too.
+KILLERS = re.compile(
+    r"\b(pkill|killall|skill)\b.*\s(-[uU]|--(euid|uid|user)\b)|\bslay\s|\bloginctl\s+(terminate|kill)-user\b"
+    r"|\bkill\b.*\b(pgrep|ps)\b.*\s-[uU]|\b(pgrep|ps)\b.*\s-[uU].*\bkill\b"
+)
+#: A script that asks for the user's other jobs first.
+ASKS_FIRST = re.compile(r"\bsqueue\b")
+ELF, SCRIPT = b"\x7fELF", b"#!"
+
+
+def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
+    """Whether slurmd can run them, who may write them, and epilogs that end all of a user's processes."""
+    said: set[str] = set()
+    for key in KEYS:
+        for word in filter(None, map(str.strip, node.setting(key.lower()).split(","))):
+            paths = node.glob(os.path.join(node.conf_folder(), word))  # a relative one is beside slurm.conf
+            if not paths:
+                yield _missing(conf, key, word)
+            for path in paths:
+                yield from _check_use(node, conf, key, path)
+                if path not in said:
+                    said.add(path)
+                    yield from _check_writers(node, conf, key, path)
+                if key == "Epilog":
+                    yield from check_kills(node, path)
+
+
+def _missing(conf: SlurmConf, key: str, path: str) -> Finding:
+    return Finding(
+        "slurm-script-missing",
+        ERROR,
+        f"{conf.path}: {key}={path}, and nothing is there",
+        DRAINS[key],
+        f"put {path} back, or take {key}= out of slurm.conf, then `scontrol reconfigure`",
+    )
+
+
+def _check_use(node: Node, conf: SlurmConf, key: str, path: str) -> Iterator[Finding]:
+    found = node.stat(path)
+    if found is None:
+        yield _missing(conf, key, path)
+        return
+    mend = ""
+    if not stat.S_ISREG(found.st_mode):
+        seen, mend = f"{path} is no file", f"name a program in {key}=, or let the pattern fit nothing else"
+    elif not found.st_mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH):
+        seen, mend = f"{path}: {shown_mode(found)}: it may not be run", f"chmod 755 {path}"
+    elif is_noexec(node, path):
+        seen = f"{path} is on a file system that is mounted noexec"
+        mend = f"mount -o remount,exec $(findmnt -n -o TARGET -T {path})    # and take noexec out of /etc/fstab"
+    else:
+        seen, mend = _check_start(node, path)
+    if mend:
+        yield Finding("slurm-script-broken", ERROR, f"{key}: {seen}", DRAINS[key], mend)
+
+
+def _check_start(node: Node, path: str) -> tuple[str, str]:
+    """What is wrong with its first line, and the mend; empty if nothing is."""
+    first = (node.read(path) or b"").partition(b"\n")[0]
+    if first.startswith(ELF):
+        return "", ""
+    if not first.startswith(SCRIPT):
+        return f"{path} has no first line `#!`", f"sed -i '1i #!/bin/sh' {path}    # or another interpreter"
+    program = os.fsdecode(first[len(SCRIPT) :].strip(b" \t").replace(b"\t", b" ").partition(b" ")[0])
+    if program.endswith("\r"):
+        return f"{path} has the line ends of another system: no interpreter is called so", f"sed -i 's/\\r$//' {path}"
+    if not node.exists(program):
+        return (
+            f"{path} begins with #!{program}, which is not there",
+            f"install {program}, or name another one in {path}",
+        )
+    return "", ""
+
+
+def _check_writers(node: Node, conf: SlurmConf, key: str, path: str) -> Iterator[Finding]:
+    """Whoever may write it, or put another one in its place, runs code as root."""
+    uid = uid_of_user(conf.slurm_user) if conf.slurm_user not in ("", "root") else None
+    owners: Owners = (0,) if uid is None else (0, uid)
+    found = node.stat(path)
+    if found is None:
+        return
+    others, place = other_writers(path, found, owners), path
+    if not others:
+        place, others = node.loose_folder(path, owners) or ("", "")
+    if not others or any(problem.startswith(f"{place}: ") for problem in conf.problems):
+        return  # what is said of slurm.conf's folder is not said again
+    what, _, mend = others.partition(": ")
+    yield Finding(
+        "slurm-script-writable",
+        WARNING if what.startswith("group ") else ERROR,
+        f"{place}: {what}" + ("" if place == path else f"; {path} is in it"),
+        f"slurmd runs it as root ({key}=): whoever may write there is root",
+        mend,
+    )
+
+
+def check_kills(node: Node, path: str) -> Iterator[Finding]:
+    """An epilog that ends what is not the job's."""
+    lines = [line.strip() for line in (node.text(path) or "").splitlines() if not line.strip().startswith("#")]
+    bad = next((line for line in lines if KILLERS.search(line)), "")
+    if bad and not any(map(ASKS_FIRST.search, lines)) and not path.startswith(HOOKS):
+        yield Finding(
+            "slurm-epilog-kills",
+            WARNING,
+            f"{path}: {bad[:120]}",
+            "when one job of a user ends, the logins in the user's other jobs on the node are killed",
+            f"take it out of {path}: Slurm ends what is in the job, and the shipped epilog what hides from it",
+        )
