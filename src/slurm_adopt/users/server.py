@@ -9,6 +9,8 @@ Rules of this file:
 1. The parent reads nothing of what users send: it accepts, asks the kernel who it is, counts, forks, and kills in time.
 2. Counts are per user first: nobody can keep another out but by many users together.
 3. The child reads one packet, answers one, and ends; its alarm ends it even if the parent is gone.
+4. The parent is never the last to close a connection. Descriptors that wait in it unread are closed with it, and among
+   them may be a TCP socket whose user wants close(2) to wait (SO_LINGER). A process that ends waits for none.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ from .requests import answer_user
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
 
     from ..wire.user_exchange import UserRequest
 else:
     import _signal  # `signal` imports enum, which a process that waits for users has no use for
 
 READ_NS = 2_000 * MS
+#: So many refused connections are given to one child; while there can be none, nobody else's is taken.
+REFUSED_CAP = 64
+RETRY_MS = 100
 BUSY = UserReply("busy", "user-busy", "too many requests; please wait a moment")
 
 
@@ -92,16 +98,24 @@ class Users:
         self.limits = limits
         self.rate = Rate(limits.burst, limits.per_second)
         self.children: dict[int, Child] = {}
+        self.refused: list[sock.Socket] = []
+        self.refusers: dict[int, int] = {}
         self.active_ns = time.monotonic_ns()
 
     def serve(self) -> None:
         """Serve until nobody has asked for the idle time, or for ever."""
         while True:
-            for fd, _ in self._poll():
-                if fd == self.listener.fileno():
-                    self._accept()
-                else:
+            ready = [fd for fd, _ in self._poll()]
+            for fd in ready:
+                if fd in self.children:
                     self._reap(fd)
+                elif fd in self.refusers:
+                    os.close(fd)
+                    end_child(self.refusers.pop(fd))
+            if self.listener.fileno() in ready:
+                self._accept()
+            elif self.refused:
+                self._refuse()
             now_ns = time.monotonic_ns()
             self._kill_late(now_ns)
             idle_ns = int(self.limits.idle_s * 1e9)
@@ -117,9 +131,14 @@ class Users:
 
     def _poll(self) -> list[tuple[int, int]]:
         poller = select.poll()
-        for fd in self.children:
+        for fd in (*self.children, *self.refusers):
             poller.register(fd, select.POLLIN)
-        poller.register(self.listener.fileno(), select.POLLIN)
+        if len(self.refused) < REFUSED_CAP:
+            poller.register(self.listener.fileno(), select.POLLIN)
+            if self.refused:
+                return poller.poll(0)  # either there are more of them, or these are refused now
+        else:
+            return poller.poll(RETRY_MS)
         ends = [child.until_ns for child in self.children.values()]
         if self.limits.idle_s:
             ends.append(self.active_ns + int(self.limits.idle_s * 1e9))
@@ -133,17 +152,15 @@ class Users:
             return
         client = sock.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
         client.setblocking(False)
-        peer = sock.peer_of(client)
         self.active_ns = time.monotonic_ns()
         try:
+            peer = sock.peer_of(client)
             if self._admits(peer.uid):
-                self._fork(client, peer)
-            else:
-                client.send(encode_user_reply(BUSY), _socket.MSG_NOSIGNAL)
+                self._serve(client, peer)
+                return
         except OSError:
-            return  # gone already, or the node has no process left: nobody to tell
-        finally:
-            client.close()
+            pass  # the node has no process left for it: refused as soon as there is one
+        self.refused.append(client)
 
     def _admits(self, uid: int) -> bool:
         mine = sum(1 for child in self.children.values() if child.uid == uid)
@@ -151,30 +168,60 @@ class Users:
             return False
         return self.rate.take(uid, time.monotonic())
 
-    def _fork(self, client: sock.Socket, peer: sock.Peer) -> None:
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
+    def _serve(self, client: sock.Socket, peer: sock.Peer) -> None:
         until_ns = time.monotonic_ns() + int(self.limits.answer_s * 1e9)
         # a move may have to hold the numbers of processes when its user has the answer already
-        kill_ns = until_ns + HOLD_NS
+        alarm_s = self.limits.answer_s + HOLD_NS / 1e9 + 1
+        if self.refused:
+            self._refuse()  # their connections are not for this child to close
+        pid, pipe = _start(lambda: serve_one(client, peer, until_ns - 200 * MS), [client], alarm_s, peer.uid)
+        self.children[pipe] = Child(pid, peer.uid, until_ns + HOLD_NS)
+
+    def _refuse(self) -> None:
+        """Have a child tell those who are refused, and close their connections by its end."""
+        refused = self.refused
 
         def work() -> None:
-            _signal.setitimer(_signal.ITIMER_REAL, self.limits.answer_s + HOLD_NS / 1e9 + 1)
-            serve_one(client, peer, until_ns - 200 * MS)
+            for client in refused:
+                with contextlib.suppress(OSError):  # gone already
+                    client.send(encode_user_reply(BUSY), _socket.MSG_NOSIGNAL)
 
-        try:
-            pid = start_child(work, (client.fileno(), theirs), peer.uid)
-        except OSError:
-            os.close(ours)
-            raise
-        finally:
-            # the child's end of the pipe closes when it ends, however it ends
-            os.close(theirs)
-        self.children[ours] = Child(pid, peer.uid, kill_ns)
+        with contextlib.suppress(OSError):
+            pid, pipe = _start(work, refused, READ_NS / 1e9)
+            self.refusers[pipe] = pid
+            self.refused = []
 
     def _reap(self, fd: int) -> None:
         child = self.children.pop(fd)
         os.close(fd)
         end_child(child.pid)
+
+
+def _start(work: Callable[[], None], clients: list[sock.Socket], seconds: float, uid: int = 0) -> tuple[int, int]:
+    """A child that does this, and has these connections for itself before it begins; `OSError`.
+
+    Its number, and a pipe whose other end closes when it ends, however it ends. After `seconds` its alarm does it.
+    """
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    begin, waiting = os.pipe2(os.O_CLOEXEC)
+
+    def begin_and_work() -> None:
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+        os.read(begin, 1)
+        work()
+
+    try:
+        pid = start_child(begin_and_work, (*[client.fileno() for client in clients], theirs, begin), uid)
+        for client in clients:
+            client.close()
+    except OSError:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+        os.close(begin)
+        os.close(waiting)
+    return pid, ours
 
 
 def serve_one(client: sock.Socket, peer: sock.Peer, deadline_ns: int) -> None:

@@ -284,7 +284,7 @@ listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 listener.bind("/run/slurm-adopt/login.sock")
 os.setresuid(1501, 1501, 0)
 listener.listen(8)
-print("ready", flush=True)
+print(os.getpid(), flush=True)
 time.sleep(1000)
 """
 
@@ -295,11 +295,12 @@ def stranger(node: Node) -> Iterator[None]:
     node.path("/run/slurm-adopt").mkdir(exist_ok=True)
     with node.popen(["python3", "-c", LISTENS], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        number = int(process.stdout.readline())
         try:
             yield
         finally:
-            process.kill()
+            # who changes its user is not ended with the command that has started it
+            node.run(["kill", "-KILL", str(number)])
             process.wait()
             node.path("/run/slurm-adopt/login.sock").unlink()
 

@@ -67,12 +67,14 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def serving(node: Node) -> Iterator[None]:
     """The resident service runs."""
+    node.run(["rm", "-f", SERVE[-1]])
     with node.popen(SERVE) as service:
         try:
             wait_for(node.path(SERVE[-1]).exists, "the service to listen")
             yield
         finally:
             service.terminate()
+            service.wait()
 
 
 def answers(node: Node) -> bool:

@@ -186,9 +186,7 @@ def test_users__silence_noise_and_floods_do_not_reach_logins(users: Node) -> Non
     users.submit("alice")
     users.submit("bob")
     silent = [connect(users) for _ in range(60)]
-    started = time.monotonic()
-    assert users.ssh("alice", "true").returncode == 0
-    assert time.monotonic() - started < 4.5  # `timeout=` is 5 seconds
+    assert users.ssh("alice", "true").returncode == 0  # within its `timeout=`
     for client in silent:
         client.close()
     flood = users.popen(
@@ -199,18 +197,64 @@ def test_users__silence_noise_and_floods_do_not_reach_logins(users: Node) -> Non
         assert flood.stdout.readline() == "flooding\n"
         # another user is answered while bob floods, and logins do not notice
         assert call(users, "alice", "jobs").returncode == 0
-        times = []
         for _ in range(3):
-            started = time.monotonic()
             assert users.ssh("alice", "true").returncode == 0
-            times.append(time.monotonic() - started)
-        assert min(times) < 4.5
         children = [process for process in users.processes("root") if "serve-users" in process.command]
-        assert len(children) <= 1 + 3
+        assert len(children) <= 1 + 3 + 2
     finally:
         flood.kill()
         flood.wait()
 
+
+def test_users__who_lets_a_socket_linger_holds_up_nobody(users: Node) -> None:
+    """The descriptors that wait in a refused connection are closed with it, and that may take as long as bob likes."""
+    job = users.submit("alice")
+    lingering = users.popen(["python3", "-c", LINGER.format(path=SOCKET)], user="bob", stdout=subprocess.PIPE)
+    try:
+        assert lingering.stdout is not None
+        for _ in range(3):
+            # asked and refused, again and again: some of these connections are served, most are not
+            assert lingering.stdout.readline() == "sent\n"
+            assert call(users, "alice", "use", str(job)).returncode == 0
+    finally:
+        lingering.kill()
+        lingering.wait()
+
+
+#: Sends sockets that take an hour to close, in connections of which the first ones only are served. Each is sent by a
+#: process that ends at once: it must not be the last one to close it, and has nothing to wait for as it ends.
+LINGER = """
+import array, os, socket, struct, time
+server = socket.create_server(("127.0.0.1", 0), backlog=200)
+def lingering():
+    sock = socket.create_connection(server.getsockname())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    sock.setblocking(False)
+    try:
+        while True:
+            sock.send(bytes(65536))
+    except BlockingIOError:
+        return sock
+def attack():
+    socks = [lingering(), lingering()]
+    messages = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()])) for sock in socks]
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.connect("{path}")
+    client.sendmsg([b"x"], [messages[0]])
+    client.sendmsg([b"x"], [messages[1]])
+    os._exit(0)
+for _ in range(3):
+    for _ in range(12):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                attack()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+    print("sent", flush=True)
+time.sleep(3600)
+"""
 
 FLOOD = """
 import socket, time
