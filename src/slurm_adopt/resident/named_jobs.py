@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users call the jobs that logins go into: for the greetings of later phases, and once for the audit stream.
+"""What users call the jobs that logins go into: for the greetings of later phases, the lines before a job's end, and
+once for the audit stream.
 
 Rules of this file:
 1. It comes after the answer, beside the logins: none waits for it.
@@ -57,8 +58,8 @@ class NamedJobs:
         self._loop = loop
         self._source = source
         self._audit = audit
-        self._names: dict[Key, str] = read_table()
-        self._seen: dict[Key, None] = dict.fromkeys(self._names)
+        self.names: dict[Key, str] = read_table()
+        self._seen: dict[Key, None] = dict.fromkeys(self.names)
         self._waiting: list[Asked] = []
         self._is_asking = False
         self._ask_from_ns = 0
@@ -78,7 +79,7 @@ class NamedJobs:
         if len(self._seen) >= KEPT:
             oldest = next(iter(self._seen))
             del self._seen[oldest]
-            self._names.pop(oldest, None)
+            self.names.pop(oldest, None)
         self._seen[key] = None
         self._waiting.append(Asked(answer, stepds))
         if not self._is_asking:
@@ -100,12 +101,12 @@ class NamedJobs:
         if not is_claimed or time.monotonic_ns() < self._ask_from_ns:
             return
         names = yield from self._ask(asked)
-        known = len(self._names)
+        known = len(self.names)
         for job_id, name in names.items():
             if is_name(name):
-                self._names[job_id, asked.jobs[job_id].pid, asked.jobs[job_id].started] = name
-        if len(self._names) > known:
-            write_table(self._names)
+                self.names[job_id, asked.jobs[job_id].pid, asked.jobs[job_id].started] = name
+        if len(self.names) > known:
+            write_table(self.names)
         if is_name(names.get(asked.job_id, "")):
             event = {"event": "job-name", "time": stamp(time.time()), "user": asked.user, "uid": asked.uid}
             self._audit.write({**event, "job": asked.job_id, "name": names[asked.job_id]})

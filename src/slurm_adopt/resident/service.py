@@ -96,7 +96,8 @@ class Service:
         self.named = NamedJobs(self.loop, self.memory, self.audit)
         self.endings = Endings(self.loop, self.memory, self.audit)
         self.sessions = Sessions(self.loop, self.endings.ended, self._take_moves)
-        self.warner = Warner(self.memory, self.sessions, setup.warn_before_s) if setup.warn_before_s else None
+        marks_s = setup.warn_before_s
+        self.warner = Warner(self.memory, self.sessions, marks_s, self.named.names) if marks_s else None
         self._watches = self.audit.enabled or self.warner is not None
         self.supervisor = Supervisor()
         self._own: list[Listener] = []

@@ -26,15 +26,16 @@ from ..system.slurm.job_end import TABLE, plausible, query_job_end, write_table
 from ..system.slurm.spool import SpoolFault
 from ..system.tasks.child import ChildFault, call_in_child
 from ..system.tasks.task import MS, DeadlineExceeded, HelperNeeded, all_of, sleep_until
-from ..words import duration
+from ..words import called, duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ..login.steps import OwnSteps, StepSource
     from ..system.kernel.procfs import AnyProcess
     from ..system.slurm.conf import SlurmConf
+    from ..system.slurm.job_table import Key
     from ..system.tasks.task import Task
     from .sessions import Session
 
@@ -81,27 +82,41 @@ class Job:
         """Whether a line has to be said now."""
         return bool(self.end_s and self.waiting) and self.end_s - now_s <= self.waiting[0]
 
-    def take_line(self, now_s: float) -> str:
-        """The line; of several marks that have passed at once only the last one counts."""
+    @property
+    def key(self) -> Key:
+        return self.job_id, self.stepd.pid, self.stepd.started
+
+    def take_line(self, now_s: float, name: str = "") -> str:
+        """The line; of several marks that have passed at once only the last one counts. `name` is what squeue calls the
+        job, if that is known."""
+        title = called(self.job_id, {self.job_id: name} if name else {})
         left_s = self.end_s - now_s
         passed = min(mark for mark in self.waiting if left_s <= mark)
         self.waiting = [mark for mark in self.waiting if left_s > mark]
         if left_s <= LAST_S:
-            return f"slurm-adopt: the time of job {self.job_id} is up; this login ends with it."
+            return f"slurm-adopt: the time of job {title} is up; this login ends with it."
         # a moment after the mark it is still what was promised: 5 min, not 299 s
         left_s = passed if passed - left_s < LATE_S else left_s
-        return f"slurm-adopt: job {self.job_id} ends in {duration(left_s)}, and this login with it."
+        return f"slurm-adopt: job {title} ends in {duration(left_s)}, and this login with it."
 
 
 class Warner:
     """The task that watches."""
 
-    def __init__(self, source: StepSource, sessions: Iterable[Session], marks_s: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        source: StepSource,
+        sessions: Iterable[Session],
+        marks_s: tuple[int, ...],
+        names: Mapping[Key, str],
+    ) -> None:
+        """`names` are those that are known at a time, of jobs with the slurmstepd of their extern steps."""
         self.marks_s = tuple(sorted({LAST_S, *(mark for mark in marks_s if mark > LAST_S)}, reverse=True))
         self.jobs: dict[tuple[int, int, int], Job] = {}
         self.lines = 0
         self._source = source
         self._sessions = sessions
+        self._names = names
         self._looked: dict[tuple[int, str], int] = {}
         self._seen: set[tuple[int, int]] = set()
         self._conf: SlurmConf | None = None
@@ -173,7 +188,7 @@ class Warner:
         if self._wants_answer(job, time.monotonic_ns()):
             yield from self._ask(job)
         if job.due(time.time()):
-            line = job.take_line(time.time())
+            line = job.take_line(time.time(), self._names.get(job.key, ""))
             yield from self._say(job, line)
 
     def _wants_answer(self, job: Job, now_ns: int) -> bool:

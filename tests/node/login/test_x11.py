@@ -14,11 +14,13 @@ import pytest
 from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product, use_strict_lines
+from lab.sshd import ssh_argv
 
 #: No screen of this size exists anywhere else.
 SCREEN = "641x417"
 DISPLAY = ":5"
 COOKIE = "0123456789abcdef0123456789abcdef"
+FORWARDS, TRUSTED = 2230, ["ForwardX11=yes", "ForwardX11Trusted=yes"]
 PACKAGES = ("xvfb", "xauth", "x11-utils")
 
 
@@ -94,6 +96,31 @@ def test_x11__a_login_reaches_the_display_of_its_job(node: Node, command: str) -
         assert mode == ["alice", "600"]
     gone = screen_of(node, f"DISPLAY={shown} XAUTHORITY={authority} xdpyinfo")
     assert (gone.returncode != 0, SCREEN in gone.stdout) == (True, False), gone
+
+
+@pytest.mark.parametrize("options", ["", " disable_x11=1"], ids=["enabled", "disabled"])
+def test_x11__with_the_clients_own_forwarding_too(node: Node, options: str) -> None:
+    """`ssh -X` into a job with --x11: the job's display wins, as what PAM sets comes last; without it sshd's holds."""
+    node.sshd("forwards", FORWARDS, ["X11Forwarding yes"])
+    use_strict_lines(node, f"required pam_slurm_adopt.so profile=strict{options}")
+    ask = 'echo "$DISPLAY $XAUTHORITY"; xdpyinfo'
+    argv, env = ssh_argv("alice", ask, port=FORWARDS, options=TRUSTED)
+    try:
+        with job_with_x11(node, COMMANDS["srun"]):
+            before = node.ssh("alice", ask).stdout
+            client = {**env, "DISPLAY": DISPLAY, "XAUTHORITY": "/run/xserver"}
+            done = node.run(argv, env=client, check=False)
+            shown = done.stdout.split()[0]
+            assert re.search(rf"name of display: +{shown}", done.stdout), done
+            assert f"{SCREEN} pixels" in done.stdout, done
+            job_has_one = before.split("\n")[0] != " "
+            assert job_has_one == (not options)
+            assert (shown == before.split()[0]) if job_has_one else shown == "localhost:10.0"
+            # the cookie that sshd has added leaves the job's display as it was
+            after = node.ssh("alice", ask).stdout
+            assert (after.split("\n")[0], SCREEN in after) == (before.split("\n")[0], job_has_one)
+    finally:
+        use_strict_lines(node)
 
 
 def test_x11__disable_x11(node: Node) -> None:

@@ -79,13 +79,14 @@ def end_of(node: Node, job: int) -> float:
 
 def test_warn__before_the_end_and_at_the_end(node: Node, terminals: list[Terminal]) -> None:
     with serve(node, "50s,5s"):
-        job = node.submit("alice", time=1)
+        job = node.submit("alice", time=1, array="7")
         terminals.append(Terminal(node))
         end = end_of(node, job)
+        name = f"{job}_7 ({job})"  # slurmctld is asked for it after the login; by the second line it is known
         for left_s, line in (
-            (50, f"slurm-adopt: job {job} ends in 50 s, and this login with it."),
-            (5, f"job {job} ends in 5 s, and this login with it."),
-            (2, f"slurm-adopt: the time of job {job} is up; this login ends with it."),
+            (50, " ends in 50 s, and this login with it."),
+            (5, f"slurm-adopt: job {name} ends in 5 s, and this login with it."),
+            (2, f"slurm-adopt: the time of job {name} is up; this login ends with it."),
         ):
             assert terminals[0].shows(line, end - left_s - time.time() + 60), terminals[0].text
             assert time.time() > end - left_s - 5, "too early"

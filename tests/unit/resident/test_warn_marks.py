@@ -34,6 +34,14 @@ def test_warn__each_mark_once() -> None:
     ]
 
 
+def test_warn__a_job_is_called_as_squeue_calls_it() -> None:
+    one = job(3600)
+    assert one.take_line(one.end_s - 300, "4700_11") == (
+        "slurm-adopt: job 4700_11 (7) ends in 5 min, and this login with it."
+    )
+    assert one.take_line(one.end_s - 1, "4700_11").startswith("slurm-adopt: the time of job 4700_11 (7) is up;")
+
+
 def test_warn__what_has_passed_is_not_made_up_for() -> None:
     assert lines(job(299), 298, 100) == []
     assert len(lines(job(299), 298, 60)) == 1

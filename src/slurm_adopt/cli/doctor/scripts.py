@@ -37,7 +37,11 @@ DRAINS = {
 KILLERS = re.compile(
     r"\b(pkill|killall|skill)\b.*\s(-[uU]|--(euid|uid|user)\b)|\bslay\s|\bloginctl\s+(terminate|kill)-user\b"
     r"|\bkill\b.*\b(pgrep|ps)\b.*\s-[uU]|\b(pgrep|ps)\b.*\s-[uU].*\bkill\b"
+    # by the user: all that the user may kill
+    r"|\b(su|runuser|sudo|setpriv)\b.*\bkill\b.*\s-1\b"
 )
+#: The same in two lines: the processes, and later their end.
+ALL_OF_USER = re.compile(r"(?:\b(\w+)=|\bfor\s+(\w+)\s+in\s).*\b(?:pgrep|ps)\b.*\s-[uU]")
 #: A script that asks for the user's other jobs first.
 ASKS_FIRST = re.compile(r"\bsqueue\b")
 ELF, SCRIPT = b"\x7fELF", b"#!"
@@ -132,7 +136,7 @@ def _check_writers(node: Node, conf: SlurmConf, key: str, path: str) -> Iterator
 def check_kills(node: Node, path: str) -> Iterator[Finding]:
     """An epilog that ends what is not the job's."""
     lines = [line.strip() for line in (node.text(path) or "").splitlines() if not line.strip().startswith("#")]
-    bad = next((line for line in lines if KILLERS.search(line)), "")
+    bad = next((line for line in lines if KILLERS.search(line)), "") or _kills_by_variable(lines)
     if bad and not any(map(ASKS_FIRST.search, lines)) and not path.startswith(HOOKS):
         yield Finding(
             "slurm-epilog-kills",
@@ -141,3 +145,10 @@ def check_kills(node: Node, path: str) -> Iterator[Finding]:
             "when one job of a user ends, the logins in the user's other jobs on the node are killed",
             f"take it out of {path}: Slurm ends what is in the job, and the shipped epilog what hides from it",
         )
+
+
+def _kills_by_variable(lines: list[str]) -> str:
+    """The line of a script that ends what another one has found of a user's processes; empty if there is none."""
+    names = [found[1] or found[2] for found in map(ALL_OF_USER.search, lines) if found]
+    kills = re.compile(rf"\bkill\b.*\$\{{?({'|'.join(names)})\b") if names else None
+    return next((line for line in lines if kills and kills.search(line)), "")
