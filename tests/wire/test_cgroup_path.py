@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from slurm_adopt.wire.cgroup_path import (
     CgroupLine,
+    between_steps,
     decode_cgroups,
     decode_v1,
     decode_v2,
@@ -299,6 +300,29 @@ def test_same_job__any_step(stepd: bytes, target: bytes, same: bool) -> None:
 )
 def test_job_by_name(target: bytes, jobs: tuple[int, ...], job: int) -> None:
     assert job_by_name(target, jobs) == job
+
+
+V1_OTHER_STEPD = V1_STEPD.replace(b"/job_1/", b"/job_2/").replace(b"/job_1\n", b"/job_2\n")
+
+
+@pytest.mark.parametrize(
+    ("stepds", "target", "own"),
+    [
+        ([V1_STEPD, V1_OTHER_STEPD], V1_ADOPTED, True),
+        ([V1_STEPD, V1_OTHER_STEPD], V1_ADOPTED.replace(b"/job_1/", b"/job_2/", 1), True),
+        ([V1_STEPD, V1_OTHER_STEPD], V1_ADOPTED.replace(b"/job_1/", b"/job_3/", 1), False),
+        ([V1_STEPD], V1_ADOPTED.replace(b"/job_1/", b"/job_2/", 1), False),
+        ([V1_STEPD, V1_OTHER_STEPD], V1_ADOPTED.replace(b"step_extern", b"step_0", 1), False),
+        ([V1_STEPD, V1_OTHER_STEPD], V1_ADOPTED.replace(b"12:freezer:/slurm_vm/uid_1001/job_1", b"12:freezer:"), False),
+        ([V2_STEPD], V2_ADOPTED, True),
+        ([V2_STEPD], b"0::/user.slice\n", False),
+        ([], V1_ADOPTED, False),
+        ([b""], b"", False),
+        ([V2_STEPD], V2_ADOPTED[:-1], False),
+    ],
+)
+def test_between_steps(stepds: list[bytes], target: bytes, own: bool) -> None:
+    assert between_steps(stepds, target) is own
 
 
 def test_same_step__malformed() -> None:

@@ -27,7 +27,7 @@ from ..system.kernel.pin import Pins
 from ..system.kernel.procfs import Process, read_cgroups, read_owner, read_row_of
 from ..system.slurm.stepd import StepFault, add_process, is_in_books, query_extras
 from ..system.tasks.task import MS, DeadlineExceeded, all_of, run
-from ..wire.cgroup_path import same_step
+from ..wire.cgroup_path import between_steps, same_step
 from ..wire.stepd import OLDEST_VERSION, decode_int
 
 TYPE_CHECKING = False
@@ -185,8 +185,9 @@ def _move(top: Row, target: OwnStep, found: OwnSteps, deadline_ns: int, pins: Pi
             step = _step_of(row, found)
             if step is target or (step is None and _has_ended(row)):
                 continue  # it is there, or it has ended (as a zombie it is nowhere any more)
-            if step is None or tries.get((row.pid, row.started), 0) >= TRY_CAP:
-                outside.append(f"{row.pid} {'refused' if step else 'outside of your jobs'}")
+            is_own = step is not None or _is_between(row, found)
+            if not is_own or tries.get((row.pid, row.started), 0) >= TRY_CAP:
+                outside.append(f"{row.pid} {'refused' if is_own else 'outside of your jobs'}")
             else:
                 pending.append(row)
         if not pending or time.monotonic_ns() >= deadline_ns:
@@ -218,7 +219,7 @@ def _has_ended(row: AnyProcess) -> bool:
 
 def _move_one(row: Row, target: OwnStep, found: OwnSteps, pins: Pins, deadline_ns: int) -> Task[bool]:
     """Whether the process is in the target now; False also if it has ended. `StepFault` if the target is lost."""
-    if _has_ended(row) or _step_of(row, found) is None:
+    if _has_ended(row) or (_step_of(row, found) is None and not _is_between(row, found)):
         return False
     try:
         yield from _held(pins, add_process(target.connection, row), deadline_ns, [])
@@ -238,6 +239,13 @@ def _in_steps_books(process: AnyProcess, target: OwnStep) -> Task[bool]:
     if reference is None or same_step(reference, reference).step_known:
         return False
     return (yield from is_in_books(target.connection, process))
+
+
+def _is_between(process: AnyProcess, found: OwnSteps) -> bool:
+    """Whether it was forked by one that slurmstepd had moved in half of its cgroups: the user's it is all the same."""
+    identities = [step.connection.identity for step in found.own]
+    stepds = [read_cgroups(identity) or b"" for identity in identities if identity is not None]
+    return between_steps(stepds, read_cgroups(process) or b"")
 
 
 def _step_of(process: AnyProcess, found: OwnSteps) -> OwnStep | None:

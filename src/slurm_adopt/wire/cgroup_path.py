@@ -298,6 +298,25 @@ def extern_folders(stepd: bytes) -> tuple[tuple[tuple[str, ...], str], ...]:
     return tuple(found)
 
 
+def between_steps(stepds: Sequence[bytes], target: bytes) -> bool:
+    """Is `target` in these extern steps, though in different ones in different hierarchies (cgroup v1)?
+
+    slurmstepd moves a process in one hierarchy after the other, and what the process forks meanwhile stays between.
+    """
+    folders: dict[tuple[str, ...], list[str]] = {}
+    for stepd in stepds:
+        for controllers, folder in extern_folders(stepd):
+            folders.setdefault(controllers, []).append(folder)
+    try:
+        here = {line.controllers: line for line in decode_cgroups(target) if not line.deleted}
+    except RemoteProtocolError:
+        return False
+    return bool(folders) and all(
+        controllers in here and any(_below(here[controllers].path, folder) for folder in allowed)
+        for controllers, allowed in folders.items()
+    )
+
+
 def _wanted_folder(stepd: StepPath) -> str:
     """Where the processes of the extern step are, seen from its slurmstepd; empty if the path is not that one's."""
     if stepd.version == 1:
