@@ -91,6 +91,11 @@ def ssh_argv(
         "ConnectTimeout=10",
         "-o",
         "NumberOfPasswordPrompts=1",
+        # OpenSSH 10.1 warns of the plain key exchange that the lab's sshd has
+        "-o",
+        "IgnoreUnknown=WarnWeakCrypto",
+        "-o",
+        "WarnWeakCrypto=no",
     ]
     if not asks:
         argv += ["-o", "BatchMode=yes"]

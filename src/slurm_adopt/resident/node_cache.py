@@ -258,10 +258,15 @@ def _wait_for_needed(indexes: list[StepIndex], uid: int, deadline_ns: int, found
     until_ns = now_ns + (deadline_ns - now_ns) // 2
     found.pause()
     for index in indexes:
-        index.ask_due(at_once=True)
-        while time.monotonic_ns() < until_ns and any(
-            entry.path.job_id == needed and _is_open(entry) for entry in index.open_questions(uid)
-        ):
+        asked = False
+        while time.monotonic_ns() < until_ns:
+            waiting = [entry for entry in index.open_questions(uid) if entry.path.job_id == needed]
+            # a question ends after some seconds, which may be sooner; one that is answered amiss is not asked again
+            if any(entry.probe is None and (not asked or entry.fault == STEP_SILENT) for entry in waiting):
+                index.ask_due(at_once=True)
+            asked = True
+            if not any(map(_is_open, waiting)):
+                break
             yield from wait_flag(index.news, until_ns)
     yield from found.resume(deadline_ns)
     for index in indexes:

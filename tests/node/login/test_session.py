@@ -35,7 +35,8 @@ for file in /sys/fs/cgroup/*/cgroup.procs; do echo $PPID > $file; done 2>/dev/nu
 """
 #: what the session script does after the move: slurmstepd cannot adopt any more, or the job is over
 STOP_STEPD = "pkill -STOP -x -f 'slurmstepd: .[0-9]*[.]extern.'"
-END_JOB = "scancel -u $PAM_USER; while ls /var/spool/slurmd/*.4294967292; do sleep 0.05; done"
+#: Not the socket: slurmstepd of 24.11 may crash at its end (SIGSEGV), and leave it.
+END_JOB = "scancel -u $PAM_USER; while pgrep -x -f 'slurmstepd: .[0-9]*[.]extern.'; do sleep 0.05; done"
 XAUTH_SCRIPT = "#!/bin/sh\nexit 0\n"
 
 

@@ -162,7 +162,8 @@ def test_callerid__the_job_it_comes_from_is_waited_for(cluster: Cluster, source:
         try:
             wait_for(lambda: int(node.run(listening).stdout.split()[2]) > 0, "the login to ask")
             time.sleep(1)  # longer than an answer is waited for where others have one; shorter than this login has
-            assert login.poll() is None
+            # 20.11's slurmd often does not know the job, and then nobody waits for it
+            assert login.poll() is None or not answers(cluster[source])
         finally:
             node.run(["kill", "-CONT", str(stepd)])
             said, errors = login.communicate(timeout=300)
