@@ -105,7 +105,7 @@ def act_await_start(login: Login, _: AwaitStart) -> Task[None]:
             login.source, conf, options.nodename, uid, login.found, wait_ns, login.deadline_ns
         )
     except SpoolFault as fault:
-        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
+        login.take_fault(fault)
         return
     login.take_steps(found)
     login.facts = replace(

@@ -23,4 +23,4 @@ def act_await_step(login: Login, decision: AwaitStep) -> Task[None]:
     try:
         yield from find_steps(login, needed=decision.job_id)
     except SpoolFault as fault:
-        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
+        login.take_fault(fault)

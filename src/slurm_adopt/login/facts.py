@@ -44,7 +44,7 @@ def gather(login: Login) -> Task[str]:
         check_not_own(conf, uid)
         yield from find_steps(login)
     except (ConfFault, SpoolFault) as fault:
-        login.facts = replace(login.facts, fault=fault.reason, is_own_fault=fault.is_own)
+        login.take_fault(fault)
         return "; ".join(filter(None, (str(fault), login.remark)))
     if conf.prolog and login.request.phase == "account" and not newest_first(login.facts):
         from .await_start import find_starting  # most logins find their job and do not pay for loading this

@@ -23,7 +23,8 @@ from .steps import OwnSteps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..system.kernel.procfs import Process
-    from ..system.slurm.conf import SlurmConf
+    from ..system.slurm.conf import ConfFault, SlurmConf
+    from ..system.slurm.spool import SpoolFault
     from ..system.slurm.stepd import Namespace
     from ..wire.login_exchange import Connection, LoginRequest
     from .steps import StepSource
@@ -109,6 +110,10 @@ class Login:
                 unanswered=tuple([code for _, code in found.unanswered]),
                 unanswered_jobs=tuple([job_id for job_id, _ in found.unanswered]),
             )
+
+    def take_fault(self, fault: ConfFault | SpoolFault) -> None:
+        """Nothing is known of the node's jobs, and this is why."""
+        self.facts = replace(self.facts, fault=fault.reason, is_own_fault=fault.is_own)
 
     def add_remark(self, text: str) -> None:
         """One more thing for the log."""

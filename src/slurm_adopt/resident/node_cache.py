@@ -52,14 +52,13 @@ class NodeCache:
         self._place = ""
         self.callers: CallerMemory | None = CallerMemory()
         self.callers.workers = MungeWorkers(loop.call_at)
+        self.callers.turns = Turnstile(loop)
         self.recent = Recent()
         self.late: LateAnswers | None = None
         self.indexes: dict[SpoolDir, StepIndex] = {}
         self._loop = loop
         self._conf: SlurmConf | None = None
         self._turnstile = Turnstile(loop)
-        if self.callers is not None:
-            self.callers.turns = Turnstile(loop)
         self._directories: dict[tuple[str, str], list[SpoolDir]] = {}
         self._questions = 0
         self._rebuilds: dict[str, int] = {}

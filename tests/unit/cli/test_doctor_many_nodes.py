@@ -321,11 +321,16 @@ esac
 """
 
 
+def put_before_path(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """A script in the place of a program."""
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
 @pytest.fixture
 def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "srun").write_text(SRUN)
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    put_before_path(tmp_path, monkeypatch, "srun", SRUN)
 
 
 @pytest.mark.usefixtures("srun")
@@ -374,9 +379,7 @@ esac
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ssh").write_text(SSH)
-    (tmp_path / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    put_before_path(tmp_path, monkeypatch, "ssh", SSH)
 
 
 @pytest.mark.usefixtures("ssh")

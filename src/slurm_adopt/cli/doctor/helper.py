@@ -11,7 +11,7 @@ from ...system.tasks.child import ChildFault, run_program
 from ...system.tasks.program import UntrustedProgram, resolve_program
 from ...system.tasks.task import run
 from .finding import ERROR, Finding
-from .node import is_noexec, is_roots_alone, shown_mode
+from .node import is_noexec, is_roots_alone, mend_noexec, shown_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def check_helper(node: Node) -> Iterator[Finding]:
             ERROR,
             f"{HELPER} is on a file system that is mounted noexec",
             "where the service does not answer, no login can be decided: action_generic_failure= holds for each",
-            f"mount -o remount,exec $(findmnt -n -o TARGET -T {HELPER})    # and take noexec out of /etc/fstab",
+            mend_noexec(HELPER),
         )
         return
     yield from check_python(node)

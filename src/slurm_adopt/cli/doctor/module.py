@@ -8,7 +8,7 @@ import stat
 
 from ...places import HELPER
 from .finding import ERROR, NOTE, WARNING, Finding
-from .node import OUR_NAME, is_noexec, is_roots_alone, shown_mode
+from .node import OUR_NAME, is_noexec, is_roots_alone, mend_noexec, shown_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def check_file(node: Node, path: str) -> Iterator[Finding]:
             ERROR,
             f"{path} is on a file system that is mounted noexec",
             "PAM cannot load it: the PAM line refuses every login",
-            f"mount -o remount,exec $(findmnt -n -o TARGET -T {path})    # and take noexec out of /etc/fstab",
+            mend_noexec(path),
         )
         return
     if not content.startswith(b"\x7fELF"):

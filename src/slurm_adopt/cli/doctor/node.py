@@ -275,6 +275,11 @@ def is_noexec(node: Node, path: str) -> bool:
         return False
 
 
+def mend_noexec(path: str) -> str:
+    """What is to be done where `is_noexec` says so."""
+    return f"mount -o remount,exec $(findmnt -n -o TARGET -T {path})    # and take noexec out of /etc/fstab"
+
+
 def shown_mode(found: os.stat_result) -> str:
     """`uid 0, mode 755`"""
     return f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}"

@@ -18,7 +18,7 @@ from ...places import HOOKS
 from ...system.slurm.accounts import uid_of_user
 from ...system.tasks.files import other_writers
 from .finding import ERROR, WARNING, Finding
-from .node import is_noexec, shown_mode
+from .node import is_noexec, mend_noexec, shown_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _check_use(node: Node, conf: SlurmConf, key: str, path: str) -> Iterator[Fin
         seen, mend = f"{path}: {shown_mode(found)}: it may not be run", f"chmod 755 {path}"
     elif is_noexec(node, path):
         seen = f"{path} is on a file system that is mounted noexec"
-        mend = f"mount -o remount,exec $(findmnt -n -o TARGET -T {path})    # and take noexec out of /etc/fstab"
+        mend = mend_noexec(path)
     else:
         seen, mend = _check_start(node, path)
     if mend:

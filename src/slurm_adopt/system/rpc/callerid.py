@@ -165,14 +165,14 @@ class _Asker:
 def _find_in_turn(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
     """slurmd answers fifty questions at once later than four at a time, and a credential is a process of ours each."""
     turns = asker.memory.turns if asker.memory is not None else None
-    if turns is None:
-        return (yield from _find_elsewhere(asker, source, deadline_ns, budget_ns))
     key = (source, asker.uid)
-    yield from turns.wait(key, deadline_ns)
+    if turns is not None:
+        yield from turns.wait(key, deadline_ns)
     try:
         return (yield from _find_elsewhere(asker, source, deadline_ns, budget_ns))
     finally:
-        turns.leave(key)
+        if turns is not None:
+            turns.leave(key)
 
 
 def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
