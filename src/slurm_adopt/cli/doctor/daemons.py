@@ -8,7 +8,13 @@ import pwd
 import stat
 import time
 
-from ...system.kernel.procfs import read_connections, read_socket_inodes
+from ...system.kernel.procfs import (
+    read_command_name,
+    read_connections,
+    read_file,
+    read_process,
+    read_socket_inodes,
+)
 from ...system.rpc.credentials import auth_settings
 from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode_credential, encode_credential
 from ...system.slurm.slurmd import find_by_number, find_by_program
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 MUNGE_NS = 3000 * MS
 MUNGE_KEY = "/etc/munge/munge.key"
 MUNGE_USER = "munge"
+MUNGED, MUNGED_PID_FILE = "munged", "/run/munge/munged.pid"
+#: The boot's time is known to a fraction of a second.
+LATER_S = 2.0
 LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
@@ -52,7 +61,7 @@ def check_slurmd(node: Node) -> Iterator[Finding]:
                 ERROR,
                 f"no slurmd runs on this node ({', '.join(files)})",
                 "no job starts here; logins into running jobs go on, and caller ID of logins from here fails",
-                "systemctl start slurmd; `journalctl -u slurmd` says why it ended",
+                "systemctl start slurmd    # `journalctl -u slurmd` says why it ended",
             )
             return
         yield Finding(
@@ -79,7 +88,7 @@ def check_place(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
             ERROR,
             f"slurmd runs with {slurmd.conf}; logins are decided by {conf.path}",
             "spool directory, node name or plugins may differ: users with jobs may be refused",
-            f"ln -sf {slurmd.conf} {conf.path}, or build with -Dslurm_conf={slurmd.conf}",
+            f"ln -sf {slurmd.conf} {conf.path}    # or build with -Dslurm_conf={slurmd.conf}",
         )
 
 
@@ -118,6 +127,7 @@ def check_auth(node: Node) -> Iterator[Finding]:
     if conf.auth_type == "auth/munge":
         yield from check_munge(conf)
         yield from check_munge_key(node)
+        yield from check_munge_start(node)
         yield from check_munge_folders(node, conf)
     elif conf.auth_type == "auth/slurm":
         yield from check_key(node)
@@ -156,9 +166,12 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
             ERROR,
             f"{fault.why}: {fault} ({path})",
             "no job starts here, and logins of users with several jobs go to the newest one, not to theirs",
-            {"munge-down": "systemctl start munge", "munge-library": "install libmunge2 (RedHat: munge-libs)"}.get(
-                code, "look at munged's log; `munge -n | unmunge` must say Success"
-            ),
+            {
+                "munge-down": "systemctl start munge"
+                if path == DEFAULT_SOCKET or not os.path.exists(DEFAULT_SOCKET)
+                else f"take socket={path} out of AuthInfo in {conf.path}: munged listens on {DEFAULT_SOCKET}",
+                "munge-library": "install libmunge2 (RedHat: munge-libs)",
+            }.get(code, "look at munged's log; `munge -n | unmunge` must say Success"),
         )
     finally:
         workers.close()
@@ -173,7 +186,25 @@ def check_munge_key(node: Node) -> Iterator[Finding]:
             ERROR,
             f"{MUNGE_KEY}: mode {stat.S_IMODE(found.st_mode):o}",
             "whoever reads it is everybody to Slurm",
-            f"chmod 400 {MUNGE_KEY}; the key was open to others: make another one for the cluster",
+            f"chmod 400 {MUNGE_KEY}    # and make another key for the cluster: this one was open to others",
+        )
+
+
+def check_munge_start(node: Node) -> Iterator[Finding]:
+    """A key that is newer than the munged that runs: it has read the one of before."""
+    found = node.stat(MUNGE_KEY)
+    number = (read_file(node.place(MUNGED_PID_FILE)) or b"").strip()
+    process = read_process(int(number)) if number.isdigit() and not node.root else None
+    if found is None or process is None or read_command_name(process) != MUNGED:
+        return
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    if found.st_mtime > booted_s + process.started / os.sysconf("SC_CLK_TCK") + LATER_S:
+        yield Finding(
+            "munge-key-newer",
+            WARNING,
+            f"{MUNGE_KEY} is newer than the munged that runs",
+            "munged goes on with the key of before: nodes that have the new one do not believe this one, nor it them",
+            "systemctl restart munge",
         )
 
 
@@ -237,5 +268,5 @@ def check_clock() -> Iterator[Finding]:
             NOTE,
             "the kernel says that the clock is not synchronized",
             "a clock that is five minutes off makes every credential of munge's invalid",
-            "systemctl enable --now chrony (or systemd-timesyncd)",
+            "systemctl enable --now chrony    # or systemd-timesyncd",
         )
