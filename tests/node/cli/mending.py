@@ -22,6 +22,8 @@ SLURM = ("/etc/slurm", "/etc/slurm-llnl")
 
 def mend(node: Node, text: str) -> bool:
     """Do it; false if it is not for a pair of hands alone."""
+    if "\nremove " in text:
+        return all(mend(node, line) for line in text.split("\n"))
     for pattern, act in ACTS:
         found = re.fullmatch(pattern, text, re.DOTALL)
         if found:

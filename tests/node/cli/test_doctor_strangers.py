@@ -78,6 +78,21 @@ def half_blind_sshd(node: Node) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def sshd_without_pam(node: Node) -> Iterator[None]:
+    """SSHD_OPTS of /etc/default/ssh."""
+    before = list(node.ssh_server.argv)
+    node.ssh_server.stop()
+    node.ssh_server.argv[1:1] = ["-o", "UsePAM=no"]
+    node.ssh_server.start()
+    try:
+        yield
+    finally:
+        node.ssh_server.stop()
+        node.ssh_server.argv = before
+        node.ssh_server.start()
+
+
+@contextlib.contextmanager
 def job_from_before(node: Node) -> Iterator[None]:
     """A job that began before PrologFlags=contain."""
     with slurmd_that_starts_anew(node, conf("PrologFlags=contain\n", "")):
@@ -155,6 +170,9 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("slurm-plugin-missing", "cgroups", conf("proctrack/cgroup", "proctrack/cgroups")),
     ("slurm-plugin-missing", "afinity", conf("task/affinity", "task/afinity")),
     ("slurm-no-extern", "a job from before", job_from_before),
+    ("slurm-nodename", "another machine's", both(conf("PartitionName=", "NodeName=node2 NodeHostname=other CPUs=2\nPartitionName="), on_both("nodename=node2"))),
+    ("slurm-conf-problem", "a bracket too few", conf("PartitionName=", "NodeName=node[2-9 CPUs=2\nPartitionName=")),
+    ("slurmd-other-port", "slurm.conf is newer than slurmd", conf("InactiveLimit=0", "InactiveLimit=0\nSlurmdPort=6999")),
     ("slurm-no-contain", "a slip in the key", conf("PrologFlags=contain", "PrologFlag=contain")),
     ("cgroup-conf-problem", "no =", swap(CGROUP, "ConstrainCores=yes", "ConstrainCores yes")),
     ("cgroup-conf-problem", "a slip in a key beside", swap(CGROUP, "ConstrainRAMSpace=no", "ConstrainRamSpaces=no")),
@@ -164,6 +182,9 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("slurm-health-check-kills", "nhc", health("/opt/site/nhc", site(name="nhc"), shell("mkdir /etc/nhc", "rmdir /etc/nhc"), added("/etc/nhc/nhc.conf", "* || check_ps_userproc_lineage log syslog kill\n"))),
     ("runtime-dir-epilog", "the prolog alone", both(on_both("runtime_dir=user"), script("Prolog", "/usr/libexec/slurm-adopt/hooks/prolog"))),
     ("slurm-use-pam", "a line of ours in its stack", both(conf("InactiveLimit=0", "InactiveLimit=0\nUsePAM=1"), shell("echo 'account required pam_slurm_adopt.so profile=strict service=*' >/etc/pam.d/slurm", "rm /etc/pam.d/slurm"))),
+    ("munge-key-mode", "copied as root", shell(f"chown root {KEY}", f"chown munge {KEY}")),
+    ("pam-generated-file", "in sshd's file, and in everybody's", edit("/etc/pam.d/common-account", lambda text: text + ACCOUNT)),
+    ("sshd-use-pam", "on the command line", sshd_without_pam),
     ("munge-key-newer", "rolled out, and not restarted", shell(f"cp -p {KEY} /root/munge.key && touch {KEY}", f"touch -r /root/munge.key {KEY}")),
 ]  # fmt: skip
 
@@ -186,6 +207,7 @@ BY_HAND = {
     "a group", "a user", "a netgroup", "an option of two words", "quotes", "blanks around =", "capital letters",
     "nodename= on one line", "a part that few logins need is gone", "a full disk", "cgroups", "afinity", "no =",
     "a slip in a key beside", "nhc", "a job from before", "a unit that hides them",
+    "another machine's", "a bracket too few", "in sshd's file, and in everybody's", "on the command line",
 }  # fmt: skip
 
 #: The same, of the other tables' codes.

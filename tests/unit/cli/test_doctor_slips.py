@@ -83,6 +83,7 @@ ROWS: list[tuple[str, Check, str, dict[str, str]]] = [
     ("pam-option-idle", pam.check_pam, "a move on the session line", sshd(ACCOUNT + SESSION.replace("strict", "strict user_move=yes"))),
     ("pam-option-idle", pam.check_pam, "administrators on the session line", sshd(ACCOUNT + SESSION.replace("strict", "strict allow_groups=wheel"))),
     ("pam-option-idle", pam.check_pam, "the same on both lines is said once", sshd(BOTH.replace("strict", "strict action_adopt_failure=allow"))),
+    ("pam-twice", pam.check_pam, "a script at each boot", sshd(ACCOUNT + SESSION * 20)),
     ("pam-options", pam.check_pam, "the same slip on both lines is said once", sshd(BOTH.replace("strict", "strikt"))),
     ("pam-lines-differ", pam.check_pam, "only the account line looks on", account("strict", "strict enforce=no")),
     ("pam-no-jobs-ignored", pam.check_pam, "who has no job is left to nobody", account("profile=strict", "action_no_jobs=ignore action_adopt_failure=deny action_generic_failure=deny")),
@@ -100,11 +101,14 @@ ROWS: list[tuple[str, Check, str, dict[str, str]]] = [
     ("unit-rights", units.check_units, "a user", {DROP_IN: "[Service]\nUser=nobody\n"}),
     ("unit-rights", units.check_units, "no capability", {DROP_IN: "[Service]\nCapabilityBoundingSet=\n"}),
     ("unit-rights", units.check_units, "one capability less", {DROP_IN: "[Service]\nCapabilityBoundingSet=~CAP_SYS_PTRACE\n"}),
+    ("unit-not-started", units.check_units, "enabled, and not started", {"etc/systemd/system/sockets.target.wants/slurm-adopt.socket": LISTENS, "run/systemd/system/x": ""}),
     ("unit-socket", units.check_units, "another socket", {"etc/systemd/system/slurm-adopt.socket.d/x.conf": "[Socket]\nListenSequentialPacket=\nListenSequentialPacket=/run/x.sock\n"}),
 ]  # fmt: skip
 
 FINE: list[tuple[str, Check, dict[str, str]]] = [
     ("nothing", pam.check_pam, {}),
+    ("a file that is there to be included", pam.check_pam, sshd("account include site\nsession include site\n", site=BOTH)),
+    ("a line for all services", pam.check_pam, sshd("session required pam_permit.so\n" + BOTH, other=ACCOUNT)),
     ("copies of the file", pam.check_pam, sshd(BOTH, **{"sshd.bak": BOTH, "sshd.rpmsave": NOLOGIN + ACCOUNT, "sshd-old": ACCOUNT})),
     ("a line that goes on", pam.check_pam, account("required ", "required \\\n  ")),
     ("a comment in another script", pam.check_pam, sshd(f"# Zugriff\u00a0nur mit Job\n{BOTH}")),

@@ -12,7 +12,7 @@ from ...system.kernel.procfs import (
     read_command_name,
     read_connections,
     read_file,
-    read_process,
+    read_owned_process,
     read_socket_inodes,
 )
 from ...system.rpc.credentials import auth_settings
@@ -20,13 +20,16 @@ from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode
 from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool_dir import pid_files
 from ...system.tasks.task import MS, DeadlineExceeded, run
+from ...wire.slurm_nodes import nodes_of_host
 from .finding import ERROR, NOTE, WARNING, Finding
+from .node import shown_mode
 from .slurm import is_login_node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...system.kernel.procfs import OwnedProcess
     from ...system.slurm.conf import SlurmConf
     from ...system.slurm.slurmd import Slurmd
     from .node import Node
@@ -95,12 +98,14 @@ def check_place(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
 def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
     """Where slurmd listens: other nodes ask it there which job a login comes from."""
     inodes = {link[8:-1] for link in read_socket_inodes(slurmd)}
-    places = []
+    places, ports = [], set()
     for table in ("tcp", "tcp6"):
         for line in read_connections(slurmd, table).splitlines()[1:]:
             fields = line.split()
             if len(fields) > 9 and fields[3] == LISTENS and fields[9] in inodes:
-                places.append(fields[1].partition(":")[0])
+                place, _, port = fields[1].partition(":")
+                places.append(place)
+                ports.add(int(port, 16))
     if not places:
         yield Finding(
             "slurmd-not-listening",
@@ -116,6 +121,17 @@ def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
             "slurmd listens on one address of this node only (CommunicationParameters=NoInAddrAny)",
             "logins that leave this node by another address are taken for logins of nobody's job",
             "take NoInAddrAny out of CommunicationParameters in slurm.conf, and restart slurmd",
+        )
+    wanted = {
+        node.port for node in nodes_of_host(conf.statements, os.uname().nodename.partition(".")[0], conf.slurmd_port)
+    }
+    if ports and wanted and not ports & wanted:
+        yield Finding(
+            "slurmd-other-port",
+            WARNING,
+            f"slurmd listens on port {min(ports)}; {conf.path} says {', '.join(map(str, sorted(wanted)))}",
+            "other nodes ask in vain which job a login comes from: it goes into the user's newest one",
+            "systemctl restart slurmd    # with the slurm.conf that all nodes have",
         )
 
 
@@ -180,7 +196,16 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
 def check_munge_key(node: Node) -> Iterator[Finding]:
     """A key that others may read; munged would not start again with it, and goes on as long as it runs."""
     found = node.stat(MUNGE_KEY)
-    if found is not None and found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+    munged = _munged(node)
+    if found is not None and munged is not None and found.st_uid not in (munged.uid, munged.real_uid):
+        yield Finding(
+            "munge-key-mode",
+            ERROR,
+            f"{MUNGE_KEY}: {shown_mode(found)}, and munged runs as uid {munged.uid}",
+            "munged does not start again with a key that is not its own",
+            f"chown {munged.uid} {MUNGE_KEY}",
+        )
+    elif found is not None and found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         yield Finding(
             "munge-key-mode",
             ERROR,
@@ -192,10 +217,8 @@ def check_munge_key(node: Node) -> Iterator[Finding]:
 
 def check_munge_start(node: Node) -> Iterator[Finding]:
     """A key that is newer than the munged that runs: it has read the one of before."""
-    found = node.stat(MUNGE_KEY)
-    number = (read_file(node.place(MUNGED_PID_FILE)) or b"").strip()
-    process = read_process(int(number)) if number.isdigit() and not node.root else None
-    if found is None or process is None or read_command_name(process) != MUNGED:
+    found, process = node.stat(MUNGE_KEY), _munged(node)
+    if found is None or process is None:
         return
     booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     if found.st_mtime > booted_s + process.started / os.sysconf("SC_CLK_TCK") + LATER_S:
@@ -206,6 +229,13 @@ def check_munge_start(node: Node) -> Iterator[Finding]:
             "munged goes on with the key of before: nodes that have the new one do not believe this one, nor it them",
             "systemctl restart munge",
         )
+
+
+def _munged(node: Node) -> OwnedProcess | None:
+    """The munged that its pid file names."""
+    number = (read_file(node.place(MUNGED_PID_FILE)) or b"").strip()
+    process = read_owned_process(int(number)) if number.isdigit() and not node.root else None
+    return process if process is not None and read_command_name(process) == MUNGED else None
 
 
 def check_munge_folders(node: Node, conf: SlurmConf) -> Iterator[Finding]:

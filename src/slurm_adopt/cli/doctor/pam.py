@@ -12,7 +12,7 @@ from __future__ import annotations
 from ...options.parse import parse_options
 from ...record import replace
 from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
-from ...system.host.pam_stack import DIRECTORIES, MODULE
+from ...system.host.pam_stack import DIRECTORIES, MODULE, OTHER
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
 from .node import KINDS, OUR_NAME, is_binding
@@ -57,7 +57,14 @@ def check_pam(node: Node) -> Iterator[Finding]:
     """All services that matter; what is seen in a file that several services include is said once."""
     lines = {kind: node.our_lines(kind) for kind in KINDS}
     # a line in a file that many services include concerns those that it works in
-    services = {line.service for kind in lines.values() for line in kind if line.works or _is_own(line)}
+    # and of a file that is there to be included, those that include it
+    used = {line.line.origin for kind in lines.values() for line in kind if line.works}
+    services = {
+        line.service
+        for kind in lines.values()
+        for line in kind
+        if line.works or (_is_own(line) and line.line.origin not in used)
+    }
     for folder in DIRECTORIES:
         yield from check_folder(node, folder)
     if not _has_file(node, SSHD):
@@ -111,8 +118,8 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
     yield from check_others(node, service, bool(acting))
     yield from check_options(account, session)
     for one in (account, session):
-        yield from check_twice(one)
-        yield from check_generated(node, one)
+        generated = list(check_generated(node, one))
+        yield from generated or check_twice(one)  # without the line that a tool has written there is one less
 
 
 def check_nologin(node: Node, service: str) -> Iterator[Finding]:
@@ -331,15 +338,20 @@ def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
 def check_twice(lines: list[OurLine]) -> Iterator[Finding]:
     """The same line twice."""
     working = [line for line in lines if line.works]
-    for earlier, later in zip(working, working[1:]):
-        if (earlier.line.args, earlier.path) == (later.line.args, later.path):
-            yield Finding(
-                "pam-twice",
-                WARNING,
-                f"{earlier.line.origin} and {later.line.origin} are the same {later.line.kind} line",
-                "each login is decided twice, and takes twice as long",
-                f"remove {later.line.origin}",
-            )
+    again = [
+        later
+        for earlier, later in zip(working, working[1:])
+        if (earlier.line.args, earlier.path) == (later.line.args, later.path)
+    ]
+    if again:
+        more = f" and {len(again) - 1} more" if again[1:] else ""
+        yield Finding(
+            "pam-twice",
+            WARNING,
+            f"{again[0].line.origin}{more} is the {again[0].line.kind} line before it once more",
+            "each login is decided once more for each of them, and takes longer",
+            "\n".join(f"remove {line.line.origin}" for line in reversed(again)),
+        )
 
 
 def check_generated(node: Node, lines: list[OurLine]) -> Iterator[Finding]:
@@ -372,7 +384,7 @@ def _is_own(line: OurLine, service: str = "") -> bool:
     Of files for an sshd that does not run nothing is said, and of one that runs its own check says it.
     """
     file = line.line.origin.rpartition(":")[0].rpartition("/")[2]
-    return file == line.service and (not file.startswith(SSH) or file in (SSHD, service))
+    return file == line.service and file != OTHER and (not file.startswith(SSH) or file in (SSHD, service))
 
 
 def _is_copy(name: str, services: set[str]) -> bool:

@@ -13,7 +13,7 @@ from ...system.slurm.spool import SpoolDirectory, SpoolFault
 from ...system.slurm.spool_dir import pid_files, spool_dirs
 from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import parse
-from ...wire.slurm_nodes import node_of_name, nodes_of_host
+from ...wire.slurm_nodes import iter_nodes, node_of_name, nodes_of_host
 from ..main import closest
 from .finding import ERROR, WARNING, Finding
 from .scripts import check_scripts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...system.slurm.conf import SlurmConf
+    from ...wire.slurm_nodes import NodeRecord
     from .node import Node
 
 CONF_MENDS = {
@@ -42,6 +43,8 @@ SPOOL_MENDS = {
 #: They imply contain (slurm.conf(5)).
 CONTAINING = {"contain", "x11", "runinjob"}
 TRACKING = "proctrack/cgroup"
+#: One slip may be in the line of each rack.
+PROBLEM_CAP = 5
 #: cgroup.conf(5) of Slurm 20.11 to 26.05, by their names in lower case.
 CGROUP_KEYS = {
     name.lower(): name
@@ -90,7 +93,10 @@ def check_slurm(node: Node) -> Iterator[Finding]:
             "take slurm-adopt's lines out of /etc/pam.d; on a compute node: mend NodeName, or set nodename=",
         )
         return
-    for problem in conf.problems:
+    odd_nodes: list[str] = []
+    for _ in iter_nodes(conf.statements, conf.slurmd_port, odd_nodes):
+        pass
+    for problem in (*conf.problems, *odd_nodes[:PROBLEM_CAP]):
         yield Finding(
             "slurm-conf-problem",
             WARNING,
@@ -126,15 +132,26 @@ def check_names(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     for kind in ("account", "session"):
         for line in node.our_lines(kind):
             name = line.options.nodename
-            if name not in known and conf.has_nodes() and node_of_name(conf.statements, name) is None:
-                known.add(name)
+            record = node_of_name(conf.statements, name) if name not in known and conf.has_nodes() else None
+            if name in known or not conf.has_nodes():
+                continue
+            known.add(name)
+            if record is None or not _is_here(node, conf, record):
                 yield Finding(
                     "slurm-nodename",
                     ERROR,
-                    f"{line.line.origin} has nodename={name}, which {conf.path} does not know",
+                    f"{line.line.origin} has nodename={name}, "
+                    + (f"which {conf.path} does not know" if record is None else f"which is {record.hostname}"),
                     "no job is looked for under this node's name: users with jobs are refused",
                     f"take nodename= out of {line.line.origin}, or write the node's NodeName",
                 )
+
+
+def _is_here(node: Node, conf: SlurmConf, record: NodeRecord) -> bool:
+    """Whether a node may be this machine: by its host name, or because a slurmd that runs here was told the name."""
+    full = os.uname().nodename
+    here = {full, full.partition(".")[0], "localhost"}
+    return bool(node.root) or record.hostname in here or record.name in {slurmd.node for slurmd in conf.slurmds}
 
 
 def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:

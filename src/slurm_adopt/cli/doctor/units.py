@@ -31,6 +31,7 @@ FOLDERS = (
 SERVICE, SOCKET = "slurm-adopt.service", "slurm-adopt.socket"
 UNITS = (SERVICE, SOCKET, "slurm-adopt-users.service", "slurm-adopt-users.socket")
 MASK = "/dev/null"
+SYSTEMD_RUNS = "/run/systemd/system"
 #: What each service cannot do without; its unit says for what.
 CAPABILITIES = {
     SERVICE: ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
@@ -83,6 +84,7 @@ def check_units(node: Node) -> Iterator[Finding]:
             yield from check_rights(unit)
         if not shadowed and name == SOCKET:
             yield from check_listen(node, unit)
+            yield from check_started(node, unit)
 
 
 def read_unit(node: Node, name: str) -> Unit | None:
@@ -241,6 +243,20 @@ def check_rights(unit: Unit) -> Iterator[Finding]:
             f"{bounds[-1].file}: CapabilityBoundingSet= leaves {unit.name} without {' and '.join(lacking)}",
             "it cannot see the processes of a login, or Slurm's files: it leaves logins to the one-shot helper",
             f"sed -i '/^CapabilityBoundingSet=/d' {bounds[-1].file} && {RELOAD}",
+        )
+
+
+def check_started(node: Node, unit: Unit) -> Iterator[Finding]:
+    """A socket that systemd is to have at each boot, and has not."""
+    wanted = [path for folder in FOLDERS for path in node.glob(f"{folder}/*.wants/{unit.name}")]
+    listens = [setting.value for setting in unit.values("ListenSequentialPacket")]
+    if wanted and node.exists(SYSTEMD_RUNS) and listens and not any(map(node.exists, listens)):
+        yield Finding(
+            "unit-not-started",
+            WARNING,
+            f"{unit.name} is enabled ({wanted[0]}), and there is no {listens[0]}",
+            "each login starts the one-shot helper: slower, and without numbers and audit stream",
+            f"systemctl start {unit.name}    # `systemctl status {unit.name}` says why it is down",
         )
 
 
