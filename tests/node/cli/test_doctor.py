@@ -399,7 +399,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("slurm-conf-problem", conf("InactiveLimit=0", "InactiveLimit=0\nMessageTimeout=soon")),
     ("slurm-nodename", line("profile=strict", "profile=strict nodename=node99")),
     ("slurm-epilog-kills", both(conf("InactiveLimit=0", "InactiveLimit=0\nEpilog=/etc/slurm/clean.sh"), added("/etc/slurm/clean.sh", "#!/bin/sh\n# pkill -u is bad\npkill -KILL -u $SLURM_JOB_UID\n", 0o755))),
-    ("slurm-container", both(conf("InactiveLimit=0", "InactiveLimit=0\nJobContainerType=job_container/tmpfs"), line(ACCOUNT, ACCOUNT.replace("strict", "strict join_container=false")))),
+    ("slurm-container", both(added("/etc/slurm/job_container.conf", "BasePath=/tmp\n"), conf("InactiveLimit=0", "InactiveLimit=0\nJobContainerType=job_container/tmpfs"), line(ACCOUNT, ACCOUNT.replace("strict", "strict join_container=false")))),
     ("cgroup-constrains-nothing", swap(CGROUP, "ConstrainCores=yes", "ConstrainCores=no")),
     ("cgroup-mountpoint", swap(CGROUP, "CgroupMountpoint=/sys/fs/cgroup", "CgroupMountpoint=/cgroup")),
     ("spool-dir-untrusted", shell("chmod 777 /var/spool/slurmd", "chmod 755 /var/spool/slurmd")),

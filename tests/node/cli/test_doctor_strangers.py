@@ -35,9 +35,11 @@ from tests.node.cli.test_doctor import (
 from tests.node.cli.test_doctor import ROWS as FIRST_ROWS
 from tests.node.cli.test_doctor_seeded import ROWS as SEEDED_ROWS
 from tests.node.cli.test_doctor_seeded import script, site
+from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
+from lab.product import use_product
 
 __all__ = ["machine"]
 ACCESS = "/etc/security/access.conf"
@@ -75,6 +77,13 @@ def half_blind_sshd(node: Node) -> Iterator[None]:
         yield
     finally:
         node.ssh_server.restart()
+
+
+@contextlib.contextmanager
+def another_port(node: Node) -> Iterator[None]:
+    with conf("InactiveLimit=0", "InactiveLimit=0\nSlurmdPort=6999")(node):
+        yield
+    node.slurmd.restart()
 
 
 @contextlib.contextmanager
@@ -145,7 +154,7 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("module-mode", "a builder's", shell("chown 1234 {module}", "chown root {module}")),
     ("helper-mode", "its folder", shell(f"chmod 777 $(dirname {HELPER})", f"chmod 755 $(dirname {HELPER})")),
     ("package-writable", "its folder", shell(f"chown alice {TREE}", f"chown root {TREE}")),
-    ("python-broken", "a part that few logins need is gone", shell(f"mv {TREE}/slurm_adopt/wire/callerid.py /root/", f"mv /root/callerid.py {TREE}/slurm_adopt/wire/")),
+    ("python-broken", "a part that few logins need is gone", shell(f"mv {TREE}/slurm_adopt/login/session/greeting.py /root/", f"mv /root/greeting.py {TREE}/slurm_adopt/login/session/")),
     ("python-broken", "a full disk", shell(f"cp -p {TREE}/slurm_adopt/login/ask_caller.py /root/ && truncate -s 700 {TREE}/slurm_adopt/login/ask_caller.py", f"cp -p /root/ask_caller.py {TREE}/slurm_adopt/login/")),
     ("helper-other-build", "of an earlier installation", both(shell(f"cp -a {TREE} /opt/old", "rm -r /opt/old"), swap(HELPER, f'"{TREE}"', '"/opt/old"'))),
     ("command-two-copies", "of an earlier installation", shell("cp -a /usr/lib/slurm-adopt /opt/old && sed s,/usr/lib/slurm-adopt,/opt/old, /usr/bin/slurm-adopt >/usr/local/bin/slurm-adopt && chmod 755 /usr/local/bin/slurm-adopt", "rm -fr /opt/old /usr/local/bin/slurm-adopt")),
@@ -172,13 +181,16 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("slurm-no-extern", "a job from before", job_from_before),
     ("slurm-nodename", "another machine's", both(conf("PartitionName=", "NodeName=node2 NodeHostname=other CPUs=2\nPartitionName="), on_both("nodename=node2"))),
     ("slurm-conf-problem", "a bracket too few", conf("PartitionName=", "NodeName=node[2-9 CPUs=2\nPartitionName=")),
-    ("slurmd-other-port", "slurm.conf is newer than slurmd", conf("InactiveLimit=0", "InactiveLimit=0\nSlurmdPort=6999")),
+    ("slurmd-other-port", "slurm.conf is newer than slurmd", another_port),
     ("slurm-no-contain", "a slip in the key", conf("PrologFlags=contain", "PrologFlag=contain")),
     ("cgroup-conf-problem", "no =", swap(CGROUP, "ConstrainCores=yes", "ConstrainCores yes")),
     ("cgroup-conf-problem", "a slip in a key beside", swap(CGROUP, "ConstrainRAMSpace=no", "ConstrainRamSpaces=no")),
     ("slurm-script-missing", "the health check", health("/usr/sbin/nhc")),
     ("slurm-script-broken", "the health check", health("/opt/site/x.sh", site(mode=0o644))),
     ("slurm-script-writable", "the health check", health("/opt/site/x.sh", site(mode=0o777))),
+    ("slurm-script-missing", "two in one line", both(site(), script("Epilog", "/opt/site/x.sh,/opt/site/x.sh"))),
+    ("slurm-script-missing", "a task prolog", script("TaskProlog", "/opt/site/x.sh")),
+    ("slurm-container-conf", "tmpfs without its file", conf("InactiveLimit=0", "InactiveLimit=0\nJobContainerType=job_container/tmpfs")),
     ("slurm-health-check-kills", "nhc", health("/opt/site/nhc", site(name="nhc"), shell("mkdir /etc/nhc", "rmdir /etc/nhc"), added("/etc/nhc/nhc.conf", "* || check_ps_userproc_lineage log syslog kill\n"))),
     ("runtime-dir-epilog", "the prolog alone", both(on_both("runtime_dir=user"), script("Prolog", "/usr/libexec/slurm-adopt/hooks/prolog"))),
     ("slurm-use-pam", "a line of ours in its stack", both(conf("InactiveLimit=0", "InactiveLimit=0\nUsePAM=1"), shell("echo 'account required pam_slurm_adopt.so profile=strict service=*' >/etc/pam.d/slurm", "rm /etc/pam.d/slurm"))),
@@ -199,15 +211,22 @@ FINE: list[tuple[str, Breakage]] = [
     ("both lines look on", on_both("enforce=no")),
     ("a health check", health("/opt/site/nhc", site(name="nhc"), shell("mkdir /etc/nhc", "rmdir /etc/nhc"), added("/etc/nhc/nhc.conf", "* || check_ps_userproc_lineage log syslog\n# kill\n"))),
     ("both hooks", both(on_both("runtime_dir=user"), script("Prolog", "/usr/libexec/slurm-adopt/hooks/prolog"), script("Epilog", "/usr/libexec/slurm-adopt/hooks/epilog"))),
-    ("what Slurm's own plugin is called", conf("TaskPlugin=task/cgroup,task/affinity", "TaskPlugin = task/affinity, task/cgroup")),
+    ("what Slurm's own plugin is called", conf("TaskPlugin=task/cgroup,task/affinity", "TaskPlugin = task/affinity,task/cgroup")),
 ]  # fmt: skip
 
 #: What the doctor says about them takes an installation, or knowledge that it has not.
 BY_HAND = {
-    "a group", "a user", "a netgroup", "an option of two words", "quotes", "blanks around =", "capital letters",
-    "nodename= on one line", "a part that few logins need is gone", "a full disk", "cgroups", "afinity", "no =",
-    "a slip in a key beside", "nhc", "a job from before", "a unit that hides them",
-    "another machine's", "a bracket too few", "in sshd's file, and in everybody's", "on the command line",
+    "pam-unknown-name: a group", "pam-unknown-name: a user", "pam-unknown-name: a netgroup", "pam-options: quotes",
+    "pam-options: an option of two words", "pam-options: blanks around =", "pam-options: capital letters",
+    "pam-lines-differ: nodename= on one line", "pam-generated-file: in sshd's file, and in everybody's",
+    "python-broken: a part that few logins need is gone", "python-broken: a full disk",
+    "helper-other-build: of an earlier installation", "unit-socket: another socket", "users-missing: user_move=yes",
+    "users-missing: action_unknown=preferred", "slurm-plugin-missing: cgroups", "slurm-plugin-missing: afinity",
+    "cgroup-conf-problem: no =", "cgroup-conf-problem: a slip in a key beside", "slurm-conf-problem: a bracket too few",
+    "slurm-health-check-kills: nhc", "slurm-no-extern: a job from before", "sshd-hidden-files: a unit that hides them",
+    "sshd-use-pam: on the command line", "slurm-script-missing: the health check",
+    "slurm-script-missing: two in one line", "slurm-script-missing: a task prolog",
+    "slurm-container-conf: tmpfs without its file",
 }  # fmt: skip
 
 #: The same, of the other tables' codes.
@@ -225,7 +244,7 @@ def test_doctor_strangers__names_it_and_its_mend_mends(machine: Node, code: str,
         assert [finding["code"] for finding in findings] == [code], findings
         assert status == {"warning": 1, "error": 2}[findings[0]["severity"]]
         is_done = mend(machine, findings[0]["mend"])
-        assert is_done == (what not in BY_HAND), findings
+        assert is_done == (f"{code}: {what}" not in BY_HAND), findings
         if is_done:
             assert doctor(machine) == (0, []), findings
 
@@ -251,6 +270,46 @@ def test_doctor_strangers__the_mends_of_the_other_tables_mend(machine: Node, cod
             assert doctor(machine) == (0, []), findings
         else:
             assert code in INSTALLS_OR_KNOWS, findings
+
+
+#: What depends on the release of Slurm, OpenSSH, libpam or Python.
+BY_RELEASE = ("pam-bad-line", "pam-refuses", "python-broken", "sshd-", "slurm", "cgroup", "munge", "unit-file", "FINE")
+
+
+def check_several_epilogs(node: Node) -> None:
+    """Of two lines some releases of slurmd run one, and others both: the doctor knows which."""
+    told = "#!/bin/sh\necho $0 >>/opt/site/told\n"
+    first, second = "/opt/site/a.sh", "/opt/site/b.sh"
+    lines = conf("InactiveLimit=0", f"InactiveLimit=0\nEpilog={first}\nEpilog={second}")
+    with slurmd_that_starts_anew(node, both(site(told, name="a.sh"), added(second, told, 0o755), lines)):
+        found = doctor(node)[1]
+        node.wait_ended(node.sbatch("alice", "exit 0"))
+        file = node.path("/opt/site/told")
+        wait_for(lambda: file.exists() and second in file.read_text(), "the epilogs")
+        run = file.read_text().split()
+        file.unlink()
+    assert [one["code"] for one in found] == ([] if len(run) == 2 else ["slurm-conf-problem"]), (found, run)
+    assert len(run) == 2 or (run == [second] and f"{first} is never run" in found[0]["why"]), (found, run)
+
+
+def test_doctor_strangers__several_epilogs_as_this_slurm_runs_them(machine: Node) -> None:
+    check_several_epilogs(machine)
+
+
+@pytest.mark.parametrize("suite", SUITES[1:], ids=suite_name)
+def test_doctor_strangers__on_each_release(suite: str) -> None:
+    with Node(suite) as node:
+        use_product(node)
+        node.module = node.run("ls /lib/*/security/pam_slurm_adopt.so").stdout.strip()  # type: ignore[attr-defined]
+        check_several_epilogs(node)
+        wrong = []
+        for code, what, made in [*ROWS, *(("FINE", what, made) for what, made in FINE)]:
+            if code.startswith(BY_RELEASE):
+                with made(node):
+                    found = [finding["code"] for finding in doctor(node)[1]]
+                if found != ([] if code == "FINE" else [code]):
+                    wrong.append((code, what, found))
+        assert wrong == []
 
 
 def test_doctor_strangers__what_it_says_of_a_stack_is_libpams(machine: Node) -> None:
@@ -285,7 +344,7 @@ def test_doctor_strangers__a_change_that_waits(machine: Node) -> None:
     status, [found] = doctor(machine)
     assert (status, found["code"]) == (1, "change-waits")
     assert "is taken back in" in found["seen"]
-    machine.run(["slurm-adopt", "disable"])
+    machine.run(["slurm-adopt", "disable", "--yes"])
     machine.pam("sshd", account=[STRICT], session=[STRICT])
     assert doctor(machine) == (0, [])
     with added("/var/lib/slurm-adopt/pending", "half a word", 0o600)(machine):

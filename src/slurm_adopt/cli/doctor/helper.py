@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .node import Node
 
 OLDEST = (3, 9)
+COMMAND = "slurm-adopt"
+COMMAND_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
 #: How command and helper name the folder of their modules.
 TREE = re.compile(r'realpath\("([^"]+)"\)')
 #: What a login loads, without anything that needs an open descriptor.
@@ -40,6 +42,9 @@ print("loaded")
 """
 #: Nothing in them is loaded before a login needs it: a part that is missing would be found by a user.
 ROOMS = ("wire", "options", "system", "login")
+NAME = "slurm_adopt"
+#: `from ..wire.errors import`
+RELATIVE = re.compile(r"^\s*from (\.+)([\w.]+) import ", re.MULTILINE)
 #: The folder that holds the package.
 PACKAGE = os.path.realpath(__file__).rpartition("/slurm_adopt/")[0]
 
@@ -112,6 +117,9 @@ def check_python(node: Node) -> Iterator[Finding]:
     except ChildFault as fault:
         said = str(fault)
     words = said.split()
+    gone = missing_parts(place)
+    if gone and words[-1:] == ["loaded"]:
+        words[-1:] = ["there", "is", "no", gone[0]]
     version = tuple(int(word) for word in words[:2]) if all(word.isdigit() for word in words[:2]) else ()
     if len(version) == 2 and version < OLDEST:
         yield Finding(
@@ -129,7 +137,7 @@ def check_python(node: Node) -> Iterator[Finding]:
             "the helper ends without an answer: action_generic_failure= holds for each login",
             "install slurm-adopt again",
         )
-    elif place != PACKAGE:
+    elif place != PACKAGE and place not in commands(node).values():  # else it is the command that is another one's
         yield Finding(
             "helper-other-build",
             WARNING,
@@ -137,6 +145,38 @@ def check_python(node: Node) -> Iterator[Finding]:
             "two installations are mixed: logins are decided by another version than the one that is shown here",
             "install slurm-adopt again, all of it from one build",
         )
+
+
+def missing_parts(tree: str) -> list[str]:
+    """Modules that are asked for by others of the package, and are not there: most are loaded when they are needed."""
+    asked: set[str] = set()
+    for folder, _, names in os.walk(f"{tree}/{NAME}"):
+        for name in names:
+            if name.endswith(".py"):
+                asked.update(_imports(folder, f"{folder}/{name}"))
+    return sorted(path for path in asked if not os.path.exists(f"{path}.py") and not os.path.isdir(path))
+
+
+def _imports(folder: str, path: str) -> Iterator[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = RELATIVE.findall(file.read())
+    except OSError:
+        return
+    for dots, name in found:
+        place = folder
+        for _ in dots[1:]:
+            place = os.path.dirname(place)
+        yield f"{place}/{name.replace('.', '/')}"
+
+
+def commands(node: Node) -> dict[str, str]:
+    """The commands of this name, each file once, and the folder that each takes its modules from."""
+    found: dict[str, str] = {}
+    for path in (f"{folder}/{COMMAND}" for folder in COMMAND_FOLDERS):
+        if node.exists(path):
+            found.setdefault(os.path.realpath(node.place(path)), path)
+    return {path: tree_of(node, path) for path in found.values()}
 
 
 def tree_of(node: Node, path: str) -> str:

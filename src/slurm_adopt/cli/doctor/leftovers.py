@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import os
-
+from ...places import HELPER
 from ...words import duration
 from ..enabling.change import PENDING, read_pending
 from ..main import CommandError
 from .finding import ERROR, WARNING, Finding
-from .helper import PACKAGE, tree_of
+from .helper import commands, tree_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .node import Node
-
-COMMAND = "slurm-adopt"
-FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
 
 
 def check_change(node: Node) -> Iterator[Finding]:
@@ -50,20 +46,16 @@ def check_change(node: Node) -> Iterator[Finding]:
 
 
 def check_copies(node: Node) -> Iterator[Finding]:
-    """Two commands of the same name, of two installations."""
-    found: dict[str, str] = {}
-    for folder in FOLDERS:
-        path = f"{folder}/{COMMAND}"
-        if node.exists(path):
-            found.setdefault(os.path.realpath(node.place(path)), path)
-    others = [path for real, path in found.items() if tree_of(node, path) != PACKAGE]
-    if len(found) < 2 or not others:
-        return
-    ours = next(path for path in found.values() if path != others[0])
-    yield Finding(
-        "command-two-copies",
-        WARNING,
-        f"{others[0]} is of another installation than {ours}",
-        "which one a shell takes is a matter of its PATH: it may know other options, and show another state",
-        f"rm {others[0]}",
-    )
+    """Two commands of the same name, of two installations. The one that logins use is the helper's."""
+    found = commands(node)
+    used = tree_of(node, HELPER)
+    others = [path for path, tree in found.items() if tree != used]
+    ours = next((path for path, tree in found.items() if tree == used), "")
+    if others and ours:
+        yield Finding(
+            "command-two-copies",
+            WARNING,
+            f"{others[0]} is of another installation than {ours} and {HELPER}",
+            "which one a shell takes is a matter of its PATH: it may know other options, and show another state",
+            f"rm {others[0]}",
+        )

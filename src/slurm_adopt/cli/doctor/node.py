@@ -161,6 +161,11 @@ class Node:
         conf = self.conf_or_none()
         return last_values(conf.statements).get(key, "") if conf is not None else ""
 
+    def settings(self, key: str) -> list[str]:
+        """All values of a setting that may stand there several times."""
+        conf = self.conf_or_none()
+        return [value for name, value, _, _ in conf.statements if name == key and value] if conf is not None else []
+
     def cgroup_conf(self) -> dict[str, str] | None:
         """cgroup.conf beside slurm.conf, keys in lower case; None if there is none, or it cannot be understood."""
         path = f"{self.conf_folder()}/cgroup.conf"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .node import Node, OurLine
 
 SSHD = "sshd"
+#: Of slurmstepd (UsePAM= of slurm.conf): the checks of slurm.conf say what there is to say of it.
+STEPD = "slurm"
 #: What its file is called by mistake.
 SSH = "ssh"
 #: pam_nologin(8)
@@ -72,7 +74,7 @@ def check_pam(node: Node) -> Iterator[Finding]:
     said = set()
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
     named = {name for name in node.services() if not name.startswith(parts) and _has_file(node, name)}
-    named = {name for name in named if not _is_copy(name, named)}
+    named = {name for name in named if not _is_copy(name, named) and name != STEPD}
     for service in sorted({*services, SSHD} & named):
         account, session = ([line for line in lines[kind] if line.service == service] for kind in KINDS)
         for finding in check_stacks(node, service, account, session):

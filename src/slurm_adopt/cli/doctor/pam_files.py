@@ -103,7 +103,9 @@ def _check_line(node: Node, path: str, origin: str, text: str) -> Iterator[Findi
             ERROR,
             f"{origin}: there is no module {module}",
             FAILS,
-            f"install {module}, or remove {origin}",
+            f"sed -i '{_number(origin)}s,{module},{OUR_NAME}.so,' {path}"
+            if module.endswith(f"/{OUR_NAME}.so") and node.module_path(f"{OUR_NAME}.so")
+            else f"install {module}, or remove {origin}",
         )
 
 

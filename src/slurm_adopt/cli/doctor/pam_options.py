@@ -148,7 +148,7 @@ def check_no_jobs(line: OurLine, filters: set[str]) -> Iterator[Finding]:
             WARNING,
             f"{line.line.origin} has action_no_jobs=ignore, and no line after it refuses anybody",
             "users without a job get in",
-            f"add profile=strict to {line.line.origin}; to refuse nobody on purpose: enforce=adopt",
+            f"take action_no_jobs=ignore out of {line.line.origin}; to refuse nobody on purpose: enforce=adopt",
         )
 
 

@@ -8,7 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from ...system.host.pam_walk import NEW_AUTHTOK_REQD, PERM_DENIED, SUCCESS, walk
+from ...system.host.pam_walk import PERM_DENIED, SUCCESS, walk
 from .finding import ERROR, Finding
 from .node import OUR_NAME
 from .pam_exempting import closes_for_all
@@ -51,4 +51,4 @@ def _may_get_in(stack: tuple[PamLine, ...], closed: list[PamLine]) -> bool:
             return [(SUCCESS, None)]
         return None if line.name != DENY else [(PERM_DENIED, None), (SUCCESS, None)]
 
-    return any(state[2] in (SUCCESS, NEW_AUTHTOK_REQD) for state in walk(stack, answers)[-1])
+    return any(state[2] == SUCCESS for state in walk(stack, answers)[-1])

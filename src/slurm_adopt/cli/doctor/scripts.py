@@ -2,9 +2,10 @@
 """Prolog and Epilog of slurm.conf: programs that slurmd runs as root at each job.
 
 Rules of this file:
-1. What drains the node was tried with Slurm 22.05: a program that is missing, is no file, may not be run, or that the
+1. Several names in one line (`Epilog=/a,/b`) are one name to slurmd, of 20.11 as of 26.05.
+2. What drains the node was tried with Slurm 22.05: a program that is missing, is no file, may not be run, or that the
    kernel does not know how to run (no first line `#!`, an interpreter that is not there); a pattern that fits nothing.
-2. SlurmUser may write them as well: it may run anything as anybody through slurmctld. A group is a warning, as it is
+3. SlurmUser may write them as well: it may run anything as anybody through slurmctld. A group is a warning, as it is
    for slurm.conf: sites have admin groups.
 """
 
@@ -16,7 +17,10 @@ import stat
 
 from ...places import HOOKS
 from ...system.slurm.accounts import uid_of_user
+from ...system.tasks.child import ChildFault, run_program
 from ...system.tasks.files import other_writers
+from ...system.tasks.program import UntrustedProgram, resolve_program
+from ...system.tasks.task import run
 from .finding import ERROR, WARNING, Finding
 from .node import is_noexec, mend_noexec, shown_mode
 
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
     from ...system.tasks.files import Owners
     from .node import Node
 
-KEYS = ("Prolog", "Epilog", "HealthCheckProgram")
+KEYS = ("Prolog", "Epilog", "TaskProlog", "HealthCheckProgram")
+#: slurmd of 24.11 and 26.05 runs what all of their lines name, one of 20.11 and 22.05 the last one's.
+SEVERAL, TAKES_THE_LAST = ("Prolog", "Epilog"), (23, 2)
 DRAINS = {
+    "TaskProlog": "slurmstepd cannot run it: each task of each job fails here",
     "HealthCheckProgram": "slurmd cannot run it: nothing is checked, and its log has an error each time",
     "Prolog": "slurmd cannot run it: the node is drained, and jobs are requeued, as soon as one starts here",
     "Epilog": "slurmd cannot run it: the node is drained as soon as a job ends here",
@@ -48,6 +55,8 @@ ASKS_FIRST = re.compile(r"\bsqueue\b")
 #: LBNL Node Health Check. This check ends what was not started by slurmd (its RM_DAEMON_MATCH), as ssh logins were not.
 NHC, NHC_CONF = "nhc", "/etc/nhc/nhc.conf"
 NHC_KILLS = re.compile(r"\bcheck_ps_userproc_lineage\b.*\bkill\b")
+#: `slurm-wlm 22.05.8`
+RELEASE = re.compile(r"\b(\d+)\.(\d+)\.")
 ELF, SCRIPT = b"\x7fELF", b"#!"
 
 
@@ -55,7 +64,17 @@ def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     """Whether slurmd can run them, who may write them, and epilogs that end all of a user's processes."""
     said: set[str] = set()
     for key in KEYS:
-        for word in filter(None, map(str.strip, node.setting(key.lower()).split(","))):
+        words = node.settings(key.lower())
+        if len(words) > 1 and (key not in SEVERAL or _takes_the_last(node, conf)):
+            yield Finding(
+                "slurm-conf-problem",
+                WARNING,
+                f"{conf.path}: {key}= stands there {len(words)} times",
+                f"this slurmd takes the last one only: {', '.join(words[:-1])} is never run",
+                f"call all of them from one script, or name them by one pattern, and write one line {key}=",
+            )
+            words = words[-1:]
+        for word in words:
             paths = node.glob(os.path.join(node.conf_folder(), word))  # a relative one is beside slurm.conf
             if not paths:
                 yield _missing(conf, key, word)
@@ -68,6 +87,21 @@ def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                     yield from check_kills(node, path)
                 elif key == "HealthCheckProgram":
                     yield from check_health_check(node, path)
+
+
+def _takes_the_last(node: Node, conf: SlurmConf) -> bool:
+    """Whether the slurmd that runs is so old; False if it does not say."""
+    if node.root or not conf.slurmds:
+        return False
+    folder = os.path.dirname(conf.slurmds[0].program)
+    try:
+        # slurmd itself says nothing without capabilities (22.05)
+        program = resolve_program((f"{os.path.dirname(folder)}/bin/scontrol", f"{folder}/scontrol"))
+        said = run(run_program((program, "-V"), {}, node.deadline_ns)).decode("ascii", "replace")
+    except (UntrustedProgram, ChildFault, OSError):
+        return False
+    found = RELEASE.search(said)
+    return found is not None and (int(found[1]), int(found[2])) < TAKES_THE_LAST
 
 
 def _missing(conf: SlurmConf, key: str, path: str) -> Finding:
@@ -134,7 +168,9 @@ def _check_writers(node: Node, conf: SlurmConf, key: str, path: str) -> Iterator
         "slurm-script-writable",
         WARNING if what.startswith("group ") else ERROR,
         f"{place}: {what}" + ("" if place == path else f"; {path} is in it"),
-        f"slurmd runs it as root ({key}=): whoever may write there is root",
+        f"slurmd runs it as root ({key}=): whoever may write there is root"
+        if key != "TaskProlog"
+        else "slurmstepd runs it as the job's user: whoever may write there may do what any user may",
         mend,
     )
 

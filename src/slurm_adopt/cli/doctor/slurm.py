@@ -42,6 +42,7 @@ SPOOL_MENDS = {
 }
 #: They imply contain (slurm.conf(5)).
 CONTAINING = {"contain", "x11", "runinjob"}
+CONTAINER_CONF = "job_container.conf"
 TRACKING = "proctrack/cgroup"
 #: One slip may be in the line of each rack.
 PROBLEM_CAP = 5
@@ -128,23 +129,22 @@ def _is_include(node: Node, fault: ConfFault) -> bool:
 
 def check_names(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     """nodename= of the PAM lines."""
-    known: set[str] = {""}
+    named: dict[str, list[str]] = {}
     for kind in ("account", "session"):
         for line in node.our_lines(kind):
-            name = line.options.nodename
-            record = node_of_name(conf.statements, name) if name not in known and conf.has_nodes() else None
-            if name in known or not conf.has_nodes():
-                continue
-            known.add(name)
-            if record is None or not _is_here(node, conf, record):
-                yield Finding(
-                    "slurm-nodename",
-                    ERROR,
-                    f"{line.line.origin} has nodename={name}, "
-                    + (f"which {conf.path} does not know" if record is None else f"which is {record.hostname}"),
-                    "no job is looked for under this node's name: users with jobs are refused",
-                    f"take nodename= out of {line.line.origin}, or write the node's NodeName",
-                )
+            named.setdefault(line.options.nodename, []).append(line.line.origin)
+    named.pop("", None)
+    for name, origins in named.items() if conf.has_nodes() else ():
+        record, where = node_of_name(conf.statements, name), " and ".join(dict.fromkeys(origins))
+        if record is None or not _is_here(node, conf, record):
+            yield Finding(
+                "slurm-nodename",
+                ERROR,
+                f"{where}: nodename={name}, "
+                + (f"which {conf.path} does not know" if record is None else f"which is the machine {record.hostname}"),
+                "no job is looked for under this node's name: users with jobs are refused",
+                f"take nodename= out of {where}, or write the node's NodeName",
+            )
 
 
 def _is_here(node: Node, conf: SlurmConf, record: NodeRecord) -> bool:
@@ -204,6 +204,15 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                 "logins see another /tmp than the job does",
                 f"take join_container=false out of {apart.line.origin}",
             )
+    folder = node.conf_folder()
+    if not gone and conf.container_type == "job_container/tmpfs" and not node.exists(f"{folder}/{CONTAINER_CONF}"):
+        yield Finding(
+            "slurm-container-conf",
+            ERROR,
+            f"{conf.path}: JobContainerType={conf.container_type}, and there is no {folder}/{CONTAINER_CONF}",
+            "slurmd does not start again",
+            f"put {CONTAINER_CONF} beside slurm.conf, or take JobContainerType= out",
+        )
     if node.setting("usepam").lower() in ("1", "yes", "true"):
         guarded = node.our_lines("account", "slurm")
         if guarded or "slurm" not in node.services():

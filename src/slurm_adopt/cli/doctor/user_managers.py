@@ -77,10 +77,9 @@ def check_user_managers(node: Node) -> Iterator[Finding]:
 
 def _hooks(node: Node, key: str) -> Iterator[str]:
     """The values of Prolog= or Epilog=, and the texts of the scripts that they name."""
-    value = node.setting(key)
-    yield value
-    for word in value.split(","):
-        for path in node.glob(os.path.join(node.conf_folder(), word.strip())) if word.strip() else ():
+    for value in node.settings(key):
+        yield value
+        for path in node.glob(os.path.join(node.conf_folder(), value)):
             yield node.text(path) or ""
 
 
