@@ -30,8 +30,9 @@ def mend(node: Node, text: str) -> bool:
             act(node, *found.groups())
             return True
     first = text.split("\n")[0]
-    if first.split(" ")[0] in COMMANDS:
-        node.run(["sh", "-ec", text.replace(" && systemctl daemon-reload", "")])
+    text = text.replace(" && systemctl daemon-reload", "")
+    if first.split(" ")[0] in COMMANDS and "systemctl" not in text.partition("    #")[0]:
+        node.run(["sh", "-ec", text])
         return True
     return False
 
@@ -59,7 +60,9 @@ def _first(node: Node, line: str, path: str) -> None:
 def _conf(node: Node, text: str, name: str) -> None:
     """The last value of a key holds."""
     for folder in SLURM:
-        if node.path(f"{folder}/{name}").exists():
+        if folder == SLURM[0] and not node.path(f"{folder}/{name}").exists():
+            node.write(f"{folder}/{name}", f"{text}\n")
+        elif node.path(f"{folder}/{name}").exists():
             _lines(node, f"{folder}/{name}", lambda rows: [*rows, *text.split("\n"), ""])
 
 
@@ -123,6 +126,7 @@ ACTS: list[tuple[str, Callable[..., None]]] = [
     (rf"(.*?)    # instead of {PLACE}", _instead),
     (r"(.*?)    # last in (/\S+)", _last),
     (r"(.*?)    # in (/\S+), before what it includes", _first),
+    (r"((?:account|session)  .*?)    # in (/\S+)", _first),
     (r"(\w+=.*?)    # in (slurm\.conf|cgroup\.conf)\b.*", _conf),
     (rf"take (\S+?)=? out of ((?:{PLACE}(?: and )?)+).*", lambda node, word, places, *_: _take_out(node, word, places)),
     (rf"add (\S+) (?:\(or \S+\) )?to ((?:{PLACE}(?: and )?)+).*", lambda node, word, places, *_: _add(node, word, places)),

@@ -60,6 +60,8 @@ def edit(path: str, change: Callable[[str], str]) -> Breakage:
         try:
             yield
         finally:
+            if file.is_symlink():  # a mend has made it one
+                file.unlink()
             file.write_bytes(before)
 
     return breakage
@@ -117,7 +119,7 @@ def added(path: str, text: str, mode: int = 0o644) -> Breakage:
         try:
             yield
         finally:
-            node.path(path).unlink()
+            node.path(path).unlink(missing_ok=True)  # a mend may have removed it
 
     return breakage
 
@@ -196,7 +198,7 @@ def stopped(node: Node, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        node.run(["kill", "-CONT", *pids])
+        node.run(["kill", "-CONT", *pids], check=False)  # a mend may have ended it
 
 
 @contextlib.contextmanager
@@ -215,7 +217,9 @@ def slurmd_elsewhere(node: Node) -> Iterator[None]:
     try:
         yield
     finally:
-        node.run("kill $(cat /run/slurmd.pid); while [ -e /run/slurmd.pid ]; do sleep 0.1; done; rm -r /opt/slurm")
+        node.run("kill $(cat /run/slurmd.pid); while [ -e /run/slurmd.pid ]; do sleep 0.1; done")
+        # a mend has made it a link
+        node.run("cp --remove-destination /opt/slurm/slurm.conf /etc/slurm/slurm.conf; rm -r /opt/slurm")
         node.slurmd.start()
 
 
@@ -411,7 +415,7 @@ ROWS: list[tuple[str, Breakage]] = [
     ("slurmd-one-address", one_address),
     ("munge-fails", shell("for f in /usr/lib/*/libmunge.so.2; do mv $f $f.away; cp /lib/*/libpam.so.0 $f; done", "for f in /usr/lib/*/libmunge.so.2.away; do mv $f ${f%.away}; done")),
     ("slurmd-pid-file", conf("SlurmdPidFile=/run/slurmd.pid", "SlurmdPidFile=/run/slurmd-2.pid")),
-    ("munge-down", shell("mv /run/munge/munge.socket.2 /run/munge/away", "mv /run/munge/away /run/munge/munge.socket.2")),
+    ("munge-down", shell("mv /run/munge/munge.socket.2 /run/munge/away", "mv -n /run/munge/away /run/munge/munge.socket.2; rm -f /run/munge/away")),
     ("munge-hung", lambda node: stopped(node, "/usr/sbin/munged")),
     ("munge-library", shell("for f in /usr/lib/*/libmunge.so.2; do mv $f $f.away; done", "for f in /usr/lib/*/libmunge.so.2.away; do mv $f ${f%.away}; done")),
     # --- users ---

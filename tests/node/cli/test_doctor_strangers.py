@@ -230,7 +230,16 @@ BY_HAND = {
 }  # fmt: skip
 
 #: The same, of the other tables' codes.
-INSTALLS_OR_KNOWS: set[str] = set()
+INSTALLS_OR_KNOWS = {
+    "cgroup-conf-problem", "cgroup-mountpoint", "check-hung", "helper-missing", "lingering", "login-node",
+    "module-architecture", "module-damaged", "module-missing", "module-original", "module-other-build", "munge-down",
+    "munge-fails", "munge-library", "pam-exempts-everybody", "pam-generated-file", "pam-lines-differ", "pam-no-line",
+    "pam-options", "python-broken", "python-missing", "service-gone", "service-hung", "service-missing",
+    "service-outdated", "service-socket", "service-untrusted", "slurm-conf-lost", "slurm-conf-malformed",
+    "slurm-conf-problem", "slurm-conf-unreadable", "slurm-epilog-kills", "slurm-script-broken",
+    "slurm-script-missing", "slurmd-not-listening", "slurmd-one-address", "slurmd-pid-file", "spool-dir-unreadable",
+    "spool-dir-untrusted", "sshd-config-broken", "sshd-pam-service",
+}  # fmt: skip
 
 
 def names(rows: list[tuple[str, str, Breakage]]) -> list[str]:
@@ -259,17 +268,36 @@ OTHERS = [(code, f"{code} {number}", made) for number, (code, made) in enumerate
 OTHERS += [(code, f"{code}: {what}", made) for code, what, made in SEEDED_ROWS]
 
 
+#: Behind the fault there is another one, which was there before, and is said once the first one is gone.
+BEHIND = {
+    "pam-original-beside": {"pam-expired-password"},
+    "pam-no-line": {"pam-expired-password", "pam-session-missing", "pam-original-beside"},
+}
+
+
+@contextlib.contextmanager
+def put_back(node: Node) -> Iterator[None]:
+    """What a mend has written elsewhere than the fault was, and a slurmd that it has restarted."""
+    node.run("tar -C / -cf /root/before.tar etc/pam.d etc/slurm etc/slurm-llnl etc/ssh etc/security")
+    slurmd = node.slurmd.pid
+    yield
+    node.run("tar -C / -pxf /root/before.tar")
+    if node.slurmd.pid != slurmd:
+        node.slurmd.restart()
+
+
 @pytest.mark.releases
 @pytest.mark.parametrize(
     ("code", "breakage"), [(code, made) for code, _, made in OTHERS], ids=[row[1] for row in OTHERS]
 )
 def test_doctor_strangers__the_mends_of_the_other_tables_mend(machine: Node, code: str, breakage: Breakage) -> None:
-    with breakage(machine):
-        findings = doctor(machine)[1]
-        if mend(machine, findings[0]["mend"]):
-            assert doctor(machine) == (0, []), findings
+    with put_back(machine), breakage(machine):
+        found = doctor(machine)[1]
+        if mend(machine, found[0]["mend"]):
+            after = {one["code"] for one in doctor(machine)[1]}
+            assert after <= BEHIND.get(code, set()), found
         else:
-            assert code in INSTALLS_OR_KNOWS, findings
+            assert code in INSTALLS_OR_KNOWS, found
 
 
 #: What depends on the release of Slurm, OpenSSH, libpam or Python.

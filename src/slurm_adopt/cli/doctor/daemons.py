@@ -183,7 +183,7 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
             f"{fault.why}: {fault} ({path})",
             "no job starts here, and logins of users with several jobs go to the newest one, not to theirs",
             {
-                "munge-down": "systemctl start munge"
+                "munge-down": "systemctl restart munge"
                 if path == DEFAULT_SOCKET or not os.path.exists(DEFAULT_SOCKET)
                 else f"take socket={path} out of AuthInfo in {conf.path}: munged listens on {DEFAULT_SOCKET}",
                 "munge-library": "install libmunge2 (RedHat: munge-libs)",

@@ -148,7 +148,9 @@ def check_kinds(node: Node, service: str) -> Iterator[Finding]:
                 ERROR,
                 f"{line.line.origin} has slurm-adopt's module in a line of the kind {kind}",
                 "the module has account and session only: libpam counts the line as one that fails",
-                f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
+                f"remove {line.line.origin}"
+                if node.our_lines("account", service)
+                else f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
             )
 
 
@@ -181,7 +183,9 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             f"{line.line.origin} works in the service {','.join(line.options.services)} only, and stands in {service}",
             "the module leaves this service alone: the line does nothing"
             + (", and whoever has an account gets in" if service == SSHD else ""),
-            f"add service={service} (or service=*) to {line.line.origin}, or take the line away",
+            "sed -i '{1}s/service=[^ \\t]*/service={2}/' {0}".format(*line.line.origin.rsplit(":", 1), service)
+            if service == SSHD
+            else f"remove {line.line.origin}; if {service} is to be guarded as well, add service={service} instead",
         )
         return
     line = working[-1]
@@ -429,10 +433,8 @@ def is_originals(node: Node, line: PamLine) -> bool:
 
 
 def find_original(node: Node, service: str) -> PamLine | None:
-    """The account line of Slurm's own module, where ours stands beside it under another name."""
-    return next(
-        (line for line in node.stack(service, "account") if "/" not in line.module and is_originals(node, line)), None
-    )
+    """The account line of Slurm's own module: with its path, or where ours stands beside it under another name."""
+    return next((line for line in node.stack(service, "account") if is_originals(node, line)), None)
 
 
 def find_ending(node: Node, line: OurLine) -> PamLine | None:

@@ -105,8 +105,17 @@ def _check_line(node: Node, path: str, origin: str, text: str) -> Iterator[Findi
             FAILS,
             f"sed -i '{_number(origin)}s,{module},{OUR_NAME}.so,' {path}"
             if module.endswith(f"/{OUR_NAME}.so") and node.module_path(f"{OUR_NAME}.so")
-            else f"install {module}, or remove {origin}",
+            else _install(node, module, path, origin),
         )
+
+
+def _install(node: Node, module: str, path: str, origin: str) -> str:
+    """What there is to do about a module that is not there: one may be there that is called nearly so."""
+    there = [found.rpartition("/")[2] for folder in node.module_folders() for found in node.glob(f"{folder}/pam_*.so")]
+    meant = closest(module, there) if "/" not in module else ""
+    if meant:
+        return f"sed -i '{_number(origin)}s/{module}/{meant}/' {path}    # if that one is meant; else install {module}"
+    return f"install {module}, or remove {origin}"
 
 
 def _number(origin: str) -> str:

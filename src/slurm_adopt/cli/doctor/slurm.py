@@ -263,7 +263,8 @@ def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
         yield Finding(
             "cgroup-constrains-nothing",
             WARNING,
-            f"cgroup.conf beside {conf.path} has neither ConstrainCores=yes nor ConstrainRAMSpace=yes",
+            f"cgroup.conf beside {conf.path} "
+            + ("has neither ConstrainCores=yes nor ConstrainRAMSpace=yes" if settings else "is not there, or empty"),
             "jobs and logins are counted, and held to nothing: each may use the whole node",
             "ConstrainCores=yes\nConstrainRAMSpace=yes\nConstrainDevices=yes    # in cgroup.conf, then restart slurmd",
         )
@@ -274,7 +275,7 @@ def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             ERROR,
             f"cgroup.conf: CgroupMountpoint={mount}, which is not there",
             "slurmd starts no job, or none that could be confined",
-            "take CgroupMountpoint out of cgroup.conf: /sys/fs/cgroup is right nearly everywhere",
+            f"sed -i '/^CgroupMountpoint/Id' {node.conf_folder()}/cgroup.conf    # /sys/fs/cgroup is the default",
         )
         return
     unified = node.exists(f"{mount}/cgroup.controllers")
@@ -342,5 +343,7 @@ def _spool_finding(fault: SpoolFault, folder: str) -> Finding:
         ERROR,
         str(fault),
         REASONS[fault.reason].meaning,
-        SPOOL_MENDS[fault.reason].format(folder),
+        SPOOL_MENDS[fault.reason].format(folder)
+        if os.path.isdir(folder) or not os.path.exists(folder)
+        else f"rm {folder} && systemctl restart slurmd    # it is no folder",
     )

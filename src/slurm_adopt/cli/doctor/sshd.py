@@ -125,7 +125,7 @@ def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Find
     lines = node.our_lines("account", service)
     if any(line.works for line in lines) or service == "sshd":
         return  # whatever is wrong with the service sshd, the PAM checks say
-    mend = f"account  required  pam_slurm_adopt.so profile=strict service={service}    # in /etc/pam.d/{service}"
+    mend = f"slurm-adopt enable --service {service}    # then slurm-adopt confirm, from a new login through this sshd"
     yield Finding(
         "sshd-pam-service",
         ERROR,

@@ -263,7 +263,7 @@ def check_started(node: Node, unit: Unit) -> Iterator[Finding]:
 def check_listen(node: Node, unit: Unit) -> Iterator[Finding]:
     """The socket that the modules ask."""
     listens = unit.values("ListenSequentialPacket")
-    lines = [line for kind in KINDS for line in node.our_lines(kind) if line.works and line.options.mode != "oneshot"]
+    lines = [line for kind in KINDS for line in node.our_lines(kind) if line.works and line.options.mode == "auto"]
     for line in lines:
         if all(setting.value != line.options.socket for setting in listens):
             where = listens[-1].file if listens else unit.path
