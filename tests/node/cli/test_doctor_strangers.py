@@ -343,6 +343,8 @@ def test_doctor_strangers__on_each_release(suite: str) -> None:
             if code.startswith(BY_RELEASE):
                 with made(node):
                     found = [finding["code"] for finding in doctor(node)[1]]
+                if code == "slurm-container-conf" and node.slurm_release < (21, 8):
+                    code = "slurm-plugin-missing"  # it came with 21.08
                 if found != ([] if code == "FINE" else [code]):
                     wrong.append((code, what, found))
         assert wrong == []
