@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hostile sessions do. `deeds.py` does it, on the node's own Python, as the user and from inside the session."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+DEEDS_PLACE = "/usr/local/lib/torture/deeds.py"
+#: A deed is ended after this; what it leaves in the background ends by itself a little later.
+LONGEST_S = 10
+#: Name in the report and in docs/security/torture.md, and what deeds.py calls it.
+DEEDS = {
+    "write themselves into other cgroups": "cgroups",
+    "flood the service's sockets, as root of a user namespace too": "service",
+    "flood the socket of the service for users": "users",
+    "move their login into other jobs, their own and others'": "move",
+    "leave daemons behind that ignore signals": "daemons",
+    "call processes sshd, slurmstepd, helper and service": "names",
+    "use up their processes and descriptors": "limits",
+    "signal everybody else's processes": "signals",
+    "start and end processes as fast as they can": "forks",
+}
+
+
+class Deed(NamedTuple):
+    """One of them; `command` is for the session's shell."""
+
+    name: str
+    command: str
+
+
+def deed_of(chance: random.Random) -> Deed:
+    """Any of them."""
+    name = chance.choice(list(DEEDS))
+    number = chance.randrange(1 << 30)
+    return Deed(name, f"timeout -s KILL {LONGEST_S} python3 -I {DEEDS_PLACE} {DEEDS[name]} {number} 2>&1")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that take from the running service what it needs: descriptors and memory. They are given back to the same
+process; a service that has ended is a new one, with limits of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from tests.torture.stage import Stage, TakeBack, nothing, surely
+
+from lab.machine import LabError
+
+#: How many descriptors, and how much memory in KiB, are left to it.
+DESCRIPTORS_LEFT = (0, 1, 2, 3, 5, 8)
+MEMORY_LEFT_KIB = (0, 64, 512, 2048)
+
+
+def soft_limit(limits: str, name: str) -> str:
+    """The soft limit of that name in the text of /proc/PID/limits: a number, or `unlimited`. `ValueError`."""
+    found = re.search(rf"^{re.escape(name)} +(\d+|unlimited) ", limits, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"no limit of {name}")
+    return found[1]
+
+
+def _lowered(name: str, option: str, choose: Callable[[Stage, int], int]) -> Callable[[Stage], TakeBack]:
+    """Set a soft limit of the service's for a while. `choose` tells its value for a process of the node."""
+
+    def begin(stage: Stage) -> TakeBack:
+        node, pid = stage.node, stage.service.pid
+        if not pid:
+            return nothing
+        try:
+            before = soft_limit(node.read(f"/proc/{pid}/limits"), name)
+            lowered = choose(stage, pid)
+        except OSError:
+            return nothing
+        node.run(["prlimit", f"--pid={pid}", f"--{option}={lowered}:"], check=False)
+
+        def give_back() -> None:
+            node.run(["prlimit", f"--pid={pid}", f"--{option}={before}:"], check=False)
+            if stage.service.pid == pid and soft_limit(node.read(f"/proc/{pid}/limits"), name) != before:
+                raise LabError(f"the service still has a limit: {name}")
+
+        return lambda: surely(give_back)
+
+    return begin
+
+
+def _descriptors(stage: Stage, pid: int) -> int:
+    return len(os.listdir(stage.node.path(f"/proc/{pid}/fd"))) + stage.chance.choice(DESCRIPTORS_LEFT)
+
+
+def _memory(stage: Stage, pid: int) -> int:
+    status = stage.node.read(f"/proc/{pid}/status")
+    kib = int(status.partition("VmSize:")[2].split()[0])
+    return (kib + stage.chance.choice(MEMORY_LEFT_KIB)) * 1024
+
+
+no_descriptors = _lowered("Max open files", "nofile", _descriptors)
+no_memory = _lowered("Max address space", "as", _memory)
