@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tests.node.login.nss_lab import HANGS
-from tests.torture.limits import no_descriptors, no_memory
+from tests.torture.limits import no_descriptors, no_memory, no_processes
 from tests.torture.people import FIRST_UID
 from tests.torture.stage import (
     AUDIT_FILL,
@@ -19,6 +19,7 @@ from tests.torture.stage import (
     Stage,
     TakeBack,
     kill_all,
+    not_now,
     nothing,
     stopped_processes,
     surely,
@@ -99,8 +100,10 @@ def _name_service_hangs(stage: Stage) -> TakeBack:
 
 def _job(command: str, kind: str) -> Callable[[Stage], TakeBack]:
     def begin(stage: Stage) -> TakeBack:
-        if job := stage.people.some_job(stage.chance, kind):
-            stage.node.run(["timeout", "15", *command.split(), str(job)], check=False)
+        job = stage.people.some_job(stage.chance, kind)
+        if not job:
+            return not_now
+        stage.node.run(["timeout", "15", *command.split(), str(job)], check=False)
         return nothing
 
     return begin
@@ -111,7 +114,7 @@ def _job_suspended(stage: Stage) -> TakeBack:
     people, node = stage.people, stage.node
     job = people.some_job(stage.chance, "suspended")
     if not job:
-        return nothing
+        return not_now
     uids = people.owners_of[job]
     people.stops(job)
     node.run(["timeout", "15", "scontrol", "suspend", str(job)], check=False)
@@ -141,7 +144,7 @@ def _step_killed(stage: Stage) -> TakeBack:
     node = stage.node
     steps = {int(found[1]): p.pid for p in node.processes("root") if (found := EXTERN_STEP.match(p.command))}
     if not steps:
-        return nothing
+        return not_now
     job = stage.chance.choice(sorted(steps))
     node.run(["kill", "-KILL", str(steps[job])], check=False)
 
@@ -172,6 +175,7 @@ FAULTS = (
     Fault("service stopped (SIGSTOP)", _service_signalled("service", signal.SIGSTOP, signal.SIGCONT)),
     Fault("service without descriptors", no_descriptors),
     Fault("service without memory", no_memory),
+    Fault("service without processes", no_processes),
     Fault("service for users killed", _service_ended("users", signal.SIGKILL)),
     Fault("service for users stopped (SIGSTOP)", _service_signalled("users", signal.SIGSTOP, signal.SIGCONT)),
     Fault("package upgraded", upgraded),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that take from the running service what it needs: descriptors and memory. They are given back to the same
-process; a service that has ended is a new one, with limits of its own."""
+"""Faults that take from the running service what it needs: descriptors, memory, processes. They are given back to the
+same process; a service that has ended is a new one, with limits of its own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Callable
 
-from tests.torture.stage import Stage, TakeBack, nothing, surely
+from tests.torture.stage import Stage, TakeBack, not_now, surely
 
 from lab.machine import LabError
 
 #: How many descriptors, and how much memory in KiB, are left to it.
 DESCRIPTORS_LEFT = (0, 1, 2, 3, 5, 8)
+#: cgroup v1 only: on v2 the machine has no cgroup in which one process can be limited.
+PIDS = "/sys/fs/cgroup/pids/service"
 MEMORY_LEFT_KIB = (0, 64, 512, 2048)
 
 
@@ -31,12 +33,12 @@ def _lowered(name: str, option: str, choose: Callable[[Stage, int], int]) -> Cal
     def begin(stage: Stage) -> TakeBack:
         node, pid = stage.node, stage.service.pid
         if not pid:
-            return nothing
+            return not_now
         try:
             before = soft_limit(node.read(f"/proc/{pid}/limits"), name)
             lowered = choose(stage, pid)
         except OSError:
-            return nothing
+            return not_now
         node.run(["prlimit", f"--pid={pid}", f"--{option}={lowered}:"], check=False)
 
         def give_back() -> None:
@@ -57,6 +59,16 @@ def _memory(stage: Stage, pid: int) -> int:
     status = stage.node.read(f"/proc/{pid}/status")
     kib = int(status.partition("VmSize:")[2].split()[0])
     return (kib + stage.chance.choice(MEMORY_LEFT_KIB)) * 1024
+
+
+def no_processes(stage: Stage) -> TakeBack:
+    """The service can fork no more. The kernel does not limit root's processes by RLIMIT_NPROC."""
+    node, pid = stage.node, stage.service.pid
+    if not pid or not node.path(PIDS).parent.joinpath("cgroup.procs").exists():
+        return not_now
+    join = f"mkdir -p {PIDS} && echo {pid} >{PIDS}/cgroup.procs && cat {PIDS}/pids.current >{PIDS}/pids.max"
+    node.run(join, check=False)
+    return lambda: surely(lambda: node.run(f"echo max >{PIDS}/pids.max"))
 
 
 no_descriptors = _lowered("Max open files", "nofile", _descriptors)

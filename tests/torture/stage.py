@@ -36,6 +36,10 @@ def nothing() -> None:
     """There is nothing to take back."""
 
 
+def not_now() -> None:
+    """There was nothing that it could happen to: it does not count."""
+
+
 def surely(act: Callable[[], object], tries: int = 3) -> None:
     """Do it, again if it fails. `LabError` if it never works."""
     for left in reversed(range(tries)):
