@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("", "tools")]
 
 from tests.node.login import nss_lab  # noqa: E402
 from tests.torture.faults import FAULTS  # noqa: E402
-from tests.torture.hostile import DEEDS_PLACE, deed_of  # noqa: E402
+from tests.torture.hostile import DEEDS_PLACE, ONWARD, deed_of  # noqa: E402
 from tests.torture.people import TROUBLE, People, Person  # noqa: E402
 from tests.torture.stage import (  # noqa: E402
     AUDIT_FILE,
@@ -85,6 +85,8 @@ class Torture:
         self.outcomes: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.deeds: Counter[str] = Counter()
+        self.onward: Counter[str] = Counter()
+        """Logins from inside a job, by where they went."""
         self.durations_s: list[float] = []
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -165,6 +167,19 @@ class Torture:
             if deed and TOLD.search(output):
                 self.deeds[deed.name] += 1
                 self.watch.judge_hostile(person.uid, output)
+                for uid, job, cgroups in ONWARD.findall(output):
+                    self._judge_onward(person, TOLD.search(output), int(uid), job, cgroups)
+
+    def _judge_onward(self, person: Person, came_from: re.Match[str] | None, uid: int, job: str, cgroups: str) -> None:
+        """A login from inside a job; how many are in the job that they came from stands in the report."""
+        if whose := self.people.uids.get(uid):
+            self.watch.judge_admitted(uid, whose.kind)
+        self.watch.judge_session(uid, cgroups, job)
+        if uid != person.uid:
+            self.onward["as another user"] += 1
+        else:
+            same = came_from is not None and came_from[1] == job
+            self.onward["into the job they came from" if same else "into another job of the user's"] += 1
 
     def _ssh(self, name: str, command: str, **how: Any) -> str | None:
         """What a login prints; None if it did not end."""
@@ -364,6 +379,7 @@ def report(torture: Torture, seconds: float, before: dict[str, Numbers], lines: 
         f"* {len(torture.durations_s)} logins of {len(torture.people.everybody)} users besides root's: "
         + counted(torture.outcomes),
         f"* hostile sessions: {counted(torture.deeds)}",
+        f"* admitted from inside a job: {counted(torture.onward)}",
         f"* {torture.people.submitted} jobs submitted; {sum(torture.faults.values())} faults: {counted(torture.faults)}",
         f"* put right afterwards: {counted(stage.put_right)}",
         f"* a login took {times[len(times) // 2]:.2f} s at the median, {times[-1]:.2f} s at most (client's view); "

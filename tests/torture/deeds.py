@@ -28,6 +28,9 @@ CLONE_NEWUSER = 0x10000000
 FOLDERS, CONNECTIONS, PROCESSES, FORKS = 600, 200, 60, 1500
 #: What is left in the background lives so long.
 DAEMON_S, NAMED_S = 20, 6
+#: user00 and so on; all accept the same key.
+USERS, ONWARD_S = 20, 10
+TELL = "echo onward $(id -u)=$SLURM_JOB_ID=; cat /proc/self/cgroup; echo =onward; sleep 0.5"
 NAMES = (
     "sshd: root [priv]",
     "sshd: user00@notty",
@@ -124,6 +127,14 @@ def move(chance: random.Random) -> None:
                 subprocess.run(command, check=False, timeout=3, stdin=subprocess.DEVNULL, capture_output=True)
 
 
+def onward(chance: random.Random) -> None:
+    """A login whose source is a job of one's own: as oneself it may go there, as somebody else it must not."""
+    own = int(os.environ["USER"][len("user") :])
+    for number in (own, chance.randrange(USERS)):
+        argv = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={ONWARD_S}", f"user{number:02d}@127.0.0.1", TELL]
+        subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def daemons(_chance: random.Random) -> None:
     """In sessions of their own, with no parent, deaf to what can be ignored."""
 
@@ -218,7 +229,7 @@ def _start(act: Callable[[], object], speaks: bool = False) -> int:
 
 
 DEEDS: dict[str, Callable[[random.Random], None]] = {
-    act.__name__: act for act in (cgroups, service, users, move, daemons, names, limits, signals, forks)
+    act.__name__: act for act in (cgroups, service, users, move, onward, daemons, names, limits, signals, forks)
 }
 
 if __name__ == "__main__":

@@ -8,12 +8,23 @@ import os
 import re
 from collections.abc import Callable
 
-from tests.torture.stage import Stage, TakeBack, not_now, surely
+from tests.torture.stage import LOGIN_SOCKET, Stage, TakeBack, not_now, surely
 
 from lab.machine import LabError
 
 #: How many descriptors, and how much memory in KiB, are left to it.
 DESCRIPTORS_LEFT = (0, 1, 2, 3, 5, 8)
+#: Silent connections of root's, at the same time, for a moment.
+CROWD = f"""
+import socket, time
+held = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) for _ in range(900)]
+for client in held:
+    try:
+        client.connect("{LOGIN_SOCKET}")
+    except OSError:
+        break
+time.sleep(0.5)
+"""
 #: cgroup v1 only: on v2 the machine has no cgroup in which one process can be limited.
 PIDS = "/sys/fs/cgroup/pids/service"
 MEMORY_LEFT_KIB = (0, 64, 512, 2048)
@@ -71,5 +82,13 @@ def no_processes(stage: Stage) -> TakeBack:
     return lambda: surely(lambda: node.run(f"echo max >{PIDS}/pids.max"))
 
 
+def no_memory(stage: Stage) -> TakeBack:
+    """What a service has got once it keeps: it is asked for more than that."""
+    take_back = _memory_lowered(stage)
+    if take_back is not not_now:
+        stage.node.run(["python3", "-c", CROWD], check=False)
+    return take_back
+
+
 no_descriptors = _lowered("Max open files", "nofile", _descriptors)
-no_memory = _lowered("Max address space", "as", _memory)
+_memory_lowered = _lowered("Max address space", "as", _memory)

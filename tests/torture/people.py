@@ -66,7 +66,7 @@ class People:
         return {person.uid: person for person in self.everybody}
 
     def make_accounts(self) -> None:
-        """Users whose passwords are known and who accept root's key."""
+        """Users whose passwords are known, who accept root's key, and whose own key is everybody's."""
         assert self.node.keys is not None
         lines = ["set -e"]
         for person in self.everybody:
@@ -75,9 +75,10 @@ class People:
             lines.append(f"install -d -m 700 -o {person.name} /home/{person.name}/.ssh")
         self.node.run("\n".join(lines), timeout=300)
         for person in self.everybody:
-            path = f"/home/{person.name}/.ssh/authorized_keys"
-            self.node.write(path, self.node.keys.public["root"], 0o600)
-            self.node.run(["chown", f"{person.name}:", path])
+            folder, keys = f"/home/{person.name}/.ssh", self.node.keys
+            self.node.write(f"{folder}/authorized_keys", keys.public["root"] + keys.public["alice"], 0o600)
+            self.node.write(f"{folder}/id_ed25519", keys.private["alice"], 0o600)
+            self.node.run(["chown", "-R", f"{person.name}:", folder])
 
     def keep_jobs(self) -> None:
         """Submit what is missing, cancel what is too much. Slurm may be away: then nothing happens this time."""

@@ -60,6 +60,12 @@ def test_torture__every_deed_is_there() -> None:
     assert {hostile.deed_of(random.Random(number)).name for number in range(200)} == set(hostile.DEEDS)
 
 
+def test_torture__users_and_keys_are_those_of_the_deeds() -> None:
+    assert sum(count for count, _ in people.KINDS.values()) == deeds.USERS
+    text = f"bla\r\nonward 2002=7=\r\n{INSIDE}=onward\r\nonward 2003=8=\n{INSIDE}".replace("\r\n", "\n")
+    assert hostile.ONWARD.findall(text) == [("2002", "7", INSIDE)]
+
+
 # What is a violation ---------------------------------------------------------------------------------
 
 
