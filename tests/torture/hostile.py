@@ -30,14 +30,16 @@ ONWARD = re.compile(r"^onward (\d+)=(\d*)=\r?\n(.*?)^=onward\r?$", re.DOTALL | r
 
 
 class Deed(NamedTuple):
-    """One of them; `command` is for the session's shell."""
+    """One of them; `command` is for the session's shell. `moves`: the session may be in another job afterwards."""
 
     name: str
     command: str
+    moves: bool
 
 
 def deed_of(chance: random.Random) -> Deed:
     """Any of them."""
     name = chance.choice(list(DEEDS))
     number = chance.randrange(1 << 30)
-    return Deed(name, f"timeout -s KILL {LONGEST_S} python3 -I {DEEDS_PLACE} {DEEDS[name]} {number} 2>&1")
+    command = f"timeout -s KILL {LONGEST_S} python3 -I {DEEDS_PLACE} {DEEDS[name]} {number} 2>&1"
+    return Deed(name, command, DEEDS[name] == "move")
