@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("", "tools")]
 
 from tests.node.login import nss_lab  # noqa: E402
-from tests.torture.faults import FAULTS  # noqa: E402
+from tests.torture.faults import FAULTS, Fault  # noqa: E402
 from tests.torture.hostile import DEEDS_PLACE, ONWARD, deed_of  # noqa: E402
 from tests.torture.people import TROUBLE, People, Person  # noqa: E402
 from tests.torture.stage import (  # noqa: E402
@@ -75,10 +76,11 @@ class Numbers(NamedTuple):
 class Torture:
     """One run."""
 
-    def __init__(self, node: Node, seed: int, workers: int) -> None:
+    def __init__(self, node: Node, seed: int, workers: int, faults: Sequence[Fault] = FAULTS) -> None:
         self.node = node
         self.seed = seed
         self.workers = workers
+        self.choice = faults
         self.people = People(node, random.Random(seed + 1))
         self.stage = Stage(node, self.people, random.Random(seed + 2))
         self.watch = Watch(self.people, TIMEOUT_S)
@@ -258,7 +260,7 @@ class Torture:
     def _fault(self, chance: random.Random) -> None:
         unmended = 0
         while not self._over.wait(chance.uniform(0.5, 3)):
-            fault = chance.choice(FAULTS)
+            fault = chance.choice(self.choice)
             take_back = nothing
             try:
                 take_back = fault.begin(self.stage)
@@ -413,7 +415,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0, help="default: a new one")
     parser.add_argument("--workers", type=int, default=6, help="logins at a time")
+    parser.add_argument("--faults", default="", metavar="PATTERN", help="only those whose name has this in it")
     args = parser.parse_args()
+    faults = [fault for fault in FAULTS if re.search(args.faults, fault.name)]
+    if not faults:
+        parser.error(f"no fault is called {args.faults}")
     if not shutil.which("cc"):
         parser.error("cc is missing: the name service that hangs is built with it")
     seed = args.seed or random.SystemRandom().randrange(1, 1 << 31)
@@ -421,7 +427,7 @@ def main() -> int:
     node = Node(slurm={"SlurmdTimeout": "3600", "JobRequeue": "1"})
     node.tree = CgroupTree.on_this_host(node.name, frozenset({"pids"}))
     with node:
-        torture = Torture(node, seed, args.workers)
+        torture = Torture(node, seed, args.workers, faults)
         torture.prepare()
         before = torture.numbers()
         mark = node.log_mark()
