@@ -557,6 +557,21 @@ def test_service__a_session_survives_a_restart_of_the_service(service: Service, 
     stays.kill()
 
 
+def test_service__a_login_that_was_over_before_the_service_came_ends_once(service: Service, node: Node) -> None:
+    """Both of its phases are in the helper's notes."""
+    job = node.submit("alice")
+    node.pam("sshd", account=[STRICT], session=[STRICT])
+    service.stop()
+    assert login(node, "alice") == job
+    wait_for(lambda: not any(p.command.startswith("sshd: alice") for p in node.processes("root")), "its sshd to end")
+    service.start()
+    assert service.value("slurm_adopt_logins_total", path="one-shot", phase="open_session") == 1
+    assert [(event["phase"], event["reason"]) for event in service.audit("login")] == [("account", "adopted")]
+    wait_for(lambda: service.audit("end"), "the end")
+    service.stop()  # writes what it has not written yet
+    assert len(service.audit("end")) == 1
+
+
 def test_service__metrics_file_is_for_others_to_read(service: Service, node: Node) -> None:
     login(node, "bob")
     text = wait_for(lambda: node.path(METRICS_FILE).exists() and node.read(METRICS_FILE), "the file")
