@@ -146,6 +146,18 @@ def test_doctor_files__a_connection_for_each_match_block(tmp_path: Path) -> None
     ]
 
 
+def test_doctor_files__a_pam_service_for_some_logins_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `sshd -T` and `sshd -T -C` of OpenSSH 10.0 say it."""
+    config = tmp_path / "sshd_config"
+    config.write_text("Match User alice\n  PAMServiceName other\n")
+    said = ["usepam yes\npamservicename sshd\n", "usepam yes\npamservicename other\n"]
+    monkeypatch.setattr(sshd, "run", lambda _: said)
+    server = sshd.Server("sshd", "/usr/sbin/sshd", (), str(config), "sshd")
+    [found] = sshd.check_server(node(tmp_path, {}), server)
+    assert found.code == "sshd-pam-service"
+    assert "uses in a Match block the PAM service other" in found.seen
+
+
 @pytest.mark.parametrize(("state", "expected"), [(5, ["clock-not-synchronized"]), (0, [])])
 def test_doctor_files__clock(state: int, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:

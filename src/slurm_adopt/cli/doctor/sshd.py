@@ -104,14 +104,15 @@ def check_server(node: Node, server: Server) -> Iterator[Finding]:
         )
         return
     service = settings.get("pamservicename", server.service)
-    yield from check_pam_service(node, server, service)
     matched = [settings, *(_settings(answer) for answer in answers[1:])]
+    for name in dict.fromkeys(one.get("pamservicename", server.service) for one in matched if one):
+        yield from check_pam_service(node, server, name, "" if name == service else "in a Match block ")
     yield from check_times(node, server, service, settings)
     if any(one.get("kbdinteractiveauthentication", "") == "yes" for one in matched):
         yield from check_user_environment(node, server, service)
 
 
-def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Finding]:
+def check_pam_service(node: Node, server: Server, service: str, where: str = "") -> Iterator[Finding]:
     """Whether the PAM service that this sshd uses has a line of ours that works there."""
     lines = node.our_lines("account", service)
     if any(line.works for line in lines) or service == "sshd":
@@ -120,7 +121,7 @@ def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Find
     yield Finding(
         "sshd-pam-service",
         ERROR,
-        f"{server.name} uses the PAM service {service}, in which no line of slurm-adopt works",
+        f"{server.name} uses {where}the PAM service {service}, in which no line of slurm-adopt works",
         "logins through this sshd are not asked for a job, and go into none",
         mend,
     )
