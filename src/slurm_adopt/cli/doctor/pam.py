@@ -34,6 +34,8 @@ SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
 #: They say yes to some people only: who is let in by them is the site's choice.
 FILTERS = {"pam_access.so", "pam_listfile.so", "pam_succeed_if.so", "pam_rootok.so", "pam_wheel.so", "pam_group.so",
            "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so", "pam_usertype.so"}  # fmt: skip
+#: The distribution's own, and not a choice of the site: a new line of ours goes before what brings it in.
+DISTRIBUTIONS = {"pam_usertype.so"}
 #: They may stand after the session line: nothing of a job's is undone by them.
 HARMLESS = {"pam_motd.so", "pam_mail.so", "pam_lastlog.so", "pam_lastlog2.so", "pam_permit.so", "pam_echo.so",
             "pam_warn.so", "pam_umask.so", "pam_mkhomedir.so", "pam_oddjob_mkhomedir.so", "pam_tty_audit.so",
@@ -411,11 +413,11 @@ def _action(line: PamLine, code: str) -> str:
     return actions_of(line.control)[0][CODES.index(code)]
 
 
-def _ends_for_all(node: Node, line: PamLine) -> bool:
+def _ends_for_all(node: Node, line: PamLine, filters: set[str]) -> bool:
     """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
     if line.optional and not node.module_path(line.module):
         return False
-    return _ends(line) and not line.level and _base(line) not in FILTERS and not _is_ours(line)
+    return _ends(line) and not line.level and _base(line) not in filters and not _is_ours(line)
 
 
 def is_originals(node: Node, line: PamLine) -> bool:
@@ -433,9 +435,13 @@ def find_original(node: Node, service: str) -> PamLine | None:
     )
 
 
-def find_ending(node: Node, line: OurLine) -> PamLine | None:
-    """A line ahead of ours after which, for nearly everybody, ours is not asked any more."""
-    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before)), None)
+def find_ending(node: Node, line: OurLine, is_new: bool = False) -> PamLine | None:
+    """A line ahead of ours after which, for nearly everybody, ours is not asked any more.
+
+    `is_new`: ours is looked for a place, and none behind what the distribution lets system accounts in with.
+    """
+    filters = FILTERS - DISTRIBUTIONS if is_new else FILTERS
+    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before, filters)), None)
     return ending if ending is not None else _jump_over(line.stack, line.index)
 
 
