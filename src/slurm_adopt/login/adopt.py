@@ -12,6 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 import os
+import sys
 
 from ..model import REASONS, STEP_SILENT, Attempt
 from ..options.parse import parse_options
@@ -40,6 +41,12 @@ UNCONFIRMED = ("adopt-refused", "adopt-unconfirmed")
 ATTEMPT_CAP = 4
 #: logind's own sign that it runs (sd_booted(3) tells of systemd only).
 LOGIND = "/run/systemd/seats"
+#: Where the modules are that move sessions without logind (`pam_outlook.CGROUP_MODULES`).
+MOVERS = tuple(
+    f"{folder}/security/{name}"
+    for folder in (f"/usr/lib/{getattr(sys.implementation, '_multiarch', '')}", "/usr/lib64", "/usr/lib")
+    for name in ("pam_cgfs.so", "pam_cgroup.so")
+)
 
 
 def act_adopt(login: Login, decision: Adopt) -> Task[None]:
@@ -108,8 +115,8 @@ def _expect_to_stay(login: Login) -> Task[None]:
 
     What the files do not tell is let pass where a session outside of the job is let pass as well.
     """
-    # without logind nobody does: most compute nodes need not read their PAM files for each login
-    if login.request.phase != "account" or not os.path.isdir(LOGIND):
+    # without one of these nobody does: most compute nodes need not read their PAM files for each login
+    if login.request.phase != "account" or not (os.path.isdir(LOGIND) or any(map(os.path.exists, MOVERS))):
         return
     from ..system.host.pam_outlook import session_outlook
 
