@@ -214,6 +214,47 @@ def test_doctor_nodes__a_gateway_that_hangs_is_not_waited_for(tree: Cluster) -> 
     assert "by way of node1: " in why_silent(report, "node2")
 
 
+@pytest.fixture
+def deep_tree(nodes: Cluster) -> Iterator[Cluster]:
+    """Two levels of gateways: login reaches ctl alone, ctl node1, and node1 node2. ctl has no doctor."""
+    hosts = {machine: machine.read("/etc/hosts") for machine in (nodes.login, nodes["ctl"])}
+    for machine, behind in ((nodes.login, (" node1", " node2")), (nodes["ctl"], (" node2",))):
+        known = [row for row in hosts[machine].splitlines(True) if not row.rstrip().endswith(behind)]
+        machine.write("/etc/hosts", "".join(known))
+    for gateway in (nodes["ctl"], nodes["node1"]):
+        install_clustershell(gateway)
+    nodes.login.run("mkdir -p /etc/clustershell")
+    nodes.login.write("/etc/clustershell/topology.conf", "[routes]\nlogin: ctl\nctl: node1\nnode1: node2\n")
+    try:
+        yield nodes
+    finally:
+        nodes.login.run("rm -r /etc/clustershell")
+        for machine, text in hosts.items():
+            machine.write("/etc/hosts", text)
+        for gateway in (nodes["ctl"], nodes["node1"]):
+            gateway.run(f"rm -rf {PACKAGE}")
+
+
+def test_doctor_nodes__nodes_behind_two_levels_of_gateways(deep_tree: Cluster) -> None:
+    status, report = doctor(deep_tree.login, "--nodes", "node[1-2]")
+    assert nodes_with(report, "node-no-answer") == nodes_with(report, "node-bad-answer") == []
+    assert nodes_with(report, BROKEN) == ["node2"]
+    assert status == max(doctor(node)[0] for node in deep_tree.nodes)
+
+
+def test_doctor_nodes__a_gateway_of_the_second_level_that_fails(deep_tree: Cluster) -> None:
+    """It is itself asked, and answers: only what is behind it is lost."""
+    gateway = deep_tree["node1"]
+    gateway.run(f"mv {PACKAGE} /root/away")
+    try:
+        with impatient(deep_tree.login):
+            _, report = doctor(deep_tree.login, "--nodes", "node[1-2]")
+    finally:
+        gateway.run(f"mv /root/away {PACKAGE}")
+    assert "by way of ctl: " in why_silent(report, "node2")
+    assert "node1" not in nodes_with(report, "node-no-answer")
+
+
 def test_doctor_nodes__a_tree_that_is_none(tree: Cluster) -> None:
     tree.login.write("/etc/clustershell/topology.conf", "[routes]\nelsewhere: node1\nnode1: node2\n")
     done = tree.login.run(["slurm-adopt", "doctor", "--nodes", "node1"], check=False)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from ...options.parse import parse_options
 from ...record import replace
-from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
-from ...system.host.pam_stack import DIRECTORIES, MODULE
+from ...system.host.pam_outlook import CGROUP_MODULES, SCOPE_MODULES, is_there, session_outlook
+from ...system.host.pam_stack import DIRECTORIES, MODULE, OTHER
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
 from .node import KINDS, OUR_NAME, is_binding
 from .pam_exempting import why_open
 from .pam_expiry import check_expiry
 from .pam_files import check_files, check_folder
+from .pam_options import check_no_jobs, check_options, check_swallowed
+from .pam_refusing import check_refusing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,16 +30,21 @@ if TYPE_CHECKING:
     from .node import Node, OurLine
 
 SSHD = "sshd"
+#: What its file is called by mistake.
+SSH = "ssh"
 #: pam_nologin(8)
 NOLOGIN = ("/var/run/nologin", "/etc/nologin")
 SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
 #: They say yes to some people only: who is let in by them is the site's choice.
 FILTERS = {"pam_access.so", "pam_listfile.so", "pam_succeed_if.so", "pam_rootok.so", "pam_wheel.so", "pam_group.so",
-           "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so"}  # fmt: skip
+           "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so", "pam_usertype.so"}  # fmt: skip
+#: The distribution's own, and not a choice of the site: a new line of ours goes before what brings it in.
+DISTRIBUTIONS = {"pam_usertype.so"}
 #: They may stand after the session line: nothing of a job's is undone by them.
 HARMLESS = {"pam_motd.so", "pam_mail.so", "pam_lastlog.so", "pam_lastlog2.so", "pam_permit.so", "pam_echo.so",
-            "pam_warn.so", "pam_umask.so"}  # fmt: skip
-MOVERS = (*SCOPE_MODULES, "pam_cgroup.so")
+            "pam_warn.so", "pam_umask.so", "pam_mkhomedir.so", "pam_oddjob_mkhomedir.so", "pam_tty_audit.so",
+            "pam_unix.so", "pam_reauthorize.so"}  # fmt: skip
+MOVERS = (*SCOPE_MODULES, *CGROUP_MODULES)
 #: Files that a tool writes anew: (what their names or texts show, which tool, what to do instead).
 GENERATED = (
     ("common-", "pam-auth-update", "put the line into /etc/pam.d/sshd itself"),
@@ -45,6 +52,10 @@ GENERATED = (
     ("password-auth", "authselect", "put the line into /etc/pam.d/sshd itself, or into a custom authselect profile"),
     ("postlogin", "authselect", "put the line into /etc/pam.d/sshd itself"),
 )
+OPEN_MENDS = {
+    "pam_access.so": "- : ALL : ALL    # the last line of access.conf",
+    "pam_listfile.so": "make {0} an allow list: sense=allow onerr=fail",
+}
 STRICT_ACCOUNT = "account  required  pam_slurm_adopt.so profile=strict"
 STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 
@@ -53,7 +64,14 @@ def check_pam(node: Node) -> Iterator[Finding]:
     """All services that matter; what is seen in a file that several services include is said once."""
     lines = {kind: node.our_lines(kind) for kind in KINDS}
     # a line in a file that many services include concerns those that it works in
-    services = {line.service for kind in lines.values() for line in kind if line.works or _file(line) == line.service}
+    # and of a file that is there to be included, those that include it
+    used = {line.line.origin for kind in lines.values() for line in kind if line.works}
+    services = {
+        line.service
+        for kind in lines.values()
+        for line in kind
+        if line.works or (_is_own(line) and line.line.origin not in used)
+    }
     for folder in DIRECTORIES:
         yield from check_folder(node, folder)
     if not _has_file(node, SSHD):
@@ -61,6 +79,7 @@ def check_pam(node: Node) -> Iterator[Finding]:
     said = set()
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
     named = {name for name in node.services() if not name.startswith(parts) and _has_file(node, name)}
+    named = {name for name in named if not _is_copy(name, named)}
     for service in sorted({*services, SSHD} & named):
         account, session = ([line for line in lines[kind] if line.service == service] for kind in KINDS)
         for finding in check_stacks(node, service, account, session):
@@ -94,20 +113,20 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
     if any(finding.severity == ERROR for finding in broken):
         return  # what else is said about a stack that libpam does not load would be a guess
     yield from check_nologin(node, service)
-    misplaced = list(check_kinds(node, service))
+    misplaced = [*check_kinds(node, service), *check_swallowed([*account, *session])]
     yield from misplaced
-    if misplaced and not account:
+    if misplaced and not (account and session):
         return
     found = list(check_account(node, service, account))
     yield from found or check_expiry(node, account, session)
+    yield from check_refusing(node, account)
     yield from check_session(node, service, account, session)
     acting = [line for line in account if line.works and line.options.enforce != "no"]
     yield from check_others(node, service, bool(acting))
-    for line in (*account, *session):
-        yield from check_options(line)
+    yield from check_options(account, session)
     for one in (account, session):
-        yield from check_twice(one)
-        yield from check_generated(node, one)
+        generated = list(check_generated(node, one))
+        yield from generated or check_twice(one)  # without the line that a tool has written there is one less
 
 
 def check_nologin(node: Node, service: str) -> Iterator[Finding]:
@@ -120,7 +139,7 @@ def check_nologin(node: Node, service: str) -> Iterator[Finding]:
                 WARNING,
                 f"{there} is there, and {line.origin} is pam_nologin",
                 "everybody but root is refused, with a job or without; slurm-adopt is not the one who does it",
-                f"rm {there}, once the node may be used again",
+                f"rm {there}    # once the node may be used again",
             )
             return
 
@@ -143,11 +162,13 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     if not lines:
         if service == SSHD:
             original = find_original(node, service)
+            elsewhere = next((line for line in node.our_lines("account", SSH) if _is_own(line, SSH)), None)
             yield Finding(
                 "pam-no-line",
                 ERROR,
                 f"/etc/pam.d/{service} has no account line of slurm-adopt"
-                + (f": {original.origin} loads {node.module_path(original.module)}, Slurm's own" if original else ""),
+                + (f": {original.origin} loads {node.module_path(original.module)}, Slurm's own" if original else "")
+                + (f"; {elsewhere.line.origin} has one, and no sshd asks the service {SSH}" if elsewhere else ""),
                 "logins are not asked for a job: whoever has an account gets in"
                 if original is None
                 else "Slurm's own module decides: nothing of slurm-adopt is in force",
@@ -177,12 +198,14 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             "pam-ends-before",
             ERROR,
             f"{ending.origin} ({ending.control} {ending.module}) ends the account stack before {line.line.origin}",
-            "slurm-adopt is never asked, and whoever has an account gets in",
+            "slurm-adopt is not asked about users of /etc/passwd: they get in without a job"
+            if _base(ending) == "pam_localuser.so"
+            else "slurm-adopt is never asked, and whoever has an account gets in",
             f"move {line.line.origin} above {ending.origin}, or write `required` there",
         )
         return
     for other in (*_exempting(node, line), _fallback(line.stack, line.index)):
-        why = why_open(node, other) if other is not None else ""
+        why = why_open(node, other, service) if other is not None else ""
         if other is not None and why:
             yield _open(other, why)
             return
@@ -194,6 +217,8 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             "users without a job get in",
             f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
         )
+        return
+    yield from check_no_jobs(line, FILTERS)
 
 
 def _open(line: PamLine, why: str) -> Finding:
@@ -202,9 +227,7 @@ def _open(line: PamLine, why: str) -> Finding:
         ERROR,
         f"{line.origin} ({line.control} {line.module}) lets people in without a job: {why}",
         "users without a job get in",
-        "- : ALL : ALL    # the last line of access.conf"
-        if line.name == "pam_access.so"
-        else f"make {line.origin} an allow list: sense=allow onerr=fail",
+        OPEN_MENDS.get(line.name, "let it ask for a group of administrators: {0}").format(line.origin),
     )
 
 
@@ -224,6 +247,7 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
         return
     line = working[-1]
     later = [after for after in line.stack[line.index + 1 :] if _base(after) not in HARMLESS and not _is_ours(after)]
+    later = [after for after in later if is_there(after.module, node.root)]
     mover = next((after for after in later if _base(after) in MOVERS), None)
     if mover is not None:
         yield Finding(
@@ -245,7 +269,7 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
         yield Finding(
             "pam-session-escapes",
             ERROR,
-            f"pam_systemd moves sessions of {service}, and {line.line.origin} does not hold all of them",
+            f"{_movers(line)} moves sessions of {service}, and {line.line.origin} does not hold all of them",
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
@@ -268,6 +292,20 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "a session that something has moved out of its job is let in there",
             f"take enforce={line.options.enforce} out of {line.line.origin}",
         )
+    first = next(one for one in account if one.works)
+    if strongest is None and line.options.enforce == "yes":
+        yield Finding(
+            "pam-lines-differ",
+            WARNING,
+            f"{first.line.origin} has enforce={first.options.enforce}, and {line.line.origin} has not",
+            "the session line acts where the account line only looks on: it puts users with a job into it",
+            f"add enforce={first.options.enforce} to {line.line.origin}",
+        )
+
+
+def _movers(line: OurLine) -> str:
+    """The modules of a line's stack that move sessions, by their names."""
+    return " and ".join(dict.fromkeys(_base(one)[:-3] for one in line.stack if _base(one) in MOVERS))
 
 
 def check_pair(account: OurLine, session: OurLine) -> Iterator[Finding]:
@@ -310,44 +348,23 @@ def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
                 )
 
 
-def check_options(line: OurLine) -> Iterator[Finding]:
-    """What stands on the line."""
-    if line.options.problems:
-        yield Finding(
-            "pam-options",
-            ERROR,
-            f"{line.line.origin}: {'; '.join(line.options.problems)}",
-            "the module makes of it what is stricter, and logs an error at each login",
-            f"mend {line.line.origin}; the options are in docs/reference/options.md",
-        )
-        return
-    unsafe = []
-    if line.options.action_adopt_failure == "allow":
-        unsafe.append("action_adopt_failure=allow")
-    if line.options.action_generic_failure != "deny":
-        unsafe.append(f"action_generic_failure={line.options.action_generic_failure}")
-    if line.works and unsafe:
-        yield Finding(
-            "pam-unsafe-defaults",
-            WARNING,
-            f"{line.line.origin}: {' and '.join(unsafe)}, as by default",
-            "when something fails, users get in outside of all jobs",
-            f"add profile=strict to {line.line.origin}",
-        )
-
-
 def check_twice(lines: list[OurLine]) -> Iterator[Finding]:
     """The same line twice."""
     working = [line for line in lines if line.works]
-    for earlier, later in zip(working, working[1:]):
-        if (earlier.line.args, earlier.path) == (later.line.args, later.path):
-            yield Finding(
-                "pam-twice",
-                WARNING,
-                f"{earlier.line.origin} and {later.line.origin} are the same {later.line.kind} line",
-                "each login is decided twice, and takes twice as long",
-                f"remove {later.line.origin}",
-            )
+    again = [
+        later
+        for earlier, later in zip(working, working[1:])
+        if (earlier.line.args, earlier.path) == (later.line.args, later.path)
+    ]
+    if again:
+        more = f" and {len(again) - 1} more" if again[1:] else ""
+        yield Finding(
+            "pam-twice",
+            WARNING,
+            f"{again[0].line.origin}{more} is the {again[0].line.kind} line before it once more",
+            "each login is decided once more for each of them, and takes longer",
+            "\n".join(f"remove {line.line.origin}" for line in reversed(again)),
+        )
 
 
 def check_generated(node: Node, lines: list[OurLine]) -> Iterator[Finding]:
@@ -374,9 +391,19 @@ def _has_file(node: Node, service: str) -> bool:
     return any(node.exists(f"{folder}/{service}") for folder in DIRECTORIES)
 
 
-def _file(line: OurLine) -> str:
-    """The name of the file that it stands in."""
-    return line.line.origin.rpartition(":")[0].rpartition("/")[2]
+def _is_own(line: OurLine, service: str = "") -> bool:
+    """Whether it stands in the service's own file, and not in one that it includes.
+
+    Of files for an sshd that does not run nothing is said, and of one that runs its own check says it.
+    """
+    file = line.line.origin.rpartition(":")[0].rpartition("/")[2]
+    return file == line.service and file != OTHER and (not file.startswith(SSH) or file in (SSHD, service))
+
+
+def _is_copy(name: str, services: set[str]) -> bool:
+    """Whether a file is what somebody has kept of another one: `sshd.bak`, `sshd.rpmsave`, `sshd.2024-01-01`."""
+    before, dot, _ = name.partition(".")
+    return bool(dot) and before in services
 
 
 def _base(line: PamLine) -> str:
@@ -397,11 +424,11 @@ def _action(line: PamLine, code: str) -> str:
     return actions_of(line.control)[0][CODES.index(code)]
 
 
-def _ends_for_all(node: Node, line: PamLine) -> bool:
+def _ends_for_all(node: Node, line: PamLine, filters: set[str]) -> bool:
     """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
     if line.optional and not node.module_path(line.module):
         return False
-    return _ends(line) and not line.level and _base(line) not in FILTERS and not _is_ours(line)
+    return _ends(line) and not line.level and _base(line) not in filters and not _is_ours(line)
 
 
 def is_originals(node: Node, line: PamLine) -> bool:
@@ -419,9 +446,13 @@ def find_original(node: Node, service: str) -> PamLine | None:
     )
 
 
-def find_ending(node: Node, line: OurLine) -> PamLine | None:
-    """A line ahead of ours after which, for nearly everybody, ours is not asked any more."""
-    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before)), None)
+def find_ending(node: Node, line: OurLine, is_new: bool = False) -> PamLine | None:
+    """A line ahead of ours after which, for nearly everybody, ours is not asked any more.
+
+    `is_new`: ours is looked for a place, and none behind what the distribution lets system accounts in with.
+    """
+    filters = FILTERS - DISTRIBUTIONS if is_new else FILTERS
+    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before, filters)), None)
     return ending if ending is not None else _jump_over(line.stack, line.index)
 
 

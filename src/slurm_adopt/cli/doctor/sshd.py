@@ -3,12 +3,12 @@
 
 Rules of this file:
 1. The settings are sshd's own word (`sshd -T`, `sshd -T -C`), with the file and options that the running sshd has.
+   Where a Match block asks for a port of the machine's own, sshd says nothing without one (OpenSSH 8.4 to 10.6).
 2. An sshd is a process of root's that runs an sshd's program and calls itself a listener.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 
@@ -18,6 +18,7 @@ from ...system.tasks.child import ChildFault, run_program
 from ...system.tasks.program import UntrustedProgram, resolve_program
 from ...system.tasks.task import DeadlineExceeded, all_of, run
 from .finding import ERROR, NOTE, WARNING, Finding
+from .sshd_files import check_reloaded, check_view, check_writers, config_lines, mend_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,19 +36,26 @@ LISTENER = "[listener]"
 #: sshd's options that take a word; the others stand alone (sshd(8)).
 WITH_WORD = "bCcEfghkopu"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-MATCH_CAP, INCLUDE_CAP = 8, 32
+MATCH_CAP = 8
+#: Of a connection that no Match block is about.
+NO_PORT = "lport=1"
+#: Match's words, and sshd's for them in a connection (sshd_config(5), sshd(8)); groups are members of theirs.
+CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport",
+            "rdomain": "rdomain"}  # fmt: skip
 SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "": 1}
 
 
 @record
 class Server:
-    """One sshd: what to call it, its program, the options that its settings depend on, its file, its PAM service."""
+    """One sshd: what to call it, its program, the options that its settings depend on, its file, its PAM service; and
+    the process, if it runs."""
 
     name: str
     program: str
     options: tuple[str, ...]
     config: str
     service: str
+    process: OwnedProcess | None = None
 
 
 def check_sshd(node: Node) -> Iterator[Finding]:
@@ -63,7 +71,7 @@ def check_sshd(node: Node) -> Iterator[Finding]:
                 WARNING,
                 "no sshd listens on this node",
                 "nobody can log in, and what is said about sshd here is from its file only",
-                "systemctl start sshd (Debian: ssh)",
+                "systemctl start sshd    # Debian: ssh",
             )
         servers = [Server(program, program, (), DEFAULT_CONFIG, "sshd")]
     for server in servers:
@@ -78,6 +86,18 @@ def check_server(node: Node, server: Server) -> Iterator[Finding]:
         raise late
     answers = [outcome if isinstance(outcome, str) else "" for outcome in outcomes]
     settings = _settings(answers[0])
+    yield from check_writers(node, server.config)
+    if server.process is not None:
+        yield from check_view(node, server.name, server.process)
+    if "usepam" not in settings and "port" in settings:
+        yield Finding(
+            "sshd-use-pam",
+            ERROR,
+            f"{server.name}: {server.program} is built without PAM",
+            "sshd never asks PAM: whoever has a key or a password gets in, and into no job",
+            "run the sshd of the distribution, or build this one with --with-pam",
+        )
+        return
     if "usepam" not in settings:
         said = " ".join(answers[0].split()) or "it does not answer"
         yield Finding(
@@ -94,18 +114,20 @@ def check_server(node: Node, server: Server) -> Iterator[Finding]:
             ERROR,
             f"{server.name}: UsePAM is {settings['usepam']}",
             "sshd never asks PAM: whoever has a key or a password gets in, and into no job",
-            f"UsePAM yes    # in {server.config}, then reload sshd",
+            mend_setting(server.config, server.options, "UsePAM", "yes"),
         )
         return
     service = settings.get("pamservicename", server.service)
-    yield from check_pam_service(node, server, service)
+    yield from check_reloaded(server.name, server.config, settings.get("pidfile", ""))
     matched = [settings, *(_settings(answer) for answer in answers[1:])]
+    for name in dict.fromkeys(one.get("pamservicename", server.service) for one in matched if one):
+        yield from check_pam_service(node, server, name, "" if name == service else "in a Match block ")
     yield from check_times(node, server, service, settings)
     if any(one.get("kbdinteractiveauthentication", "") == "yes" for one in matched):
         yield from check_user_environment(node, server, service)
 
 
-def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Finding]:
+def check_pam_service(node: Node, server: Server, service: str, where: str = "") -> Iterator[Finding]:
     """Whether the PAM service that this sshd uses has a line of ours that works there."""
     lines = node.our_lines("account", service)
     if any(line.works for line in lines) or service == "sshd":
@@ -114,7 +136,7 @@ def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Find
     yield Finding(
         "sshd-pam-service",
         ERROR,
-        f"{server.name} uses the PAM service {service}, in which no line of slurm-adopt works",
+        f"{server.name} uses {where}the PAM service {service}, in which no line of slurm-adopt works",
         "logins through this sshd are not asked for a job, and go into none",
         mend,
     )
@@ -130,7 +152,7 @@ def check_times(node: Node, server: Server, service: str, settings: Settings) ->
             WARNING,
             f"{server.name}: LoginGraceTime is {grace_s} s, timeout= of the PAM line {timeout_s:g} s",
             "sshd ends a login that waits for Slurm before the module can answer, with a half-done adoption",
-            f"LoginGraceTime {int(timeout_s) + 60}    # in {server.config}, then reload sshd",
+            mend_setting(server.config, server.options, "LoginGraceTime", str(int(timeout_s) + 60)),
         )
     penalties = settings.get("persourcepenalties", "no")
     counts = not any(word.startswith("authfail:") and not word[9:].strip("0.s") for word in penalties.split())
@@ -149,7 +171,7 @@ def check_times(node: Node, server: Server, service: str, settings: Settings) ->
             NOTE,
             f"{server.name}: MaxStartups is {settings['maxstartups']}",
             "from so many logins at once on, sshd drops connections by chance: MPI jobs start with a storm of logins",
-            f"MaxStartups 200:30:400    # in {server.config}, then reload sshd",
+            mend_setting(server.config, server.options, "MaxStartups", "200:30:400"),
         )
 
 
@@ -197,7 +219,7 @@ def read_server(process: OwnedProcess) -> Server | None:
         return None
     options, config = _options(words[1:])
     name = f"sshd {config}" if config != DEFAULT_CONFIG else "sshd"
-    return Server(name, read_program(process), options, config, os.path.basename(words[0]))
+    return Server(name, read_program(process), options, config, os.path.basename(words[0]), process)
 
 
 def pam_service_of(node: Node, server: Server) -> str | None:
@@ -227,6 +249,7 @@ def _options(words: list[str]) -> tuple[tuple[str, ...], str]:
 
 
 def _ask(node: Node, server: Server, spec: str) -> Task[str]:
+    spec = spec or (NO_PORT if any("localport" in words for words, _ in _matches(server.config)) else "")
     try:
         program = resolve_program((server.program,))
         more = ("-C", spec) if spec else ()
@@ -248,21 +271,23 @@ def _settings(said: str) -> Settings:
 def _match_specs(config: str) -> list[str]:
     """A connection for each Match block, as `sshd -T -C` wants it: users, groups' members and addresses by name."""
     specs: list[str] = []
-    for line in _config_lines(config, [INCLUDE_CAP]):
-        words = re.split(r"[\s=]+", line.strip())
-        if not words or words[0].lower() != "match":
-            continue
-        fields = {"user": "nobody", "host": "localhost", "addr": "127.0.0.1"}
-        for key, value in zip(words[1::2], words[2::2]):
+    for names, values in _matches(config):
+        fields = {"user": "nobody", "host": "localhost", "addr": "127.0.0.1", "laddr": "127.0.0.1", "lport": "22"}
+        for key, value in zip(names, values):
             first = next((word for word in value.split(",") if not set(word) & set("*?!")), "")
-            if key.lower() == "group":
+            if key == "group":
                 fields["user"] = _member(first) or fields["user"]
-            elif key.lower() in ("user", "host") and first:
-                fields[key.lower()] = first
-            elif key.lower() == "address" and first:
-                fields["addr"] = first.partition("/")[0]
+            elif key in CRITERIA and first:
+                fields[CRITERIA[key]] = first.partition("/")[0]
         specs.append(",".join(f"{key}={value}" for key, value in fields.items()))
     return list(dict.fromkeys(specs))[:MATCH_CAP]
+
+
+def _matches(config: str) -> list[tuple[list[str], list[str]]]:
+    """What each Match line asks for: names in lower case, and the lists behind them."""
+    lines = (re.split(r"[\s=]+", line.strip().replace('"', "")) for line in config_lines(config))
+    found = (words[1:] for words in lines if words[0].lower() == "match")
+    return [([word.lower() for word in words[::2]], words[1::2]) for words in found]
 
 
 def _member(group: str) -> str:
@@ -271,25 +296,6 @@ def _member(group: str) -> str:
         if fields[0] == group and len(fields) > 3:
             return fields[3].partition(",")[0]
     return ""
-
-
-def _config_lines(path: str, left: list[int]) -> Iterator[str]:
-    if left[0] <= 0:
-        return
-    left[0] -= 1
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(1 << 20).splitlines()
-    except OSError:
-        return
-    for line in lines:
-        words = line.split()
-        if words and words[0].lower() == "include":
-            for pattern in words[1:]:
-                for found in sorted(glob.glob(os.path.join("/etc/ssh", pattern)))[:INCLUDE_CAP]:
-                    yield from _config_lines(found, left)
-        else:
-            yield line
 
 
 def _span(text: str) -> int:

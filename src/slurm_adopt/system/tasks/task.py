@@ -75,6 +75,12 @@ def sleep_until(deadline_ns: int) -> Task[None]:
         yield Wait((), deadline_ns)
 
 
+def halfway(deadline_ns: int) -> int:
+    """The point in time at which half of what is left has passed: the other half is for what comes then."""
+    now_ns = time.monotonic_ns()
+    return now_ns + (deadline_ns - now_ns) // 2
+
+
 def poll_once(wait: Wait) -> Ready:
     """Block until something of `wait` is ready or its time has come."""
     poller = select.poll()
