@@ -61,6 +61,8 @@ UNMENDED_CAP = 5
 SWITCH = "/sys/kernel/rcu_expedited"
 #: What a service that has logged in some dozens of users may hold more than a new one.
 MORE_DESCRIPTORS, MORE_KIB = 3, 8192
+#: It waits 60 s for a slurmstepd that answers too late, and keeps who speaks to munged for 30 s.
+SETTLED_S = 90
 #: The client's own limit covers the time until sshd's first word.
 PATIENT = (f"ConnectTimeout={PATIENCE_S}",)
 METHODS = ({"auth": "publickey"}, {"auth": "password"}, {"auth": "keyboard-interactive", "port": 2222}, {"tty": True})
@@ -71,6 +73,7 @@ class Numbers(NamedTuple):
 
     descriptors: int
     memory_kib: int
+    shown: str = ""
 
 
 class Torture:
@@ -300,8 +303,8 @@ class Torture:
             self.broken.append(f"{error}: {self.node.read('/run/lab/service.log')[-500:]}")
             return Numbers(0, 0)
         status = self.node.read(f"/proc/{pid}/status")
-        fds = len(os.listdir(self.node.path(f"/proc/{pid}/fd")))
-        return Numbers(fds, int(status.partition("VmRSS:")[2].split()[0]))
+        links = [os.readlink(path) for path in self.node.path(f"/proc/{pid}/fd").iterdir()]
+        return Numbers(len(links), int(status.partition("VmRSS:")[2].split()[0]), " ".join(sorted(links)))
 
     def judge_end(self) -> None:
         """Nothing of a login is left: no helper, no sshd, and no session in the service's list."""
@@ -338,14 +341,25 @@ class Torture:
         return int(found[1]) if found else -1
 
     def judge_numbers(self, before: dict[str, Numbers]) -> None:
-        """A service that has been used holds no more than a new one."""
-        self.held_at_last = self.numbers()
+        """A service that has been used holds no more than a new one, once it has had a while to let go."""
+
+        def settled() -> bool:
+            self.held_at_last = self.numbers()
+            now = self.held_at_last
+            return all(now[name].descriptors <= was.descriptors + MORE_DESCRIPTORS for name, was in before.items())
+
+        first = self.numbers()["service"]
+        try:
+            wait_for(settled, "the descriptors to be closed", SETTLED_S, 1)
+        except LabError:
+            self.trouble.append(f"descriptors at first: {first.shown}")
         for name, was in before.items():
             now = self.held_at_last[name]
             if not (was.memory_kib and now.memory_kib):
                 continue
             if now.descriptors > was.descriptors + MORE_DESCRIPTORS:
-                self.watch.violations.append(f"descriptors of the {name}: {was.descriptors} → {now.descriptors}")
+                what = f"descriptors of the {name}: {was.descriptors} → {now.descriptors}"
+                self.watch.violations.append(f"{what}: {now.shown}")
             if now.memory_kib > was.memory_kib + MORE_KIB:
                 self.watch.violations.append(f"memory of the {name}: {was.memory_kib} → {now.memory_kib} KiB")
 

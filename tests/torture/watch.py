@@ -23,8 +23,17 @@ GRACE_S = 5.0
 V1_STEP = re.compile(r"/slurm[^/]*/uid_(\d+)/job_(\d+)/step_([^/\n]+)")
 V2_STEP = re.compile(r"slurmstepd\.scope/job_(\d+)/step_([^/\n]+)/user(?:/|$)", re.MULTILINE)
 TIMED = re.compile(r"pam_slurm_adopt\(\S+\): .*\bms=(\d+)$")
+#: Of the flags in /proc/PID/stat.
+PF_EXITING = 0x4
 MANAGED = re.compile(r"^MANAGED.*", re.MULTILINE)
 USER = re.compile(r"\buser=\"?(\w+)")
+
+
+def is_ending(stat: str) -> bool:
+    """Whether this /proc/PID/stat, read after its cgroups, is that of a process that is ending: /proc/PID/cgroup of cgroup v1
+    says `/` for it while it still has its memory and its command line (PF_EXITING, Linux 6.18)."""
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] in "ZX" or bool(int(fields[6]) & PF_EXITING)
 
 
 class Watch:
@@ -77,18 +86,21 @@ class Watch:
             program = os.readlink(f"/proc/{pid}/exe")
             cgroups = Path(f"/proc/{pid}/cgroup").read_text()
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            uids = Path(f"/proc/{pid}/status").read_text().partition("\nUid:")[2].split()[:4]
         except OSError:
             return
-        if state in "ZX" or not command:
-            # it is ending: the kernel takes its memory, and with it the command line, before it takes its cgroups
+        if is_ending(stat) or not command:
             return
+        if uids[0] == "0":
+            return  # root's sshd reads a user's keys with that user's rights, before it asks PAM
         self.processes_seen += 1
         wrong = self._not_in_own_job(cgroups, uid)
         # slurmstepd becomes the user before the task's execve(), inside the job; one moment before it is in no step yet
         # (the program counts: a user may call a process anything)
         if wrong and not Path(program).name.startswith("slurmstepd"):
-            self._violation(f"process {pid} ({command[:60]}) of uid {uid} {wrong}")
+            shown = f"{command[:60].strip()}, uids {' '.join(uids)}, {stat.rpartition(')')[2].split()[:8]}, {cgroups!r}"
+            self._violation(f"process {pid} of uid {uid} {wrong}: {shown}")
 
     def _not_in_own_job(self, cgroups: str, uid: int) -> str:
         """What is wrong with where a process is, empty if nothing."""

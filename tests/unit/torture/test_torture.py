@@ -133,6 +133,14 @@ def test_torture__what_a_hostile_session_managed_is_one(capsys: pytest.CaptureFi
     assert judge.violations[0].endswith("uid 2001: MANAGED to signal process 1")
 
 
+@pytest.mark.parametrize(
+    ("state", "flags", "ending"), [("S", 0x400140, False), ("R", 0x40014C, True), ("Z", 0x40000, True), ("X", 0, True)]
+)
+def test_torture__a_process_that_is_ending_is_nowhere(state: str, flags: int, ending: bool) -> None:
+    assert watch.is_ending(f"4711 (sshd: (x) y) {state} 1 4711 4711 0 -1 {flags} 1 2 3") is ending
+    assert not watch.is_ending(Path("/proc/self/stat").read_text())
+
+
 # How a node is put right -----------------------------------------------------------------------------
 
 
