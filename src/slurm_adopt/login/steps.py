@@ -237,6 +237,9 @@ def ask_steps(
         if isinstance(outcome, DeadlineExceeded):
             answers.append(StepFault(STEP_SILENT, "slurmstepd does not answer"))
         elif isinstance(outcome, Exception) and not isinstance(outcome, StepFault):
+            for other in outcomes:
+                if isinstance(other, OwnStep):
+                    other.connection.close()
             raise outcome
         else:
             answers.append(outcome)

@@ -169,7 +169,8 @@ def all_of(
             found = found or is_enough(end.value)
         except Exception as error:  # the outcome of one task is not the business of the others
             waiting.pop(index, None)
-            outcomes[index] = error
+            # its traceback holds the list that holds it: what the task held would stay until the collector comes
+            outcomes[index] = error.with_traceback(None)
 
     ready: Ready
     try:
