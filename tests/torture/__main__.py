@@ -405,6 +405,7 @@ def report(torture: Torture, seconds: float, before: dict[str, Numbers], lines: 
         f"* hostile sessions: {counted(torture.deeds)}",
         f"* admitted from inside a job: {counted(torture.onward)}",
         f"* {torture.people.submitted} jobs submitted; {sum(torture.faults.values())} faults: {counted(torture.faults)}",
+        f"* taken in late by a slurmstepd that was stopped: {'; '.join(watch.late) or 'none'}",
         f"* put right afterwards: {counted(stage.put_right)}",
         f"* a login took {times[len(times) // 2]:.2f} s at the median, {times[-1]:.2f} s at most (client's view); "
         f"the module at most {watch.longest_ms} ms in {lines} lines of the log",

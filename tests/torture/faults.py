@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -34,16 +35,22 @@ WAITING = ":sshd:helper:slurm-adopt:slurmctld:slurmd:slurmstepd:"
 EXTERN_STEP = re.compile(r"slurmstepd: \[(\d+)\.extern\]")
 
 
-def _signalled(title: str, stop: int, go_on: int = 0) -> Callable[[Stage], TakeBack]:
+def _signalled(title: str, number: int) -> Callable[[Stage], TakeBack]:
     def begin(stage: Stage) -> TakeBack:
-        kill_all(stage.node, title, stop)
-
-        def take_back() -> None:
-            kill_all(stage.node, title, go_on)
-
-        return take_back if go_on else nothing
+        kill_all(stage.node, title, number)
+        return nothing
 
     return begin
+
+
+def _steps_stopped(stage: Stage) -> TakeBack:
+    kill_all(stage.node, "slurmstepd: [", signal.SIGSTOP)
+
+    def go_on() -> None:
+        stage.people.steps_stopped_s = time.monotonic()
+        kill_all(stage.node, "slurmstepd: [", signal.SIGCONT)
+
+    return go_on
 
 
 def _service_signalled(which: str, stop: int, go_on: int) -> Callable[[Stage], TakeBack]:
@@ -184,7 +191,7 @@ FAULTS = (
     Fault("slurmd killed", _daemon("slurmd", "kill")),
     Fault("slurmd restarted", _daemon("slurmd", "stop")),
     Fault("slurmd stopped (SIGSTOP)", _daemon("slurmd", "pause")),
-    Fault("all slurmstepds stopped (SIGSTOP)", _signalled("slurmstepd: [", signal.SIGSTOP, signal.SIGCONT)),
+    Fault("all slurmstepds stopped (SIGSTOP)", _steps_stopped),
     Fault("slurmstepd of one extern step killed", _step_killed),
     Fault("munged killed", _daemon("munged", "kill")),
     Fault("munged stopped (SIGSTOP)", _daemon("munged", "pause")),

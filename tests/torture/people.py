@@ -54,6 +54,8 @@ class People:
         """Jobs that a fault has stopped, and since when."""
         self.longest_stop_s: dict[int, float] = {}
         """For each uid: whatever its logins did, they may have stood still so long."""
+        self.steps_stopped_s = float("-inf")
+        """When slurmstepds were last stopped: what they were asked before they do afterwards."""
         self._unwell = Unwell()
         self._lock = threading.Lock()
         for kind, (count, _) in KINDS.items():

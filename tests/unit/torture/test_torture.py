@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Slurm:
         self.everybody = [people.Person("user00", 2001, "one"), people.Person("user01", 2002, "one")]
         self.owners_of = owners_of
         self.longest_stop_s: dict[int, float] = {}
+        self.steps_stopped_s = float("-inf")
         self.learnt: dict[int, set[int]] = {}
 
     def learn(self) -> None:
@@ -97,6 +99,19 @@ def test_torture__a_session_is_judged(told: str, variable: str, violation: str) 
     judge, _ = checker({7: {2001}})
     judge.judge_session(2001, told, variable)
     assert [violation in found for found in judge.violations] == [True] * bool(violation)
+
+
+def test_torture__a_slurmstepd_that_was_stopped_may_take_in_late() -> None:
+    """From one job of the user's into another one; never into another user's."""
+    judge, slurm = checker({7: {2001}, 8: {2001}})
+    slurm.steps_stopped_s = time.monotonic()
+    judge.judge_session(2001, INSIDE, "8")
+    assert (len(judge.late), judge.violations) == (1, [])
+    judge.judge_session(2001, INSIDE.replace("2001", "2002"), "7")
+    assert len(judge.violations) == 1
+    slurm.steps_stopped_s -= 60
+    judge.judge_session(2001, INSIDE, "8")
+    assert (len(judge.late), len(judge.violations)) == (1, 2)
 
 
 def test_torture__a_number_that_was_given_twice_is_asked_about() -> None:
