@@ -44,6 +44,7 @@ def _signalled(title: str, number: int) -> Callable[[Stage], TakeBack]:
 
 
 def _steps_stopped(stage: Stage) -> TakeBack:
+    stage.people.steps_stopped_s = time.monotonic()
     kill_all(stage.node, "slurmstepd: [", signal.SIGSTOP)
 
     def go_on() -> None:
