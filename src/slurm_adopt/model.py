@@ -313,7 +313,8 @@ REASONS = _table(
     Reason("session-verified", "The session is in the job that the account phase chose; the kernel confirms it."),
     Reason(
         "session-readopted",
-        "Something (pam_systemd, pam_cgroup, a keyboard-interactive login) left the session outside; it is in now.",
+        "Something (pam_systemd, pam_cgfs, pam_cgroup, a keyboard-interactive login) left the session outside; it is "
+        "in now.",
         level="notice",
     ),
     Reason("session-not-ours", "The user has no job here; another module of the account stack let the login in."),
@@ -471,13 +472,14 @@ REASONS = _table(
     Reason("service-busy", "The resident service has no room left; the one-shot helper decides."),
     Reason(
         "session-escapes",
-        "pam_systemd would move the session out of the job, and no binding session line of this module comes after it.",
+        "pam_systemd or pam_cgfs would move the session out of the job, and no binding session line of this module "
+        "comes after it.",
         level="err",
     ),
     Reason(
         "session-uncertain",
-        "Whether pam_systemd will move the session out of the job cannot be told from the PAM files: a session line of "
-        "this module, last in the stack and required, settles it.",
+        "Whether pam_systemd or pam_cgroup will move the session out of the job cannot be told from the PAM files: a "
+        "session line of this module, last in the stack and required, settles it.",
         level="err",
     ),
     # --- what the module says on its own, when there is no answer to carry out ---

@@ -12,13 +12,14 @@ Rules of this file:
 from __future__ import annotations
 
 import os
-import time
+import sys
 
 from ..model import REASONS, STEP_SILENT, Attempt
 from ..options.parse import parse_options
 from ..record import replace
 from ..system.kernel.procfs import read_cgroups
 from ..system.slurm.stepd import StepFault
+from ..system.tasks.task import halfway
 from .adoption import adopt_into, environment_of, missing_namespaces
 
 TYPE_CHECKING = False
@@ -40,6 +41,12 @@ UNCONFIRMED = ("adopt-refused", "adopt-unconfirmed")
 ATTEMPT_CAP = 4
 #: logind's own sign that it runs (sd_booted(3) tells of systemd only).
 LOGIND = "/run/systemd/seats"
+#: Where the modules are that move sessions without logind (`pam_outlook.CGROUP_MODULES`).
+MOVERS = tuple(
+    f"{folder}/security/{name}"
+    for folder in (f"/usr/lib/{getattr(sys.implementation, '_multiarch', '')}", "/usr/lib64", "/usr/lib")
+    for name in ("pam_cgfs.so", "pam_cgroup.so")
+)
 
 
 def act_adopt(login: Login, decision: Adopt) -> Task[None]:
@@ -74,6 +81,7 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
             from .session.left_behind import adopt_left_behind
 
             yield from adopt_left_behind(connection, before, login.request.uid)
+        login.source.settle_late(login.processes)
         yield from collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()
@@ -108,8 +116,8 @@ def _expect_to_stay(login: Login) -> Task[None]:
 
     What the files do not tell is let pass where a session outside of the job is let pass as well.
     """
-    # without logind nobody does: most compute nodes need not read their PAM files for each login
-    if login.request.phase != "account" or not os.path.isdir(LOGIND):
+    # without one of these nobody does: most compute nodes need not read their PAM files for each login
+    if login.request.phase != "account" or not (os.path.isdir(LOGIND) or any(map(os.path.exists, MOVERS))):
         return
     from ..system.host.pam_outlook import session_outlook
 
@@ -151,8 +159,7 @@ def _is_guarded(login: Login) -> bool:
 def _attempt_deadline(login: Login) -> int:
     """Half of what is left, if another job could be tried afterwards; else all of it."""
     untried = len(login.found.own) - len(login.facts.attempts)
-    now_ns = time.monotonic_ns()
-    return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
+    return halfway(login.deadline_ns) if untried > 1 else login.deadline_ns
 
 
 def wanted_extras(login: Login) -> tuple[bool, bool]:

@@ -20,7 +20,7 @@ from ..system.slurm.node_conf import read_node_conf
 from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.slurm.spool_dir import spool_dirs
 from ..system.slurm.stepd import StepFault, connect_step
-from ..system.tasks.task import MS, DeadlineExceeded, all_of
+from ..system.tasks.task import MS, DeadlineExceeded, all_of, halfway
 from .recent import Recent
 
 TYPE_CHECKING = False
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 
         def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
             """slurmstepd has not answered an adoption: the connection is taken over, or closed."""
+
+        def settle_late(self, processes: tuple[Process, ...]) -> None:
+            """These are in their job now: a slurmstepd that is late must not draw them into another."""
 
         def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`. `place`: the module's option slurm_conf=, empty without
@@ -142,6 +145,9 @@ class FreshLookup:
         """The module holds the numbers; a helper does not live on to look."""
         connection.close()
 
+    def settle_late(self, processes: tuple[Process, ...]) -> None:
+        """Nobody looks later."""
+
     def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:  # noqa: ARG002  # files have none
         """Read slurm.conf."""
         yield from ()
@@ -222,7 +228,7 @@ def ask_steps(
     `needed` is among them, nothing but that one will do.
     """
     now_ns = time.monotonic_ns()
-    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    until_ns = halfway(deadline_ns)
     known = known or [None] * len(paths)
     tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
     is_enough = _takes_logins
@@ -237,6 +243,9 @@ def ask_steps(
         if isinstance(outcome, DeadlineExceeded):
             answers.append(StepFault(STEP_SILENT, "slurmstepd does not answer"))
         elif isinstance(outcome, Exception) and not isinstance(outcome, StepFault):
+            for other in outcomes:
+                if isinstance(other, OwnStep):
+                    other.connection.close()
             raise outcome
         else:
             answers.append(outcome)

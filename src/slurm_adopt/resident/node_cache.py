@@ -21,7 +21,7 @@ from ..system.slurm.spool import SpoolFault
 from ..system.slurm.spool_dir import has_pattern, spool_dirs
 from ..system.slurm.stepd import StepFault
 from ..system.tasks.loop import wait_flag
-from ..system.tasks.task import DeadlineExceeded
+from ..system.tasks.task import DeadlineExceeded, halfway
 from .conf_cache import ConfCache
 from .step_index import STEP_FOREIGN, Entry, StepIndex
 from .turnstile import Turn, Turnstile
@@ -69,6 +69,11 @@ class NodeCache:
             connection.close()
         else:
             self.late.watch(connection, processes)
+
+    def settle_late(self, processes: tuple[Process, ...]) -> None:
+        """Where these are now is where they belong."""
+        if self.late is not None:
+            self.late.settle(processes)
 
     def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
         """The remembered slurm.conf, if its files are unchanged; None: the one of the last login."""
@@ -147,8 +152,7 @@ class NodeCache:
         self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int
     ) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
-        now_ns = time.monotonic_ns()
-        until_ns = now_ns + (deadline_ns - now_ns) // 2
+        until_ns = halfway(deadline_ns)
         for index in indexes:
             index.ask_due(at_once=True)
         while time.monotonic_ns() < until_ns:
@@ -253,8 +257,7 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
 
 def _wait_for_needed(indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int) -> Task[None]:
     """No other job will do, and its step had not answered when others of the user's had: half of what is left."""
-    now_ns = time.monotonic_ns()
-    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    until_ns = halfway(deadline_ns)
     found.pause()
     for index in indexes:
         asked = False

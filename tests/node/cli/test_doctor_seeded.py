@@ -87,6 +87,8 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("pam-exempts-everybody", "access.conf without its last line, behind", line(ACCOUNT, f"{ACCOUNT.replace('required', 'sufficient')}account required pam_access.so\n")),
     ("pam-exempts-everybody", "a list that is not there", before_account("account sufficient pam_listfile.so item=user sense=allow onerr=succeed file=/etc/admins")),
     ("pam-exempts-everybody", "a list of who is refused", both(added("/etc/refused", "carol\n"), before_account("account [success=1 default=ignore] pam_listfile.so item=user sense=deny file=/etc/refused"))),
+    ("pam-exempts-everybody", "a condition that all users meet", before_account("account sufficient pam_succeed_if.so quiet uid >= 1000")),
+    ("pam-exempts-everybody", "a condition about a group, the wrong way round", before_account("account [success=1 default=ignore] pam_succeed_if.so quiet user notingroup admins")),
     ("pam-session-lenient", "an optional session line", both(account_first, line(SESSION, SESSION.replace("required", "optional")))),
     ("pam-lines-differ", "slurm_conf= on one line only", line(SESSION, SESSION.replace("strict", f"strict {OPT}"))),
     ("pam-unsafe-defaults", "the session line has no profile", line(SESSION, SESSION.replace(" profile=strict", ""))),
@@ -146,6 +148,7 @@ ROWS: list[tuple[str, str, Breakage]] = [
     ("spool-dir-untrusted", "a file in its place", both(conf("SlurmdSpoolDir=/var/spool/slurmd", "SlurmdSpoolDir=/var/spool/file"), added("/var/spool/file", ""))),
     ("spool-dir-untrusted", "a group may write it", shell("chgrp slurm /var/spool/slurmd && chmod 775 /var/spool/slurmd", "chgrp root /var/spool/slurmd && chmod 755 /var/spool/slurmd")),
     ("spool-dir-unreadable", "a link to itself", both(conf("SlurmdSpoolDir=/var/spool/slurmd", "SlurmdSpoolDir=/var/spool/loop"), shell("ln -s /var/spool/loop /var/spool/loop", "rm /var/spool/loop"))),
+    ("spool-folder-writable", "on a scratch disk", shell("chmod 777 /var/spool", "chmod 755 /var/spool")),
     ("munge-down", "another socket", conf("AuthType=auth/munge", "AuthType=auth/munge\nAuthInfo=socket=/run/munge/other.socket")),
     ("munge-key-mode", "everybody may read it", shell("chmod 644 /etc/munge/munge.key", "chmod 400 /etc/munge/munge.key")),
     ("auth-none", "from a test cluster", conf("AuthType=auth/munge", "AuthType=auth/none")),
@@ -162,6 +165,8 @@ FINE: list[tuple[str, Breakage]] = [
     ("a list of who is let in", both(added("/etc/admins", "carol\n"), account_first, before_account("account sufficient pam_listfile.so item=user sense=allow onerr=fail file=/etc/admins"))),
     ("users of their own on the account line", line(ACCOUNT, ACCOUNT.replace("strict", "strict allow_users=bob"))),
     ("UsePAM once more, later", both(added("/etc/ssh/later.conf", "UsePAM no\n"), edit(SSHD_CONFIG, lambda text: f"{text}Include /etc/ssh/later.conf\n"))),
+    ("a Match block for a port", edit(SSHD_CONFIG, lambda text: f"{text}Match LocalPort 2222 User alice,!bob\n  PasswordAuthentication no\n")),
+    ("Match blocks of all kinds", edit(SSHD_CONFIG, lambda text: f"{text}Match Address 10.0.0.0/8 LocalAddress 10.77.0.1\n  X11Forwarding no\nMatch Group users\n  PermitTTY no\nMatch All\n  PermitTTY yes\n")),
     ("an include of nothing", edit(SSHD_CONFIG, lambda text: f"Include /etc/ssh/none.d/*.conf\n{text}")),
     ("YES", swap(CGROUP, "ConstrainCores=yes", "ConstrainCores=YES")),
     ("Contain", conf("PrologFlags=contain", "PrologFlags=Alloc,Contain")),
@@ -173,6 +178,12 @@ FINE: list[tuple[str, Breakage]] = [
     ("a munge folder of root's", shell("chown root /run/munge", "chown munge /run/munge")),
     ("it looks on beside the original of the same name", beside(line(ACCOUNT, ACCOUNT + ACCOUNT.replace("adopt", "adopt_new").replace("strict", "strict enforce=no")), line(SESSION, SESSION.replace("adopt", "adopt_new").replace("strict", "strict enforce=no")))),
     ("it looks on beside the original from a folder of its own", both(shell("mkdir -p /opt/lib && mv {module} /opt/lib/", "mv /opt/lib/pam_slurm_adopt.so {module} && rmdir /opt/lib"), line(ACCOUNT, ACCOUNT + ACCOUNT.replace("pam_slurm", "/opt/lib/pam_slurm").replace("strict", "strict enforce=no")), line(SESSION, SESSION.replace("pam_slurm", "/opt/lib/pam_slurm").replace("strict", "strict enforce=no")))),
+    ("a line that may be missing behind ours", edit(SSHD, lambda text: f"{text}-session optional pam_gone.so\n")),
+    ("homes that are made behind ours", edit(SSHD, lambda text: f"{text}session required pam_mkhomedir.so umask=0077\n")),
+    ("system accounts before ours", both(account_first, before_account("account sufficient pam_usertype.so issystem"))),
+    ("a spool folder below one like /tmp", shell("chmod 1777 /var/spool", "chmod 755 /var/spool")),
+    ("a store that a group adds to", shell("chgrp 30000 /etc && chmod 1775 /etc", "chgrp 0 /etc && chmod 755 /etc")),
+    ("cgroup.conf with true", swap(CGROUP, "ConstrainCores=yes", "ConstrainCores=true")),
     ("the machine's name in full", shell("hostname lab.example.org", "hostname lab")),
     ("another name while slurmd runs", shell("hostname other", "hostname lab")),
 ]  # fmt: skip
@@ -247,7 +258,7 @@ def test_doctor_seeded__opinions_about_everybody_are_libpams(machine: Node) -> N
 
     by_code = {what: made for _, what, made in ROWS}
     for what, made in by_code.items():
-        if "access.conf" in what or "a list" in what:
+        if "access.conf" in what or "a list" in what or "a condition" in what:
             with without_job(made) as status:
                 assert status == 0, what
     with without_job(before_account("account required pam_permit.so")) as status:

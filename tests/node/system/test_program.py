@@ -64,6 +64,22 @@ def test_program__that_somebody_else_could_replace(folder: Path, wrong: str, how
         resolve_program((str(folder / "bin/cat"),))
 
 
+def test_program__in_a_store_as_nix_and_guix_have_it(folder: Path) -> None:
+    """Its group adds to it; the sticky bit keeps the group from what is root's."""
+    store, program = folder / "bin", folder / "bin/cat"
+    os.chown(store, 0, 30000)
+    store.chmod(0o1775)
+    assert resolve_program((str(program),)) == str(program)
+    os.chown(store, 30001, 30000)
+    with pytest.raises(UntrustedProgram, match="belongs to uid 30001"):
+        resolve_program((str(program),))
+    os.chown(store, 0, 30000)
+    os.chown(program, -1, 30000)
+    program.chmod(0o1775)
+    with pytest.raises(UntrustedProgram, match="group 30000 may write it"):
+        resolve_program((str(program),))
+
+
 def test_program__below_tmp_or_missing(tmp_path: Path) -> None:
     copy = tmp_path / "cat"
     copy.write_bytes(Path("/bin/cat").read_bytes())

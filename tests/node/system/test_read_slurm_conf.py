@@ -160,6 +160,7 @@ def test_slurm_conf__nobody_is_judged_by_his_own_file(conf: Path) -> None:
         (0o777, 0, "slurm-conf-untrusted"),
         (0o757, 7, "slurm-conf-untrusted"),
         (0o1777, 0, ""),
+        (0o1775, 0, ""),
         (0o755, 7, ""),
         (0o755, 12345, "slurm-conf-untrusted"),
     ],
@@ -186,15 +187,15 @@ def test_slurm_conf__who_may_write_to_the_folders_on_the_way(
     elif way == "include":
         conf = tmp_path / "root" / "slurm.conf"
         conf.write_text(f"SlurmUser=7\nInclude {site}/etc/slurm.conf\n")
-    os.chown(folder, owner, 0 if mode != 0o775 else 12345)
+    os.chown(folder, owner, 12345 if mode in (0o775, 0o1775) else 0)
     folder.chmod(mode)
     if reason:
         assert fault(conf) == reason
         return
     found = read(conf)
     assert (str(folder), owner) in found.folders or owner == 0
-    if mode == 0o775:
-        assert f"{folder}: group 12345 may write it: chmod g-w {folder}" in found.problems
+    loose = f"{folder}: group 12345 may write it: chmod g-w {folder}"
+    assert (loose in found.problems) == (mode == 0o775)  # nobody replaces what is root's where the sticky bit is
     check_not_own(found, 1001)
     if owner:
         with pytest.raises(ConfFault) as caught:

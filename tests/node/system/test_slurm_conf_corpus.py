@@ -46,12 +46,24 @@ FOUND: dict[str, tuple[str, list[tuple[str, str | None]], dict[str, Any]]] = {
     "nothing-tracked": ("c1", [(DEFAULT, "c1")], {"proctrack_type": "proctrack/linuxproc", "prolog_flags": ("contain",)}),
     "no-extern-step": ("laptop", [(DEFAULT, "localhost")], {"prolog_flags": (), "proctrack_type": "proctrack/pgid"}),
     "containers": ("n1", [(DEFAULT, "n1")], {"container_type": "job_container/tmpfs", "prolog": "/etc/slurm/prolog.d/*"}),
-    "namespaces": ("n1", [(DEFAULT, "n1")], {"container_type": "namespace/linux", "prolog_flags": ("contain", "runinjob")}),
+    "namespaces": ("n1", [(DEFAULT, "n1")], {"container_type": "namespace/linux", "prolog_flags": ("contain", "runinjob"), "proctrack_type": "proctrack/cgroup"}),
     "last-one-wins": ("n1", [("/second", "n1")], {"slurmd_port": 2222}),
     "operators": ("n1", [(DEFAULT, "n1")], {"prolog_flags": ("contain",), "launch_parameters": ("ulimit_pam_adopt",)}),
     "port-range": ("n1", [(DEFAULT, "n1")], {"slurmd_port": 6818, "message_timeout_s": 60, "tcp_timeout_s": 8}),
     "many-nodes": ("r19c7s16b3", [(DEFAULT, "r19c7s16b3")], {}),
     "defaults-lines": ("b1", [(DEFAULT, "b1")], {"cluster_name": "default"}),
+    "short-plugin-names": ("n1", [(DEFAULT, "n1")], {"proctrack_type": "proctrack/cgroup", "task_plugin": ("task/affinity", "task/cgroup"), "container_type": "job_container/tmpfs", "tls_type": "tls/none"}),
+    "keys-that-are-gone": ("n1", [(DEFAULT, "n1")], {"cluster_name": "old", "auth_type": "auth/munge", "problems": ()}),
+    "spool-below-slurm-users": ("compute02", [("/var/spool/slurm/d", "compute02")], {"slurm_user": "slurm"}),
+    "slashes": ("n1", [("/var//spool/slurmd/", "n1")], {}),
+    "three-brackets": ("r1-2-1.lab", [(DEFAULT, "rack1n2b1")], {"problems": ()}),
+    "names-that-no-host-has": ("ci-runner", [(DEFAULT, None)], {}),
+    "all-on-localhost": ("devbox", [(DEFAULT, "slurmnode1"), (DEFAULT, "slurmnode2")], {}),
+    "small-letters": ("host3.example.org", [("/var/spool/slurm-small", "cn3")], {"cluster_name": "small"}),
+    "slips-in-other-lines": ("n1", [(DEFAULT, "n1")], {"cluster_name": "slips"}),
+    "includes-in-three-steps": ("n1", [("/var/spool/steps", "n1")], {"slurm_user": "slurm", "slurmd_port": 7000}),
+    "slurmd-of-slurm-user": ("n1", [(DEFAULT, "n1")], {"step_owners": (0, 1), "proctrack_type": "proctrack/cgroup"}),
+    "cloud-names": ("h4d-set-42.c.project.internal", [("/var/spool/steps", "h4d-set-42")], {"prolog_flags": ("alloc", "contain", "nohold", "deferbatch", "serial"), "message_timeout_s": 60}),
 }  # fmt: skip
 REFUSED = {
     "relative-spool": "slurm-conf-malformed",
@@ -94,4 +106,4 @@ def test_slurm_conf_corpus__pid_files_of_many_slurmds(corpus: Path) -> None:
 
 def test_slurm_conf_corpus__every_file_is_in_the_table() -> None:
     assert {path.stem for path in CORPUS.glob("*.conf")} == FOUND.keys() | REFUSED.keys()
-    assert len(FOUND) >= 30
+    assert len(FOUND) >= 45

@@ -64,6 +64,18 @@ ROWS: list[tuple[str, Check, dict[str, str | None]]] = [
     ("auth-key-missing", daemons.check_auth, {"etc/slurm/slurm.conf": f"{CONF}AuthType=auth/slurm\n"}),
     ("pam-session-escapes", pam.check_pam, {"run/systemd/seats/seat0": "", "etc/pam.d/sshd": f"{ACCOUNT}session optional pam_systemd.so\nsession [default=1] pam_warn.so\n{SESSION}session optional pam_permit.so\n"}),
     ("auth-key-mode", daemons.check_auth, {"etc/slurm/slurm.conf": f"{CONF}AuthType=auth/slurm\n", "etc/slurm/slurm.key": "x"}),
+    ("slurm-container", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}JobContainerType=tmpfs\n", "etc/pam.d/sshd": SESSION.replace("strict", "strict join_container=false")}),
+    ("slurm-use-pam", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}UsePAM=UP\n"}),
+    ("cgroup-mountpoint", slurm.check_slurm, {"etc/slurm/cgroup.conf": f"{CGROUP}CgroupMountpoint=/cgroup\n"}),
+    ("slurm-proctrack", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}ProctrackType=linuxproc\nTaskPlugin=none\n", "etc/slurm/cgroup.conf": "CgroupMountpoint=/cgroup\n"}),
+]  # fmt: skip
+#: What nodes have that public configuration files describe, and is right.
+FINE: list[tuple[str, dict[str, str | None]]] = [
+    ("plugins without their kinds", {"etc/slurm/slurm.conf": "ClusterName=x\nPrologFlags=Contain\nProctrackType=cgroup\nTaskPlugin=affinity,cgroup\nJobContainerType=none\nNodeName=n1\n"}),
+    ("true instead of yes", {"etc/slurm/cgroup.conf": "ConstrainCores=no\nConstrainRAMSpace=True\n"}),
+    ("quotes, and keys of old", {"etc/slurm/cgroup.conf": 'CgroupMountpoint="/sys/fs/cgroup"\nCgroupAutomount=yes\nCgroupReleaseAgentDir="/etc/slurm/cgroup"\nTaskAffinity=no\nConstrainRamSpace=yes\n'}),
+    ("of containers", {"etc/slurm/cgroup.conf": f"{CGROUP}CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\nEnableControllers=yes\n"}),
+    ("no cgroups at all", {"etc/slurm/cgroup.conf": f"{CGROUP}CgroupPlugin=disabled\nCgroupMountpoint=/cgroup\n"}),
 ]  # fmt: skip
 
 
@@ -79,6 +91,13 @@ def test_doctor_files__names_the_fault(code: str, check: Check, changes: dict[st
 def test_doctor_files__is_silent_on_a_healthy_folder(check: Check, tmp_path: Path) -> None:
     assert list(check(node(tmp_path, {}))) == []
     assert list(selinux.check_selinux(Node(f"{tmp_path}/empty"))) == []
+
+
+@pytest.mark.parametrize("changes", [row[1] for row in FINE], ids=[row[0] for row in FINE])
+def test_doctor_files__is_silent_about_what_is_only_written_otherwise(
+    changes: dict[str, str | None], tmp_path: Path
+) -> None:
+    assert list(slurm.check_slurm(node(tmp_path, changes))) == []
 
 
 @pytest.mark.parametrize(
@@ -118,6 +137,30 @@ def test_doctor_files__penalties_of_openssh_9_8(
     settings = {"persourcepenalties": penalties, "persourcepenaltyexemptlist": exempt}
     server = sshd.Server("sshd", "/usr/sbin/sshd", (), sshd.DEFAULT_CONFIG, "sshd")
     assert [found.code for found in sshd.check_times(node(tmp_path, {}), server, "sshd", settings)] == expected
+
+
+def test_doctor_files__a_connection_for_each_match_block(tmp_path: Path) -> None:
+    config = tmp_path / "sshd_config"
+    config.write_text(
+        'Port 22\nMatch User "alice" LocalPort 2222\n  PermitTTY no\nmatch localaddress=10.0.0.1/8 rdomain=v\nMatch all\n'
+    )
+    assert sshd._match_specs(str(config)) == [
+        "user=alice,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=2222",
+        "user=nobody,host=localhost,addr=127.0.0.1,laddr=10.0.0.1,lport=22,rdomain=v",
+        "user=nobody,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22",
+    ]
+
+
+def test_doctor_files__a_pam_service_for_some_logins_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `sshd -T` and `sshd -T -C` of OpenSSH 10.0 say it."""
+    config = tmp_path / "sshd_config"
+    config.write_text("Match User alice\n  PAMServiceName other\n")
+    said = ["usepam yes\npamservicename sshd\n", "usepam yes\npamservicename other\n"]
+    monkeypatch.setattr(sshd, "run", lambda _: said)
+    server = sshd.Server("sshd", "/usr/sbin/sshd", (), str(config), "sshd")
+    [found] = sshd.check_server(node(tmp_path, {}), server)
+    assert found.code == "sshd-pam-service"
+    assert "uses in a Match block the PAM service other" in found.seen
 
 
 @pytest.mark.parametrize(("state", "expected"), [(5, ["clock-not-synchronized"]), (0, [])])

@@ -76,6 +76,30 @@ def test_expect__the_stack_of_slurms_documentation(node: Path, args: tuple[str, 
     assert expect(node, VENDORS + OURS, *args, user="admin") == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "rules", "expected"),
+    [
+        ("session optional pam_cgfs.so -c freezer,memory\n", "", "session-escapes"),
+        ("session optional pam_cgroup.so\n", "", ""),
+        ("session optional pam_cgroup.so\n", "@students freezer students/\n", "session-uncertain"),
+    ],
+    ids=["lxc", "libcgroup-without-rules", "libcgroup"],
+)
+def test_expect__what_moves_sessions_without_logind(
+    node: Path, line: str, rules: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On cgroup v1, where pam_systemd moves nothing that Slurm uses."""
+    (node / "sys/fs/cgroup/cgroup.controllers").unlink()
+    if rules:
+        (node / "etc/cgrules.conf").write_text(rules)
+    stack = f"session required pam_unix.so\nsession optional pam_systemd.so\n{line}"
+    monkeypatch.setattr(adopt, "LOGIND", str(node / "nowhere"))
+    assert expect(node, stack, "profile=strict") == ""  # neither is installed
+    monkeypatch.setattr(adopt, "MOVERS", (str(node / "etc/pam.d/sshd"),))
+    assert expect(node, stack, "profile=strict") == expected
+    assert expect(node, stack + OURS, "profile=strict") == ""
+
+
 def test_expect__a_jump_by_group(node: Path) -> None:
     assert expect(node, BY_GROUP.format(MY_GROUP), "profile=strict") == ""
     assert expect(node, BY_GROUP.format("no-such-group"), "profile=strict") == "session-escapes"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ...options.parse import parse_options
 from ...record import replace
-from ...system.host.pam_outlook import SCOPE_MODULES, session_outlook
+from ...system.host.pam_outlook import CGROUP_MODULES, SCOPE_MODULES, is_there, session_outlook
 from ...system.host.pam_stack import DIRECTORIES, MODULE, OTHER
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
@@ -39,11 +39,14 @@ NOLOGIN = ("/var/run/nologin", "/etc/nologin")
 SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
 #: They say yes to some people only: who is let in by them is the site's choice.
 FILTERS = {"pam_access.so", "pam_listfile.so", "pam_succeed_if.so", "pam_rootok.so", "pam_wheel.so", "pam_group.so",
-           "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so"}  # fmt: skip
+           "pam_exec.so", "pam_script.so", "pam_time.so", "pam_deny.so", "pam_slurm.so", "pam_usertype.so"}  # fmt: skip
+#: The distribution's own, and not a choice of the site: a new line of ours goes before what brings it in.
+DISTRIBUTIONS = {"pam_usertype.so"}
 #: They may stand after the session line: nothing of a job's is undone by them.
 HARMLESS = {"pam_motd.so", "pam_mail.so", "pam_lastlog.so", "pam_lastlog2.so", "pam_permit.so", "pam_echo.so",
-            "pam_warn.so", "pam_umask.so"}  # fmt: skip
-MOVERS = (*SCOPE_MODULES, "pam_cgroup.so")
+            "pam_warn.so", "pam_umask.so", "pam_mkhomedir.so", "pam_oddjob_mkhomedir.so", "pam_tty_audit.so",
+            "pam_unix.so", "pam_reauthorize.so"}  # fmt: skip
+MOVERS = (*SCOPE_MODULES, *CGROUP_MODULES)
 #: Files that a tool writes anew: (what their names or texts show, which tool, what to do instead).
 GENERATED = (
     ("common-", "pam-auth-update", "put the line into /etc/pam.d/sshd itself"),
@@ -51,6 +54,10 @@ GENERATED = (
     ("password-auth", "authselect", "put the line into /etc/pam.d/sshd itself, or into a custom authselect profile"),
     ("postlogin", "authselect", "put the line into /etc/pam.d/sshd itself"),
 )
+OPEN_MENDS = {
+    "pam_access.so": "- : ALL : ALL    # the last line of access.conf",
+    "pam_listfile.so": "make {0} an allow list: sense=allow onerr=fail",
+}
 STRICT_ACCOUNT = "account  required  pam_slurm_adopt.so profile=strict"
 STRICT_SESSION = "session  required  pam_slurm_adopt.so profile=strict"
 
@@ -197,12 +204,14 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             "pam-ends-before",
             ERROR,
             f"{ending.origin} ({ending.control} {ending.module}) ends the account stack before {line.line.origin}",
-            "slurm-adopt is never asked, and whoever has an account gets in",
+            "slurm-adopt is not asked about users of /etc/passwd: they get in without a job"
+            if _base(ending) == "pam_localuser.so"
+            else "slurm-adopt is never asked, and whoever has an account gets in",
             f"move {line.line.origin} above {ending.origin}, or write `required` there",
         )
         return
     for other in (*_exempting(node, line), _fallback(line.stack, line.index)):
-        why = why_open(node, other) if other is not None else ""
+        why = why_open(node, other, service) if other is not None else ""
         if other is not None and why:
             yield _open(other, why)
             return
@@ -224,9 +233,7 @@ def _open(line: PamLine, why: str) -> Finding:
         ERROR,
         f"{line.origin} ({line.control} {line.module}) lets people in without a job: {why}",
         "users without a job get in",
-        "- : ALL : ALL    # the last line of access.conf"
-        if line.name == "pam_access.so"
-        else f"make {line.origin} an allow list: sense=allow onerr=fail",
+        OPEN_MENDS.get(line.name, "let it ask for a group of administrators: {0}").format(line.origin),
     )
 
 
@@ -246,6 +253,7 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
         return
     line = working[-1]
     later = [after for after in line.stack[line.index + 1 :] if _base(after) not in HARMLESS and not _is_ours(after)]
+    later = [after for after in later if is_there(after.module, node.root)]
     mover = next((after for after in later if _base(after) in MOVERS), None)
     if mover is not None:
         yield Finding(
@@ -267,7 +275,7 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
         yield Finding(
             "pam-session-escapes",
             ERROR,
-            f"pam_systemd moves sessions of {service}, and {line.line.origin} does not hold all of them",
+            f"{_movers(line)} moves sessions of {service}, and {line.line.origin} does not hold all of them",
             "each login is refused, or outside of its job: nothing may end the stack before the line, or jump over it",
             f"{STRICT_SESSION}    # last in /etc/pam.d/{service}, instead of {line.line.origin}",
         )
@@ -299,6 +307,11 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "the session line acts where the account line only looks on: it puts users with a job into it",
             f"add enforce={first.options.enforce} to {line.line.origin}",
         )
+
+
+def _movers(line: OurLine) -> str:
+    """The modules of a line's stack that move sessions, by their names."""
+    return " and ".join(dict.fromkeys(_base(one)[:-3] for one in line.stack if _base(one) in MOVERS))
 
 
 def check_pair(account: OurLine, session: OurLine) -> Iterator[Finding]:
@@ -417,11 +430,11 @@ def _action(line: PamLine, code: str) -> str:
     return actions_of(line.control)[0][CODES.index(code)]
 
 
-def _ends_for_all(node: Node, line: PamLine) -> bool:
+def _ends_for_all(node: Node, line: PamLine, filters: set[str]) -> bool:
     """Whether nearly everybody gets past the stack with this line: not in a substack of its own, and no filter."""
     if line.optional and not node.module_path(line.module):
         return False
-    return _ends(line) and not line.level and _base(line) not in FILTERS and not _is_ours(line)
+    return _ends(line) and not line.level and _base(line) not in filters and not _is_ours(line)
 
 
 def is_originals(node: Node, line: PamLine) -> bool:
@@ -437,9 +450,13 @@ def find_original(node: Node, service: str) -> PamLine | None:
     return next((line for line in node.stack(service, "account") if is_originals(node, line)), None)
 
 
-def find_ending(node: Node, line: OurLine) -> PamLine | None:
-    """A line ahead of ours after which, for nearly everybody, ours is not asked any more."""
-    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before)), None)
+def find_ending(node: Node, line: OurLine, is_new: bool = False) -> PamLine | None:
+    """A line ahead of ours after which, for nearly everybody, ours is not asked any more.
+
+    `is_new`: ours is looked for a place, and none behind what the distribution lets system accounts in with.
+    """
+    filters = FILTERS - DISTRIBUTIONS if is_new else FILTERS
+    ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before, filters)), None)
     return ending if ending is not None else _jump_over(line.stack, line.index)
 
 

@@ -6,9 +6,13 @@ Rules of this file:
    or a host is the site's wish.
 2. pam_access lets in whom no line of its files fits (pam_access(8)); pam_listfile whom its file does not say anything
    about, if the file cannot be read and `onerr=succeed` stands there (pam_listfile(8)).
+3. Whom a condition of pam_succeed_if lets in, `pam_known` says; an ordinary user's number is one that useradd gives.
 """
 
 from __future__ import annotations
+
+from ...system.host.pam_known import UserFacts, answers_for
+from ...system.host.pam_walk import SUCCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +22,18 @@ if TYPE_CHECKING:
 ACCESS_CONF = "/etc/security/access.conf"
 ACCESS_FOLDER = "/etc/security/access.d/*.conf"
 EVERYBODY = "ALL"
+#: No account has an empty name, or is in no group at all.
+NOBODY, ORDINARY_UID = "", 60000
 
 
-def why_open(node: Node, line: PamLine) -> str:
+def why_open(node: Node, line: PamLine, service: str) -> str:
     """Why this line says yes to people that it is not told about; empty if it does not, or if that is not known."""
     words = dict(word.partition("=")[::2] for word in line.args)
+    if line.name == "pam_succeed_if.so":
+        answer = answers_for(UserFacts(NOBODY, ORDINARY_UID, service))(line)
+        return "its condition holds for people in no list and no group" if answer == [(SUCCESS, None)] else ""
+    if line.name == "pam_usertype.so" and "isregular" in words:
+        return "everybody is a regular user who is no system account"
     if line.name == "pam_access.so":
         return _access(node, words)
     if line.name == "pam_listfile.so":

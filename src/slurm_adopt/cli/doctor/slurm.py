@@ -44,6 +44,8 @@ SPOOL_MENDS = {
 CONTAINING = {"contain", "x11", "runinjob"}
 CONTAINER_CONF = "job_container.conf"
 TRACKING = "proctrack/cgroup"
+#: What Slurm takes for a yes (slurm.conf and cgroup.conf; tried with `scontrol show config`).
+YES = ("yes", "true", "up", "1")
 #: One slip may be in the line of each rack.
 PROBLEM_CAP = 5
 #: cgroup.conf(5) of Slurm 20.11 to 26.05, by their names in lower case.
@@ -213,7 +215,7 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             "slurmd does not start again",
             f"put {CONTAINER_CONF} beside slurm.conf, or take JobContainerType= out",
         )
-    if node.setting("usepam").lower() in ("1", "yes", "true"):
+    if node.setting("usepam").lower() in YES:
         guarded = node.our_lines("account", "slurm")
         if guarded or "slurm" not in node.services():
             what = f"{guarded[0].line.origin} is slurm-adopt's" if guarded else "there is no /etc/pam.d/slurm"
@@ -258,7 +260,7 @@ def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     if (
         not odd
         and "task/cgroup" in conf.task_plugin
-        and not any(settings.get(key, "").lower() == "yes" for key in CONSTRAINTS)
+        and not any(settings.get(key, "").lower() in YES for key in CONSTRAINTS)
     ):
         yield Finding(
             "cgroup-constrains-nothing",
@@ -268,6 +270,9 @@ def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             "jobs and logins are counted, and held to nothing: each may use the whole node",
             "ConstrainCores=yes\nConstrainRAMSpace=yes\nConstrainDevices=yes    # in cgroup.conf, then restart slurmd",
         )
+    plugin = settings.get("cgroupplugin", "autodetect").lower()
+    if plugin == "disabled" or (conf.proctrack_type != TRACKING and "task/cgroup" not in conf.task_plugin):
+        return  # what is said of cgroups is for nobody
     mount = settings.get("cgroupmountpoint", "/sys/fs/cgroup")
     if not node.exists(mount):
         yield Finding(
@@ -279,7 +284,6 @@ def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
         )
         return
     unified = node.exists(f"{mount}/cgroup.controllers")
-    plugin = settings.get("cgroupplugin", "autodetect").lower()
     if plugin in ("cgroup/v1", "cgroup/v2") and (plugin == "cgroup/v2") != unified:
         yield Finding(
             "cgroup-version",
@@ -327,6 +331,7 @@ def check_spool(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             try:
                 os.close(SpoolDirectory(folder, conf.step_owners, prefix, conf.spool_owners).fd)
                 found = True
+                yield from _check_way(node, conf, folder)
             except SpoolFault as fault:
                 if fault.reason == "spool-dir-missing":
                     missing = fault
@@ -335,6 +340,20 @@ def check_spool(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                 return
     if not found and missing is not None:
         yield _spool_finding(missing, conf.spool_dir)
+
+
+def _check_way(node: Node, conf: SlurmConf, folder: str) -> Iterator[Finding]:
+    """Who may put another folder in the place of slurmd's: a scratch disk that everybody may write."""
+    place, others = node.loose_folder(folder, conf.spool_owners) or ("", "")
+    if place:
+        what, _, mend = others.partition(": ")
+        yield Finding(
+            "spool-folder-writable",
+            WARNING if what.startswith("group ") else ERROR,
+            f"{place}: {what}; SlurmdSpoolDir {folder} is in it",
+            "whoever takes SlurmdSpoolDir away has everybody refused; with the default options, let in without a job",
+            f"{mend}    # or chmod +t {place}",
+        )
 
 
 def _spool_finding(fault: SpoolFault, folder: str) -> Finding:

@@ -3,6 +3,7 @@
 
 Rules of this file:
 1. The settings are sshd's own word (`sshd -T`, `sshd -T -C`), with the file and options that the running sshd has.
+   Where a Match block asks for a port of the machine's own, sshd says nothing without one (OpenSSH 8.4 to 10.6).
 2. An sshd is a process of root's that runs an sshd's program and calls itself a listener.
 """
 
@@ -36,6 +37,11 @@ LISTENER = "[listener]"
 WITH_WORD = "bCcEfghkopu"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 MATCH_CAP = 8
+#: Of a connection that no Match block is about.
+NO_PORT = "lport=1"
+#: Match's words, and sshd's for them in a connection (sshd_config(5), sshd(8)); groups are members of theirs.
+CRITERIA = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport",
+            "rdomain": "rdomain"}  # fmt: skip
 SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "": 1}
 
 
@@ -112,15 +118,16 @@ def check_server(node: Node, server: Server) -> Iterator[Finding]:
         )
         return
     service = settings.get("pamservicename", server.service)
-    yield from check_pam_service(node, server, service)
     yield from check_reloaded(server.name, server.config, settings.get("pidfile", ""))
     matched = [settings, *(_settings(answer) for answer in answers[1:])]
+    for name in dict.fromkeys(one.get("pamservicename", server.service) for one in matched if one):
+        yield from check_pam_service(node, server, name, "" if name == service else "in a Match block ")
     yield from check_times(node, server, service, settings)
     if any(one.get("kbdinteractiveauthentication", "") == "yes" for one in matched):
         yield from check_user_environment(node, server, service)
 
 
-def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Finding]:
+def check_pam_service(node: Node, server: Server, service: str, where: str = "") -> Iterator[Finding]:
     """Whether the PAM service that this sshd uses has a line of ours that works there."""
     lines = node.our_lines("account", service)
     if any(line.works for line in lines) or service == "sshd":
@@ -129,7 +136,7 @@ def check_pam_service(node: Node, server: Server, service: str) -> Iterator[Find
     yield Finding(
         "sshd-pam-service",
         ERROR,
-        f"{server.name} uses the PAM service {service}, in which no line of slurm-adopt works",
+        f"{server.name} uses {where}the PAM service {service}, in which no line of slurm-adopt works",
         "logins through this sshd are not asked for a job, and go into none",
         mend,
     )
@@ -242,6 +249,7 @@ def _options(words: list[str]) -> tuple[tuple[str, ...], str]:
 
 
 def _ask(node: Node, server: Server, spec: str) -> Task[str]:
+    spec = spec or (NO_PORT if any("localport" in words for words, _ in _matches(server.config)) else "")
     try:
         program = resolve_program((server.program,))
         more = ("-C", spec) if spec else ()
@@ -263,21 +271,23 @@ def _settings(said: str) -> Settings:
 def _match_specs(config: str) -> list[str]:
     """A connection for each Match block, as `sshd -T -C` wants it: users, groups' members and addresses by name."""
     specs: list[str] = []
-    for line in config_lines(config):
-        words = re.split(r"[\s=]+", line.strip())
-        if not words or words[0].lower() != "match":
-            continue
-        fields = {"user": "nobody", "host": "localhost", "addr": "127.0.0.1"}
-        for key, value in zip(words[1::2], words[2::2]):
+    for names, values in _matches(config):
+        fields = {"user": "nobody", "host": "localhost", "addr": "127.0.0.1", "laddr": "127.0.0.1", "lport": "22"}
+        for key, value in zip(names, values):
             first = next((word for word in value.split(",") if not set(word) & set("*?!")), "")
-            if key.lower() == "group":
+            if key == "group":
                 fields["user"] = _member(first) or fields["user"]
-            elif key.lower() in ("user", "host") and first:
-                fields[key.lower()] = first
-            elif key.lower() == "address" and first:
-                fields["addr"] = first.partition("/")[0]
+            elif key in CRITERIA and first:
+                fields[CRITERIA[key]] = first.partition("/")[0]
         specs.append(",".join(f"{key}={value}" for key, value in fields.items()))
     return list(dict.fromkeys(specs))[:MATCH_CAP]
+
+
+def _matches(config: str) -> list[tuple[list[str], list[str]]]:
+    """What each Match line asks for: names in lower case, and the lists behind them."""
+    lines = (re.split(r"[\s=]+", line.strip().replace('"', "")) for line in config_lines(config))
+    found = (words[1:] for words in lines if words[0].lower() == "match")
+    return [([word.lower() for word in words[::2]], words[1::2]) for words in found]
 
 
 def _member(group: str) -> str:

@@ -248,7 +248,7 @@ def _insert(candidate: Candidate, kind: str, file: tuple[str, str, str], line: s
         changed = "".join([*lines[:place], line, *lines[place:]])
         candidate.put(service, _encoded(changed))
         [ours] = [one for one in candidate.our_lines(kind, service) if _is(one, service, candidate)]
-        found = find_ending(candidate, ours) if kind == "account" else None
+        found = find_ending(candidate, ours, is_new=True) if kind == "account" else None
         if found is None and _shapes(candidate, service) == old:
             break
         ending = ending or (f": {candidate.shown(found.origin)} ends the stack before it" if found else "")

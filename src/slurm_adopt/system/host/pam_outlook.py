@@ -2,7 +2,8 @@
 """Whether a session that is in its job now will be there once the service's session stack has run.
 
 On cgroup v1 pam_systemd moves the session in systemd's own hierarchy only, and without logind it does nothing (seen
-with systemd 257 on Debian 13).
+with systemd 257 on Debian 13). pam_cgfs (Debian's `lxc` brings it along) and pam_cgroup ask no logind, and move the
+session in the hierarchies of v1 that Slurm uses, the freezer above all (seen with lxc 5.0.2 and libcgroup 2.0.2).
 
 Rules of this file:
 1. A module that may move a session has moved it, whatever it returns; one whose file is not there has not.
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 #: They move a session into a scope of its own.
 SCOPE_MODULES = ("pam_systemd.so", "pam_elogind.so")
+#: They move a session into a cgroup of the user's; the second one if its rules fit.
+CGROUP_MODULES = ("pam_cgfs.so", "pam_cgroup.so")
+CGROUP_RULES = ("/etc/cgrules.conf", "/etc/cgrules.d")
 #: Where modules are that a stack names without a path; and, one level down, Debian's way with a folder per machine.
 MODULE_DIRECTORIES = ("/lib/security", "/lib64/security", "/usr/lib/security", "/usr/lib64/security")
 LIBRARIES = ("/lib", "/usr/lib")
@@ -49,9 +53,10 @@ def session_outlook(
 ) -> Outlook:
     """Whether sessions of this service stay in their job. `known`: what other modules will answer, as far as that is
     known for this user. `read`: `read_stack`, or that of somebody who remembers."""
-    if not os.path.exists(f"{root}/sys/fs/cgroup/cgroup.controllers") or not may_move(root):
+    scopes = os.path.exists(f"{root}/sys/fs/cgroup/cgroup.controllers") and may_move(root)
+    if not scopes and not any(is_there(name, root) for name in CGROUP_MODULES):
         return STAYS
-    return judge(read(service, "session", root), _answers(guards, known, root))
+    return judge(read(service, "session", root), _answers(guards, known, root, scopes))
 
 
 def is_guarded(service: str, guards: Guards, root: str = "", read: Read = read_stack) -> bool:
@@ -76,22 +81,21 @@ def _has_processes(cgroup: str) -> bool:
         return False
 
 
-def _answers(guards: Guards, known: Known, root: str) -> Known:
+def _answers(guards: Guards, known: Known, root: str, scopes: bool = True) -> Known:
+    """`scopes`: what makes scopes for sessions moves them."""
+    by_rules = any(map(os.path.exists, (root + path for path in CGROUP_RULES)))
+
     def answers(line: PamLine) -> Answers | None:
-        if line.name in SCOPE_MODULES:
-            return (
-                [(code, True) for code in range(len(CODES))]
-                if is_there(line.module, root)
-                else [(MODULE_UNKNOWN, None)]
-            )
-        if line.name == MODULE and guards(line):
-            refuses = (SESSION_ERR, None)
-            return (
-                [(SUCCESS, False), (IGNORE, False), refuses]
-                if is_there(line.module, root)
-                else [(MODULE_UNKNOWN, None)]
-            )
-        return known(line)
+        given: list[tuple[int, bool | None]] | None = None
+        if (scopes and line.name in SCOPE_MODULES) or line.name == "pam_cgfs.so":
+            given = [(code, True) for code in range(len(CODES))]
+        elif line.name == "pam_cgroup.so" and by_rules:
+            given = [(code, moved) for code in range(len(CODES)) for moved in (True, None)]
+        elif line.name == MODULE and guards(line):
+            given = [(SUCCESS, False), (IGNORE, False), (SESSION_ERR, None)]
+        if given is None:
+            return known(line)
+        return given if is_there(line.module, root) else [(MODULE_UNKNOWN, None)]
 
     return answers
 

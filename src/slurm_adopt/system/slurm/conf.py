@@ -28,7 +28,7 @@ from ...wire.errors import RemoteProtocolError
 from ...wire.slurm_conf import INCLUDE, NODE, ConfError, last_values, parse
 from ...wire.slurm_nodes import DEFAULT_PORT
 from ..kernel.procfs import is_root_link
-from ..tasks.files import is_sticky, other_writers, read_judged
+from ..tasks.files import is_sticky, is_store, other_writers, read_judged
 from .accounts import NOT_ASKED, UNKNOWN, uid_of_user
 
 TYPE_CHECKING = False
@@ -197,7 +197,7 @@ class _Reader:
                 continue
             if here not in self.folders:
                 info = self.folders[here] = os.stat(here)
-                shared = other_writers(here, info, None) if check_folder(here, info) else ""
+                shared = other_writers(here, info, None) if check_folder(here, info) and not is_store(info) else ""
                 if shared:
                     self.shared.append(f"{here}: {shared}")
             there = os.path.join(here, part)
@@ -334,9 +334,19 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple([word for word in text.lower().replace(" ", "").split(",") if word])
 
 
+def _plugin(kind: str, name: str) -> str:
+    """A plugin by its full name in lower case; from 23.11 the part before the slash may be left out."""
+    name = name.lower()
+    return name if "/" in name or not name else f"{kind}/{name}"
+
+
+def _container(values: dict[str, str]) -> str:
+    kind = "namespace" if "namespacetype" in values else "job_container"
+    return _plugin(kind, values.get("namespacetype", values.get("jobcontainertype", "")))
+
+
 def _conf(path: str, values: dict[str, str], reader: _Reader, look_up: bool) -> SlurmConf:
     problems = reader.problems
-    auth = values.get("authtype", "auth/munge").lower()
     port = _number(values, "slurmdport", DEFAULT_PORT, problems)
     if not 0 < port < 65536:
         raise ConfFault("slurm-conf-malformed", f"{path}: SlurmdPort {port}")
@@ -357,19 +367,18 @@ def _conf(path: str, values: dict[str, str], reader: _Reader, look_up: bool) -> 
         slurmd_user=values.get("slurmduser", "root"),
         step_owners=step_owners,
         spool_owners=_spool_owners(step_owners, slurm_user, slurm_uid, spool_dir),
-        # from 23.11 the part before the slash may be left out
-        auth_type=auth if "/" in auth else f"auth/{auth}",
+        auth_type=_plugin("auth", values.get("authtype", "munge")),
         auth_info=values.get("authinfo", ""),
         hash_plugin=values.get("hashplugin", "hash/k12").lower(),
         prolog_flags=_list(values.get("prologflags", "")),
         prolog=values.get("prolog", ""),
-        proctrack_type=values.get("proctracktype", "proctrack/cgroup").lower(),
-        task_plugin=_list(values.get("taskplugin", "")),
+        proctrack_type=_plugin("proctrack", values.get("proctracktype", "cgroup")),
+        task_plugin=tuple([_plugin("task", name) for name in _list(values.get("taskplugin", ""))]),
         launch_parameters=_list(values.get("launchparameters", "")),
         communication_parameters=_list(values.get("communicationparameters", "")),
-        tls_type=values.get("tlstype", "tls/none").lower(),
+        tls_type=_plugin("tls", values.get("tlstype", "none")),
         tls_parameters=values.get("tlsparameters", ""),
-        container_type=values.get("namespacetype", values.get("jobcontainertype", "")).lower(),
+        container_type=_container(values),
         message_timeout_s=_number(values, "messagetimeout", 10, problems),
         tcp_timeout_s=_number(values, "tcptimeout", 2, problems),
         files=tuple(reader.files),

@@ -79,6 +79,11 @@ def is_sticky(found: os.stat_result) -> bool:
     return bool(found.st_mode & stat.S_ISVTX)
 
 
+def is_store(found: os.stat_result) -> bool:
+    """Whether this is a folder of root's that a group adds to, and takes nothing of root's away (/nix/store: 1775)."""
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and is_sticky(found) and not found.st_mode & stat.S_IWOTH
+
+
 def is_private(found: os.stat_result, uid: int) -> bool:
     """Whether this is a folder of the user's that nobody else may even enter."""
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)

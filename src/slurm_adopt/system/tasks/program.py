@@ -4,6 +4,7 @@
 Rules of this file:
 1. A program is a fixed absolute path. Nothing that a user, a process or a message says chooses it.
 2. Nobody but root may write the file or a folder above it (`files.other_writers`): what was checked is what is run.
+   In a folder of root's with the sticky bit (/nix/store, /gnu/store) its group cannot replace what is root's.
 3. What needs no right gets none: the program runs as root (systemd and its like answer root only), with no capability
    and no way to gain one (`no_new_privs`).
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 
-from .files import other_writers
+from .files import is_store, other_writers
 
 #: linux/capability.h: version 3 has two sets of 32 bits each.
 CAPABILITY_VERSION = 0x20080522
@@ -32,7 +33,8 @@ def resolve_program(paths: tuple[str, ...]) -> str:
     resolved = os.path.realpath(path)
     place = resolved
     while True:
-        others = other_writers(place, os.stat(place, follow_symlinks=False))
+        found = os.stat(place, follow_symlinks=False)
+        others = "" if is_store(found) else other_writers(place, found)
         if others:
             raise UntrustedProgram(f"{place}: {others}")
         if place == "/":
