@@ -8,13 +8,13 @@ import pwd
 import stat
 import time
 
-from ...system.kernel.procfs import read_connections, read_socket_inodes
 from ...system.rpc.credentials import auth_settings
 from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode_credential, encode_credential
 from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool_dir import pid_files
 from ...system.tasks.task import MS, DeadlineExceeded, run
 from .finding import ERROR, NOTE, WARNING, Finding
+from .node import listening_at
 from .slurm import is_login_node
 
 TYPE_CHECKING = False
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 MUNGE_NS = 3000 * MS
 MUNGE_KEY = "/etc/munge/munge.key"
 MUNGE_USER = "munge"
-LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
 KEYS = ("slurm.key", "slurm.jwks")
@@ -85,13 +84,7 @@ def check_place(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
 
 def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
     """Where slurmd listens: other nodes ask it there which job a login comes from."""
-    inodes = {link[8:-1] for link in read_socket_inodes(slurmd)}
-    places = []
-    for table in ("tcp", "tcp6"):
-        for line in read_connections(slurmd, table).splitlines()[1:]:
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == LISTENS and fields[9] in inodes:
-                places.append(fields[1].partition(":")[0])
+    places = [place.partition(":")[0] for place in listening_at(slurmd)]
     if not places:
         yield Finding(
             "slurmd-not-listening",
