@@ -190,6 +190,7 @@ FINE: list[tuple[str, Breakage]] = [
     ("a comment behind the options", line(ACCOUNT, f"{ACCOUNT[:-1]} # strict\n")),
     ("a line that goes on", line(ACCOUNT, "account required \\\n  pam_slurm_adopt.so profile=strict\n")),
     ("capital letters", line(ACCOUNT, ACCOUNT.replace("required", "Required"))),
+    ("includes by their paths", edit(SSHD, lambda text: text.replace("@include common-", "@include /etc/pam.d/common-"))),
     ("a file of the vendor's beside", shell(f"mkdir -p /usr/lib/pam.d && cp {SSHD} /usr/lib/pam.d/sshd", "rm -r /usr/lib/pam.d")),
     ("a module that may be missing", before_account("account optional pam_gone.so")),
     ("a closed access.conf", both(swap(ACCESS, "# User", "+ : root (admins) : ALL\n- : ALL : ALL\n# User"), account_first, before_account("account sufficient pam_access.so"))),

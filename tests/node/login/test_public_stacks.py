@@ -75,8 +75,8 @@ STACKS = {
 }  # fmt: skip
 
 
-#: The others were always as they should be.
-EVERY_TIME = ("rhel-ahead-of-the-include", "root-asks", "three-files-deep", "lines-behind-ours")
+#: With the others all was well from the beginning.
+EVERY_TIME = ("rhel-behind-the-include", "root-asks", "three-files-deep", "lines-behind-ours")
 
 
 def marked(names: Iterable[str], often: Sequence[str]) -> list[Any]:

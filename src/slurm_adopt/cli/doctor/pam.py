@@ -238,8 +238,8 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
     line = working[-1]
     later = [after for after in line.stack[line.index + 1 :] if _base(after) not in HARMLESS and not _is_ours(after)]
     later = [after for after in later if is_there(after.module, node.root) and not _is_jailer(after)]
-    jailer = next((before for before in line.stack[: line.index] if _is_jailer(before)), None)
-    if jailer is not None and is_there(jailer.module, node.root):
+    jailer = find_jailer(node, line)
+    if jailer is not None:
         yield Finding(
             "pam-session-jailed",
             ERROR,
@@ -459,6 +459,12 @@ def find_ending(node: Node, line: OurLine, is_new: bool = False) -> PamLine | No
     filters = FILTERS - DISTRIBUTIONS if is_new else FILTERS
     ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before, filters)), None)
     return ending if ending is not None else _jump_over(line.stack, line.index)
+
+
+def find_jailer(node: Node, line: OurLine) -> PamLine | None:
+    """A line ahead of ours that gives the session another root."""
+    before = line.stack[: line.index]
+    return next((one for one in before if _is_jailer(one) and is_there(one.module, node.root)), None)
 
 
 def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:

@@ -93,7 +93,9 @@ def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> I
     if left[0] <= 0:
         return
     left[0] -= 1
-    path = next((path for path in (f"{folder}/{service}" for folder in DIRECTORIES) if node.exists(path)), "")
+    # an include may name a path
+    places = [service] if service.startswith("/") else [f"{folder}/{service}" for folder in DIRECTORIES]
+    path = next(filter(node.exists, places), "")
     yield path, origin or f"/etc/pam.d/{service}", ""
     for number, line in enumerate((node.text(path) or "").replace("\\\n", " ").split("\n"), 1) if path else ():
         text = line.partition("#")[0].strip()
