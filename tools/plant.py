@@ -122,6 +122,11 @@ FAULTS = {
                 "if facts.uid == 0 and isinstance(decision, Verdict)",
                 "if False and isinstance(decision, Verdict)",
             ),
+            (
+                "src/pam/log.c",
+                "return login->uid == 0 && code != PAM_SUCCESS ? PAM_IGNORE : code;",
+                "return code;",
+            ),
         ),
     ),
     "audit-another-job": Fault(

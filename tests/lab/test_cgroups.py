@@ -58,6 +58,21 @@ def test_cgroups__survive_json(hierarchies: tuple[Hierarchy, ...]) -> None:
 
 
 @needs_root
+def test_cgroups__a_machine_may_have_a_further_controller() -> None:
+    """One that no release of Slurm uses; it is the machine's own, and goes with it."""
+    machine = Machine()
+    machine.tree = CgroupTree.on_this_host(machine.name, frozenset({"pids"}))
+    (folder,) = [path for path in machine.tree.directories() if "/pids/" in path] or [""]
+    if not folder:
+        pytest.skip("this host does not mount pids as cgroup v1")
+    with machine:
+        assert machine.cgroups_of(1)["pids"] == "/"
+        machine.run("mkdir /sys/fs/cgroup/pids/below; echo 1 >/sys/fs/cgroup/pids/below/pids.max")
+        assert Path(folder, "below/pids.max").read_text() == "1\n"
+    assert not Path(folder).exists()
+
+
+@needs_root
 def test_cgroups__a_machine_with_v2_alone() -> None:
     """On a hybrid host without controllers, but laid out, mounted and removed as on a pure one."""
     unified = [hierarchy for hierarchy in host_hierarchies() if hierarchy.version == 2]

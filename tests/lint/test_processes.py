@@ -101,6 +101,8 @@ CALLERS = {
     "login/session/environment.py": "`query_variables` calls it in a child",
     "cli/status_view.py": "the administrator's own process",
     "cli/doctor/sshd.py": "a child with a time limit, for sshds",
+    "cli/doctor/sshd_files.py": "the same",
+    "cli/doctor/slurm_running.py": "the same, for slurmd",
 }
 
 

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("", "tools")]
 
-from tests.torture.faults import Service  # noqa: E402
+from tests.torture.stage import Service  # noqa: E402
 
 from lab.machine import LabError, wait_for  # noqa: E402
 from lab.node import Node  # noqa: E402

@@ -45,8 +45,9 @@ class Hierarchy:
         return self.options.rpartition("=")[2] or "unified"
 
 
-def host_hierarchies() -> list[Hierarchy]:
-    """What the host mounts, as far as a machine uses it. Source: mountinfo and /proc/self/cgroup."""
+def host_hierarchies(further: frozenset[str] = frozenset()) -> list[Hierarchy]:
+    """What the host mounts, as far as a machine uses it, and these v1 controllers. Source: mountinfo and
+    /proc/self/cgroup."""
     own = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -59,7 +60,7 @@ def host_hierarchies() -> list[Hierarchy]:
         if fstype == "cgroup2":
             # Below the hierarchy's root: a cgroup with processes cannot hand controllers on, the root can.
             found.append(Hierarchy("", mountpoint, mountpoint))
-        elif fstype == "cgroup" and (controllers := _v1_controllers(options)):
+        elif fstype == "cgroup" and (controllers := _v1_controllers(options, further)):
             # Below our own cgroup: what limits the rig's caller (memory!) also limits its machines.
             below = os.path.relpath(own.get(controllers.replace("none,", ""), root), root)
             parent = mountpoint if below.startswith("..") else os.path.normpath(f"{mountpoint}/{below}")
@@ -68,12 +69,12 @@ def host_hierarchies() -> list[Hierarchy]:
     return [hierarchy for hierarchy in unique.values() if os.access(hierarchy.parent, os.W_OK)]
 
 
-def _v1_controllers(super_options: str) -> str:
+def _v1_controllers(super_options: str, further: frozenset[str]) -> str:
     """Mount options of a v1 hierarchy: "cpu,cpuacct", "none,name=systemd"; "" if no machine needs it."""
     names = super_options.split(",")
     if "name=systemd" in names:
         return "none,name=systemd"
-    if not _V1_CONTROLLERS.intersection(names):
+    if not (_V1_CONTROLLERS | further).intersection(names):
         return ""
     known = Path("/proc/cgroups").read_text().splitlines()[1:]
     controllers = {line.split()[0] for line in known}
@@ -88,8 +89,9 @@ class CgroupTree:
     hierarchies: tuple[Hierarchy, ...]
 
     @classmethod
-    def on_this_host(cls, name: str) -> CgroupTree:
-        return cls(name, tuple(host_hierarchies()))
+    def on_this_host(cls, name: str, further: frozenset[str] = frozenset()) -> CgroupTree:
+        """further: v1 controllers that the machine is given beside those of Slurm's, if the host has them."""
+        return cls(name, tuple(host_hierarchies(further)))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> CgroupTree:

@@ -12,11 +12,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab.machine import LabError, Machine
+from lab.machine import LabError, Machine, wait_for
 from lab.node import Node
 from lab.root import cache_dir, host_release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+LOGIN_SOCKET, ADMIN_SOCKET = "/run/slurm-adopt/login.sock", "/run/slurm-adopt/admin.sock"
+"""Of the resident service."""
 NOT_BUILT = ("build*", ".*", "tests", "bench", "fuzz", "packaging", "lab", "__pycache__")
 """Names that the build reads nothing from."""
 BUILD_PACKAGES = ("gcc", "libc6-dev", "libpam0g-dev", "pkg-config", "ninja-build")
@@ -37,6 +39,24 @@ def build(options: Sequence[str] = ()) -> Path:
             _meson("setup", str(directory), str(CHECKOUT), "--prefix=/usr", "-Dtests=false", *options)
         _meson("compile", "-C", str(directory))
     return directory
+
+
+@contextlib.contextmanager
+def serving(machine: Machine, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """The resident service runs in the machine, and ends with the block at once, as if killed.
+
+    more: further arguments, e.g. "--audit-file", "/run/lab/audit".
+    """
+    machine.run(["rm", "-f", LOGIN_SOCKET, ADMIN_SOCKET])
+    argv = ["/usr/bin/slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--no-audit-journal", *more]
+    with machine.popen(argv) as service:
+        try:
+            wait_for(machine.path(ADMIN_SOCKET).exists, "the service to listen")  # the last one that it makes
+            yield service
+        finally:
+            service.kill()  # the service goes with what carries it
+            service.wait()
+            machine.run(["rm", "-f", LOGIN_SOCKET, ADMIN_SOCKET])
 
 
 @contextlib.contextmanager

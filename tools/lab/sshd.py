@@ -81,8 +81,10 @@ def ssh_argv(
     password is the user's (see accounts.password). key: a key file of the machine other than the caller's own.
     """
     asks = "password" in auth or "keyboard-interactive" in auth
+    # of two options with one name ssh takes the first one
     argv = [
         "ssh",
+        *(word for option in options for word in ("-o", option)),
         "-p",
         str(port),
         "-o",
@@ -101,8 +103,6 @@ def ssh_argv(
         argv += ["-o", "BatchMode=yes"]
     if key is not None:
         argv += ["-i", key, "-o", "IdentitiesOnly=yes"]
-    for option in options:
-        argv += ["-o", option]
     argv += ["-tt"] if tty else []
     argv += [f"{user}@{host}"] + ([command] if command is not None else [])
     if asks:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from ..model import REASONS, STEP_SILENT, Attempt
 from ..options.parse import parse_options
 from ..record import replace
 from ..system.kernel.procfs import read_cgroups
 from ..system.slurm.stepd import StepFault
+from ..system.tasks.task import halfway
 from .adoption import adopt_into, environment_of, missing_namespaces
 
 TYPE_CHECKING = False
@@ -158,8 +158,7 @@ def _is_guarded(login: Login) -> bool:
 def _attempt_deadline(login: Login) -> int:
     """Half of what is left, if another job could be tried afterwards; else all of it."""
     untried = len(login.found.own) - len(login.facts.attempts)
-    now_ns = time.monotonic_ns()
-    return now_ns + (login.deadline_ns - now_ns) // 2 if untried > 1 else login.deadline_ns
+    return halfway(login.deadline_ns) if untried > 1 else login.deadline_ns
 
 
 def wanted_extras(login: Login) -> tuple[bool, bool]:

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import time
-
 from ..record import replace
 from ..system.rpc.callerid import find_caller
 from ..system.rpc.memory import CallerMemory
 from ..system.rpc.munge import MungeWorkers
-from ..system.tasks.task import MS
+from ..system.tasks.task import MS, halfway
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +24,8 @@ def act_ask_caller(login: Login, _: AskCaller) -> Task[None]:
     own = [(step.path.job_id, step.connection.identity) for step in login.found.own]
     stepds = tuple((job_id, identity) for job_id, identity in own if identity is not None)
     version = max([step.version for step in login.facts.steps], default=0)
-    now_ns = time.monotonic_ns()
     budget_ns = int(login.options.caller_timeout_s * 1000) * MS
-    deadline_ns = now_ns + (login.deadline_ns - now_ns) // 2
+    deadline_ns = halfway(login.deadline_ns)
     login.found.pause()
     who = (login.conf, login.connection, login.request.uid, stepds, version)
     try:

@@ -18,7 +18,7 @@ import time
 
 from ..system.rpc.controller import NoAnswer, query_user_jobs
 from ..system.rpc.munge import MungeWorkers
-from ..system.tasks.task import MS
+from ..system.tasks.task import MS, halfway
 from ..wire.errors import ProtocolError
 from ..wire.hostlist import HostList, fold
 
@@ -78,7 +78,7 @@ def _ask_with(login: Login, workers: MungeWorkers) -> Task[str]:
     assert login.conf is not None, "looked at before"
     recent = login.source.recent
     now_ns = time.monotonic_ns()
-    deadline_ns = now_ns + max(0, min(LIMIT_NS, (login.deadline_ns - now_ns) // 2))
+    deadline_ns = max(now_ns, min(now_ns + LIMIT_NS, halfway(login.deadline_ns)))
     version, uid = recent.controller_version, login.request.uid
     try:
         found = yield from query_user_jobs(login.conf, workers, version, uid, deadline_ns)

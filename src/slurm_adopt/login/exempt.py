@@ -6,8 +6,6 @@ Loaded only where that may be.
 
 from __future__ import annotations
 
-import time
-
 from ..model import ASKED, OWED, SKIPPED
 from ..options.parse import parse_options
 from ..system.host.account_marks import read_mark
@@ -15,7 +13,7 @@ from ..system.host.membership import MembershipFault, query_memberships
 from ..system.host.pam_stack import MODULE
 from ..system.host.pam_walk import CODES, STAYS, judge
 from ..system.kernel.login_tree import runs_sshd
-from ..system.tasks.task import DeadlineExceeded
+from ..system.tasks.task import DeadlineExceeded, halfway
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +35,8 @@ def find_exemption(login: Login) -> Task[str]:
     asked = [name for name in options.allow_users if name.startswith("@")] + list(options.allow_groups)
     if not asked:
         return ""
-    now_ns = time.monotonic_ns()
     try:
-        found = yield from query_memberships(
-            request.user, request.uid, asked, now_ns + (login.deadline_ns - now_ns) // 2
-        )
+        found = yield from query_memberships(request.user, request.uid, asked, halfway(login.deadline_ns))
     except (MembershipFault, DeadlineExceeded) as fault:
         login.remark = str(fault) or "the user's groups could not be looked up in time"
         return ""

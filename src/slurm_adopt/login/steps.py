@@ -20,7 +20,7 @@ from ..system.slurm.node_conf import read_node_conf
 from ..system.slurm.spool import SpoolDirectory, SpoolFault, StepPath
 from ..system.slurm.spool_dir import spool_dirs
 from ..system.slurm.stepd import StepFault, connect_step
-from ..system.tasks.task import MS, DeadlineExceeded, all_of
+from ..system.tasks.task import MS, DeadlineExceeded, all_of, halfway
 from .recent import Recent
 
 TYPE_CHECKING = False
@@ -222,7 +222,7 @@ def ask_steps(
     `needed` is among them, nothing but that one will do.
     """
     now_ns = time.monotonic_ns()
-    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    until_ns = halfway(deadline_ns)
     known = known or [None] * len(paths)
     tasks = [_ask(path, uid, owners, until_ns, before) for path, before in zip(paths, known)]
     is_enough = _takes_logins
@@ -237,6 +237,9 @@ def ask_steps(
         if isinstance(outcome, DeadlineExceeded):
             answers.append(StepFault(STEP_SILENT, "slurmstepd does not answer"))
         elif isinstance(outcome, Exception) and not isinstance(outcome, StepFault):
+            for other in outcomes:
+                if isinstance(other, OwnStep):
+                    other.connection.close()
             raise outcome
         else:
             answers.append(outcome)

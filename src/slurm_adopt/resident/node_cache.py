@@ -21,7 +21,7 @@ from ..system.slurm.spool import SpoolFault
 from ..system.slurm.spool_dir import has_pattern, spool_dirs
 from ..system.slurm.stepd import StepFault
 from ..system.tasks.loop import wait_flag
-from ..system.tasks.task import DeadlineExceeded
+from ..system.tasks.task import DeadlineExceeded, halfway
 from .conf_cache import ConfCache
 from .step_index import STEP_FOREIGN, Entry, StepIndex
 from .turnstile import Turn, Turnstile
@@ -147,8 +147,7 @@ class NodeCache:
         self, indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int
     ) -> Task[None]:
         """Nothing was found: what does not answer may be the user's, so it gets half of the time that is left."""
-        now_ns = time.monotonic_ns()
-        until_ns = now_ns + (deadline_ns - now_ns) // 2
+        until_ns = halfway(deadline_ns)
         for index in indexes:
             index.ask_due(at_once=True)
         while time.monotonic_ns() < until_ns:
@@ -253,8 +252,7 @@ def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
 
 def _wait_for_needed(indexes: list[StepIndex], uid: int, deadline_ns: int, found: OwnSteps, needed: int) -> Task[None]:
     """No other job will do, and its step had not answered when others of the user's had: half of what is left."""
-    now_ns = time.monotonic_ns()
-    until_ns = now_ns + (deadline_ns - now_ns) // 2
+    until_ns = halfway(deadline_ns)
     found.pause()
     for index in indexes:
         asked = False

@@ -23,7 +23,7 @@ from ..login.decided import decided_of
 from ..observe.audit import Audit, login_event, move_event, stamp
 from ..observe.metrics import Metrics
 from ..observe.notes import take_moves, take_notes
-from ..record import record
+from ..record import record, replace
 from ..system.host.journal import LogSender
 from ..system.host.listener import Listener, prepare_folder
 from ..system.host.systemd import Supervisor
@@ -225,22 +225,24 @@ class Service:
     # After an answer -------------------------------------------------------------------------------
 
     def _on_answer(self, answer: Answer, seconds: float) -> None:
-        self._enter(decided_of(answer, seconds), "resident")
+        session = self._enter(decided_of(answer, seconds), "resident")
+        if session is not None:
+            self.sessions.opened(session)
         if answer.facts.phase == "close_session":
             self.sessions.closed(answer.caller)
         else:
             self.named.look(answer)
         self._numbers_changed()
 
-    def _enter(self, decided: Decided, path: str) -> None:
-        """Into the books: numbers, audit stream, open sessions."""
+    def _enter(self, decided: Decided, path: str) -> Session | None:
+        """Into the books: numbers and audit stream. The session that is to be watched, if it is one."""
         if decided.caller != "not-asked":
             path = "caller-id"
             self.metrics.count("slurm_adopt_callers_total", status=decided.caller)
         verdict, reason = decided.action, decided.reason
         self.metrics.count("slurm_adopt_logins_total", phase=decided.phase, verdict=verdict, reason=reason, path=path)
         if decided.phase == "close_session":
-            return
+            return None
         self.metrics.observe("slurm_adopt_login_seconds", decided.seconds, verdict=verdict, path=path)
         if decided.enforce != "yes" and verdict == "deny":
             self.metrics.count("slurm_adopt_would_deny_total", reason=reason, enforce=decided.enforce)
@@ -251,14 +253,21 @@ class Service:
                 self.audit.write(login_event(decided, path))
         is_deferred = decided.reason == "adopt-deferred"
         is_in_job = decided.action == "allow" and decided.job and decided.enforce != "no" and not is_deferred
-        if self._watches and is_in_job and decided.pid:
-            self.sessions.opened(_session(decided))
+        return _session(decided) if self._watches and is_in_job and decided.pid else None
 
     def _take_notes(self) -> None:
         """The logins that one-shot helpers have decided meanwhile."""
         with contextlib.suppress(OSError):
+            # both phases of a login that is over by now: it is one session, with one end
+            sessions: dict[tuple[int, int], Session] = {}
             for decided in take_notes():
-                self._enter(decided, "one-shot")
+                session = self._enter(decided, "one-shot")
+                if session is not None:
+                    key = session.pid, session.started
+                    began = sessions[key].began if key in sessions else session.began
+                    sessions[key] = replace(session, began=began)
+            for session in sessions.values():
+                self.sessions.opened(session)
             self._take_moves()
 
     def _take_moves(self) -> None:

@@ -22,6 +22,8 @@ from slurm_adopt.cli.doctor.nodes.page import page
 SSHD = "/etc/pam.d/sshd"
 #: Whatever else there is to say of the lab's nodes.
 BROKEN = "pam-twice"
+#: A busy machine takes its time; the command itself gives a node 30 s.
+PATIENT_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,7 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         login = cluster.login
         install_product(login)
         install_clustershell(login)
+        give(login, PATIENT_S)
         stack = cluster["node2"].read(SSHD)
         line = next(line for line in stack.splitlines() if line.startswith("account") and "pam_slurm_adopt.so" in line)
         cluster["node2"].write(SSHD, stack.replace(line, f"{line}\n{line}"))
@@ -49,7 +52,7 @@ def install_clustershell(machine: Machine) -> None:
 
 
 def doctor(node: Node, *args: str) -> tuple[int, dict[str, Any]]:
-    done = node.run(["slurm-adopt", "doctor", "--json", *args], check=False, timeout=120)
+    done = node.run(["slurm-adopt", "doctor", "--json", *args], check=False, timeout=600)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
@@ -142,14 +145,20 @@ def tree(nodes: Cluster) -> Iterator[Cluster]:
         nodes["node1"].run(f"rm -r {PACKAGE}")
 
 
+def give(machine: Machine, seconds: int) -> None:
+    """The command there gives a node so many seconds."""
+    machine.run(f"sed -i 's/^NODE_S = .*/NODE_S = {seconds}/' {OURS}")
+    assert f"\nNODE_S = {seconds}\n" in machine.read(OURS)
+
+
 @contextlib.contextmanager
-def impatient(machine: Machine) -> Iterator[None]:
-    """The command there gives a node 5 seconds."""
-    machine.run(f"sed -i 's/^NODE_S = 30/NODE_S = 5/' {OURS}")
+def impatient(machine: Machine, seconds: int = 5) -> Iterator[None]:
+    """For nodes that never answer."""
+    give(machine, seconds)
     try:
         yield
     finally:
-        machine.run(f"sed -i 's/^NODE_S = 5/NODE_S = 30/' {OURS}")
+        give(machine, PATIENT_S)
 
 
 def why_silent(report: dict[str, Any], node: str) -> str:
@@ -212,6 +221,47 @@ def test_doctor_nodes__a_gateway_that_hangs_is_not_waited_for(tree: Cluster) -> 
     with impatient(tree.login):
         _, report = doctor(tree.login, "--nodes", "node2")
     assert "by way of node1: " in why_silent(report, "node2")
+
+
+@pytest.fixture
+def deep_tree(nodes: Cluster) -> Iterator[Cluster]:
+    """Two levels of gateways: login reaches ctl alone, ctl node1, and node1 node2. ctl has no doctor."""
+    hosts = {machine: machine.read("/etc/hosts") for machine in (nodes.login, nodes["ctl"])}
+    for machine, behind in ((nodes.login, (" node1", " node2")), (nodes["ctl"], (" node2",))):
+        known = [row for row in hosts[machine].splitlines(True) if not row.rstrip().endswith(behind)]
+        machine.write("/etc/hosts", "".join(known))
+    for gateway in (nodes["ctl"], nodes["node1"]):
+        install_clustershell(gateway)
+    nodes.login.run("mkdir -p /etc/clustershell")
+    nodes.login.write("/etc/clustershell/topology.conf", "[routes]\nlogin: ctl\nctl: node1\nnode1: node2\n")
+    try:
+        yield nodes
+    finally:
+        nodes.login.run("rm -r /etc/clustershell")
+        for machine, text in hosts.items():
+            machine.write("/etc/hosts", text)
+        for gateway in (nodes["ctl"], nodes["node1"]):
+            gateway.run(f"rm -rf {PACKAGE}")
+
+
+def test_doctor_nodes__nodes_behind_two_levels_of_gateways(deep_tree: Cluster) -> None:
+    status, report = doctor(deep_tree.login, "--nodes", "node[1-2]")
+    assert nodes_with(report, "node-no-answer") == nodes_with(report, "node-bad-answer") == []
+    assert nodes_with(report, BROKEN) == ["node2"]
+    assert status == max(doctor(node)[0] for node in deep_tree.nodes)
+
+
+def test_doctor_nodes__a_gateway_of_the_second_level_that_fails(deep_tree: Cluster) -> None:
+    """It is itself asked, and answers: only what is behind it is lost."""
+    gateway = deep_tree["node1"]
+    gateway.run(f"mv {PACKAGE} /root/away")
+    try:
+        with impatient(deep_tree.login, 20):  # node1 answers in it
+            _, report = doctor(deep_tree.login, "--nodes", "node[1-2]")
+    finally:
+        gateway.run(f"mv /root/away {PACKAGE}")
+    assert "by way of ctl: " in why_silent(report, "node2")
+    assert "node1" not in nodes_with(report, "node-no-answer")
 
 
 def test_doctor_nodes__a_tree_that_is_none(tree: Cluster) -> None:

@@ -17,6 +17,7 @@ from tests.node.faults.table import FAULTS, Fault
 
 from lab.machine import wait_for
 from lab.node import Node
+from lab.product import serving
 
 AUDIT = "/run/lab/audit"
 #: Rows of the failure table whose fault can be seen before anybody logs in.
@@ -138,9 +139,7 @@ def test_explain__agrees_with_the_failure_table(fault: Fault, rig: Rig) -> None:
 
 def test_explain__replays_recorded_logins(node: Node) -> None:
     """From the line alone: by the service and by the one-shot helper, admitted, refused, looked at; changed facts differ."""
-    argv = ["slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock", "--no-audit-journal"]
-    with node.popen([*argv, "--audit-file", AUDIT]) as service:
-        wait_for(lambda: node.path("/run/slurm-adopt/admin.sock").exists(), "the service")
+    with serving(node, "--audit-file", AUDIT):
         node.submit("alice")
         node.submit("alice")
         for more in ("", " mode=oneshot", " enforce=no"):
@@ -149,7 +148,6 @@ def test_explain__replays_recorded_logins(node: Node) -> None:
             node.ssh("bob")
         node.run(["slurm-adopt", "metrics"])
         wait_for(lambda: len(node.read(AUDIT).splitlines()) >= 6, "all logins in the audit stream")
-        service.kill()
     done = node.run(["slurm-adopt", "explain", "--replay", AUDIT])
     assert done.stdout.count("  verdict   ") >= 6
     assert "would-adopt" in done.stdout

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from lab.machine import wait_for
 from lab.node import Node
+from lab.product import serving
 
-SERVE = ["slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock", "--no-audit-journal"]
 ON_A_TERMINAL = ["script", "-qec"]
 
 
@@ -26,8 +26,7 @@ def test_overview__the_node_in_a_few_lines(node: Node) -> None:
     assert said["jobs"] == "0 here, 0 logins in them"
     assert said["last hour"] == "not known: the service has not run here"
     job = node.submit("alice")
-    with node.popen(SERVE) as service:
-        wait_for(lambda: node.path("/run/slurm-adopt/admin.sock").exists(), "the service")
+    with serving(node) as service:
         assert node.ssh("alice").returncode == 0
         node.ssh("bob")
         line = "required pam_slurm_adopt.so profile=strict mode=oneshot"

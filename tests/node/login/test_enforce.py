@@ -11,6 +11,7 @@ import pytest
 
 from lab.machine import wait_for
 from lab.node import Node
+from lab.product import serving
 
 SECOND_NAME = "pam_slurm_adopt_observe.so"
 AUDIT = "/run/lab/audit"
@@ -30,12 +31,9 @@ def second(node: Node) -> Iterator[str]:
 @pytest.fixture
 def events(node: Node) -> Iterator[list[dict[str, Any]]]:
     """The audit stream of a service, as it grows."""
-    argv = ["slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock", "--no-audit-journal"]
     found: list[dict[str, Any]] = []
-    with node.popen([*argv, "--audit-file", AUDIT]) as service:
-        wait_for(lambda: node.path("/run/slurm-adopt/admin.sock").exists(), "the service")
+    with serving(node, "--audit-file", AUDIT):
         yield found
-        service.kill()
     node.run(f"rm -rf {AUDIT} /run/slurm-adopt")
 
 

@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from tests.node.login.nss_lab import HANGS, WAITS, install
 from tests.node.resident.test_service import AUDIT_FILE, METRICS_FILE, Service, job_of
 
 from lab.machine import wait_for
 from lab.node import Node
 
-SOURCE = Path(__file__).with_name("nss_lab.c")
-HANGS, WAITS = "/run/lab/nss-hangs", "/run/lab/nss-waits"
 OURS = "required pam_slurm_adopt.so profile=strict"
 SHOW = "cat /proc/self/cgroup"
 
@@ -25,18 +20,11 @@ pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compil
 
 
 @pytest.fixture
-def directory(node: Node, tmp_path: Path) -> Iterator[Node]:
-    """`passwd: lab files`, as sites with nss_slurm have it; it answers that it knows nobody."""
-    built = tmp_path / "libnss_lab.so.2"
-    subprocess.run(["cc", "-shared", "-fPIC", "-Wl,-soname,libnss_lab.so.2", "-o", str(built), str(SOURCE)], check=True)
-    where = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/libnss_lab.so.2"
-    node.install(built, where, 0o755)
-    before = node.read("/etc/nsswitch.conf")
-    node.write("/etc/nsswitch.conf", re.sub(r"(?m)^(passwd|group):.*", r"\1: lab files", before))
+def directory(node: Node) -> Iterator[Node]:
+    """A node with it."""
+    take_away = install(node)
     yield node
-    node.run(["rm", "-f", HANGS, WAITS])
-    node.write("/etc/nsswitch.conf", before)
-    node.path(where).unlink()
+    take_away()
 
 
 def waiting(node: Node) -> set[str]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
-from lab.machine import wait_for
 from lab.node import Node
-from lab.product import STRICT, use_product
+from lab.product import LOGIN_SOCKET, STRICT, serving, use_product
 from lab.slurm import SlurmConfig
 
-SOCKET = "/run/slurm-adopt/login.sock"
 NAMESPACES = """\
 defaults:
   auto_base_path: true
@@ -50,24 +49,17 @@ def node() -> Iterator[Node]:
 def test_pid_namespace__the_session_is_in_it_and_in_the_job(node: Node, lines: str, service: str) -> None:
     session = [STRICT] if lines == "both" else []
     node.pam("sshd", account=[STRICT], session=session)
-    process = None
-    if service != "none":
-        process = node.popen(["slurm-adopt", "serve", "--listen", SOCKET, "--no-audit-journal"])
-        wait_for(lambda: node.path(SOCKET).exists(), "the service")
     if service == "gone between the phases":
         node.pam(
             "sshd",
             account=[STRICT],
             session=["required pam_exec.so quiet /etc/lab/end_service", *session],
         )
-        node.write("/etc/lab/end_service", f"#!/bin/sh\npkill -KILL -f 'slurm-adopt serve'; rm -f {SOCKET}\n", 0o755)
-    try:
+        node.write(
+            "/etc/lab/end_service", f"#!/bin/sh\npkill -KILL -f 'slurm-adopt serve'; rm -f {LOGIN_SOCKET}\n", 0o755
+        )
+    with nullcontext() if service == "none" else serving(node):
         done = node.ssh("alice", "readlink /proc/self/ns/pid; grep -c step_extern /proc/self/cgroup")
-    finally:
-        if process is not None:
-            process.kill()
-            process.wait()
-            node.run(["rm", "-f", SOCKET])
     assert done.returncode == 0, done.stderr
     namespace, in_step = done.stdout.split()
     assert namespace != os.readlink(f"/proc/{node.init_pid}/ns/pid")
@@ -75,21 +67,12 @@ def test_pid_namespace__the_session_is_in_it_and_in_the_job(node: Node, lines: s
 
 
 @pytest.mark.releases
-@pytest.mark.parametrize("service", ["without the service", "with the service"])
-def test_pid_namespace__a_second_session_line_needs_the_service(node: Node, service: str) -> None:
+@pytest.mark.parametrize("is_served", [False, True], ids=["without the service", "with the service"])
+def test_pid_namespace__a_second_session_line_needs_the_service(node: Node, is_served: bool) -> None:
     """The first one has joined the job's namespaces, and a helper started from there sees none of the login."""
     node.pam("sshd", account=[STRICT], session=[STRICT, STRICT])
-    process = None
-    if service == "with the service":
-        process = node.popen(["slurm-adopt", "serve", "--listen", SOCKET, "--no-audit-journal"])
-        wait_for(lambda: node.path(SOCKET).exists(), "the service")
     mark = node.log_mark()
-    try:
+    with serving(node) if is_served else nullcontext():
         done = node.ssh("alice", "grep -c step_extern /proc/self/cgroup")
-    finally:
-        if process is not None:
-            process.kill()
-            process.wait()
-            node.run(["rm", "-f", SOCKET])
-    assert (done.returncode == 0) == (process is not None), done
-    assert ("reason=helper-unreachable" in "\n".join(node.log_since(mark))) == (process is None)
+    assert (done.returncode == 0) == is_served, done
+    assert ("reason=helper-unreachable" in "\n".join(node.log_since(mark))) == (not is_served)

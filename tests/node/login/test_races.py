@@ -13,7 +13,7 @@ from tests.releases import SUITES, suite_name
 
 from lab.machine import LabError, wait_for
 from lab.node import Node
-from lab.product import use_product, use_strict_lines
+from lab.product import serving, use_product, use_strict_lines
 
 STRICT = "required pam_slurm_adopt.so profile=strict"
 HOLD, FAIL = "/etc/lab/prolog-hold", "/etc/lab/prolog-fails"
@@ -91,27 +91,21 @@ def test_races__login_during_a_short_prolog_waits_for_it(node: Node) -> None:
 
 def test_races__the_resident_service_waits_too(node: Node) -> None:
     """One login waits, another user's is answered meanwhile."""
-    socket = "/run/slurm-adopt/login.sock"
     use_strict_lines(node, f"{STRICT} mode=service prolog_wait=30 timeout=40")
-    with node.popen(["slurm-adopt", "serve", "--listen", socket, "--no-audit-journal"]) as service:
-        try:
-            wait_for(lambda: node.path(socket).exists(), "the service to listen")
-            job = in_prolog(node, "alice")
-            mark = node.log_mark()
-            waiting = node.ssh_popen("alice", "echo $SLURM_JOB_ID")
-            assert node.ssh("bob").returncode != 0
-            assert [line for line in node.log_since(mark) if "user=bob" in line and "reason=no-job" in line]
-            running = "slurm_adopt_logins_running 1\n"
-            wait_for(lambda: running in node.run(["slurm-adopt", "metrics"]).stdout, "alice's login to wait")
-            let_go(node)
-            out, _ = waiting.communicate(timeout=40)
-            assert f"{job}\n" in out
-            fields = [line for line in node.log_since(mark) if "user=alice" in line and "phase=account" in line]
-            assert "reason=adopted" in fields[0]
-            assert "waited_ms=" in fields[0]
-        finally:
-            service.terminate()
-            service.wait(10)
+    with serving(node):
+        job = in_prolog(node, "alice")
+        mark = node.log_mark()
+        waiting = node.ssh_popen("alice", "echo $SLURM_JOB_ID")
+        assert node.ssh("bob").returncode != 0
+        assert [line for line in node.log_since(mark) if "user=bob" in line and "reason=no-job" in line]
+        running = "slurm_adopt_logins_running 1\n"
+        wait_for(lambda: running in node.run(["slurm-adopt", "metrics"]).stdout, "alice's login to wait")
+        let_go(node)
+        out, _ = waiting.communicate(timeout=40)
+        assert f"{job}\n" in out
+        fields = [line for line in node.log_since(mark) if "user=alice" in line and "phase=account" in line]
+        assert "reason=adopted" in fields[0]
+        assert "waited_ms=" in fields[0]
 
 
 @pytest.mark.parametrize(("wait", "waited_ms"), [("", 1900), ("prolog_wait=0", None)])

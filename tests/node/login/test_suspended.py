@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import STRICT, use_product, use_strict_lines
+from lab.product import STRICT, serving, use_product, use_strict_lines
 
-SOCKET = "/run/slurm-adopt/login.sock"
 PORT, GRACE_PORT = 2222, 2223
 FEW = ("MaxStartups 5:100:5", "KbdInteractiveAuthentication yes")
 TOLD = "your job on this node is suspended"
@@ -35,17 +35,11 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Node]:
 @pytest.fixture(params=["oneshot", "service"])
 def node(machine: Node, request: pytest.FixtureRequest) -> Iterator[Node]:
     use_strict_lines(machine, f"{STRICT} mode={request.param}")
-    service = None
-    if request.param == "service":
-        service = machine.popen(["slurm-adopt", "serve", "--listen", SOCKET, "--no-audit-journal"])
-        wait_for(lambda: machine.path(SOCKET).exists(), "the service")
-    yield machine
-    for job in machine.jobs() + suspended(machine):
-        machine.run(["scontrol", "resume", str(job)], check=False)
-    machine.cancel_all()
-    if service is not None:
-        service.terminate()
-        service.wait(20)
+    with serving(machine) if request.param == "service" else nullcontext():
+        yield machine
+        for job in machine.jobs() + suspended(machine):
+            machine.run(["scontrol", "resume", str(job)], check=False)
+        machine.cancel_all()
 
 
 def suspended(node: Node) -> list[int]:

@@ -18,7 +18,7 @@ from tests.releases import SUITES, suite_name
 from lab.cluster import Cluster
 from lab.machine import wait_for
 from lab.node import Node
-from lab.product import STRICT, use_product, use_strict_lines
+from lab.product import STRICT, serving, use_product, use_strict_lines
 from slurm_adopt.wire.callerid import decode_message
 
 #: the priority of a security event in the log
@@ -30,7 +30,6 @@ PATIENT = f"{STRICT} timeout=60"
 FAR_BELOW_MS = 15_000
 #: logins at once; sshd's MaxStartups takes them
 FAN = 12
-SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
 #: takes every connection, says nothing, and counts them
 LISTENER = """
@@ -62,19 +61,6 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
         node.run("pkill -CONT slurmd", check=False)
     for job in shared_cluster.ctl.jobs():
         shared_cluster.cancel(job)
-
-
-@contextlib.contextmanager
-def serving(node: Node) -> Iterator[None]:
-    """The resident service runs."""
-    node.run(["rm", "-f", SERVE[-1]])
-    with node.popen(SERVE) as service:
-        try:
-            wait_for(node.path(SERVE[-1]).exists, "the service to listen")
-            yield
-        finally:
-            service.terminate()
-            service.wait()
 
 
 def answers(node: Node) -> bool:
@@ -414,28 +400,24 @@ def test_callerid__dropped_packets_cost_the_resident_services_users_one_wait(clu
         status, took = login("alice")
         assert status == "caller-silent"
         assert 2950 < took < FAR_BELOW_MS, "the one-shot helper has no memory"
-        with node.popen(SERVE) as service:
-            try:
-                wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
-                status, took = login("alice")
-                assert status == "caller-silent"
-                assert 2950 < took < FAR_BELOW_MS
-                # one user's word is not enough to keep another from asking
-                for user, expected in (
-                    ("alice", "skipped"),
-                    ("bob", "silent"),
-                    ("bob", "skipped"),
-                    ("alice", "skipped"),
-                ):
-                    status, took = login(user)
-                    assert status == f"caller-{expected}"
-                # the login node is no node of slurm.conf's: nobody asks it anything
-                mark = node.log_mark()
-                cluster.login.ssh("alice", "true", client="alice", host="node2", check=True)
-                line = account_line(node, mark)
-                assert "caller=caller-not-a-node" in line
-            finally:
-                service.terminate()
+        with serving(node):
+            status, took = login("alice")
+            assert status == "caller-silent"
+            assert 2950 < took < FAR_BELOW_MS
+            # one user's word is not enough to keep another from asking
+            for user, expected in (
+                ("alice", "skipped"),
+                ("bob", "silent"),
+                ("bob", "skipped"),
+                ("alice", "skipped"),
+            ):
+                status, took = login(user)
+                assert status == f"caller-{expected}"
+            # the login node is no node of slurm.conf's: nobody asks it anything
+            mark = node.log_mark()
+            cluster.login.ssh("alice", "true", client="alice", host="node2", check=True)
+            line = account_line(node, mark)
+            assert "caller=caller-not-a-node" in line
     finally:
         use_strict_lines(node)
         for machine in (cluster["node1"], cluster.login):
@@ -469,35 +451,31 @@ def test_callerid__a_munged_that_hangs_costs_those_who_need_it(cluster: Cluster)
         return landed, account_line(node, mark)
 
     def services() -> int:
-        return len([p for p in node.processes("root") if p.command.endswith(" ".join(SERVE[1:]))])
+        return len([p for p in node.processes("root") if "slurm-adopt serve" in p.command])
 
     use_strict_lines(node, f"{PATIENT} caller_timeout=4")
     try:
-        with node.popen(SERVE) as service:
+        with serving(node):
+            landed, line = login()
+            assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
+            # 20.11 and 21.08 are asked as the user: such a child is never kept
+            assert services() == (1 if node.slurm_release < (22, 5) else 2)
+            node.run("pkill -STOP -x munged")
+            mark = node.log_mark()
+            client = cluster.login.ssh_popen("alice", inner, client="alice", host="node1")
             try:
-                wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
-                landed, line = login()
-                assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
-                # 20.11 and 21.08 are asked as the user: such a child is never kept
-                assert services() == (1 if node.slurm_release < (22, 5) else 2)
-                node.run("pkill -STOP -x munged")
-                mark = node.log_mark()
-                client = cluster.login.ssh_popen("alice", inner, client="alice", host="node1")
-                try:
-                    wait_for(lambda: any(": alice" in p.command for p in node.processes("root")), "alice's login")
-                    assert job_of(cluster.login.ssh("bob", WHERE, client="bob", host="node2")) == bobs
-                finally:
-                    said, _ = client.communicate()
-                lines = {user: line_of(node, mark, user) for user in ("alice", "bob")}
-                assert "caller=caller-no-credential" in lines["alice"]
-                assert f"job={newest} chosen=newest" in lines["alice"], said
-                assert 3950 < took_ms(lines["alice"]) < FAR_BELOW_MS
-                wait_for(lambda: services() == 1, "the child that hung to be gone")
-                node.run("pkill -CONT -x munged")
-                landed, line = login()
-                assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
+                wait_for(lambda: any(": alice" in p.command for p in node.processes("root")), "alice's login")
+                assert job_of(cluster.login.ssh("bob", WHERE, client="bob", host="node2")) == bobs
             finally:
-                service.terminate()
+                said, _ = client.communicate()
+            lines = {user: line_of(node, mark, user) for user in ("alice", "bob")}
+            assert "caller=caller-no-credential" in lines["alice"]
+            assert f"job={newest} chosen=newest" in lines["alice"], said
+            assert 3950 < took_ms(lines["alice"]) < FAR_BELOW_MS
+            wait_for(lambda: services() == 1, "the child that hung to be gone")
+            node.run("pkill -CONT -x munged")
+            landed, line = login()
+            assert ("caller=found" in line, landed) == (True, older) or not answers(cluster["node1"])
         wait_for(lambda: services() == 0, "the service and its children to be gone")
     finally:
         node.run("pkill -CONT -x munged", check=False)

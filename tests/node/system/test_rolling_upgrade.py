@@ -11,34 +11,20 @@ import json
 import re
 import socket
 import struct
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import pytest
 from tests.packages.life import Logins
 
 from lab.cluster import Cluster
-from lab.machine import wait_for
 from lab.node import Node
 from lab.older_slurm import put_older, upgrade
-from lab.product import STRICT, use_product
+from lab.product import STRICT, serving, use_product
 
 #: Pairs of Debian's releases whose Slurm may meet in one cluster.
 UPGRADES = [("bullseye", "bookworm"), ("trixie", "forky")]
 PATIENT = f"{STRICT} timeout=60"
-SERVE = ["/usr/bin/slurm-adopt", "serve", "--listen", "/run/slurm-adopt/login.sock"]
 WHERE = "echo job=$SLURM_JOB_ID; cat /proc/self/cgroup"
-
-
-@contextmanager
-def service_of(node: Node) -> Iterator[subprocess.Popen[str]]:
-    with node.popen(SERVE) as service:
-        try:
-            wait_for(lambda: node.path(SERVE[-1]).exists(), "the service")
-            yield service
-        finally:
-            service.terminate()
 
 
 def protocol_of(node: Node, job: int) -> int:
@@ -107,7 +93,7 @@ def test_rolling_upgrade__logins_before_meanwhile_and_afterwards(older: str, new
             put_older(node, older)
             node.slurmd.start()
         cluster.ctl.wait_idle()
-        with service_of(node1) if how == "service" else nullcontext() as service:
+        with serving(node1) if how == "service" else nullcontext() as service:
             _upgrade_under_a_job(cluster, older)
             assert service is None or service.poll() is None
         assert node2.slurm_version == node1.slurm_version == cluster.ctl.slurm_version

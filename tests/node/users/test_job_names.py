@@ -14,12 +14,11 @@ from tests.releases import SUITES, suite_name
 from lab.cluster import Cluster
 from lab.machine import wait_for
 from lab.node import WAITS, Node
-from lab.product import use_product, use_strict_lines
+from lab.product import serving, use_product, use_strict_lines
 
 MOVABLE = f"{PREFERRED} user_move=yes timeout=60"
 #: A process that tells nothing of its job.
 BARE = "exec env -i sleep 1000"
-LOGIN_SOCKET = "/run/slurm-adopt/login.sock"
 
 
 @pytest.fixture(scope="module", params=SUITES, ids=suite_name)
@@ -98,10 +97,8 @@ def test_job_names__the_service_tells_greetings_and_the_audit_stream(users: Node
     if not answers(users):
         pytest.skip("slurmctld is not asked")
     audit, table = "/var/log/lab-audit.jsonl", "/run/slurm-adopt/job-names"
-    users.run(f"rm -f {audit} {table} {LOGIN_SOCKET}")
-    service = users.popen(["slurm-adopt", "serve", "--listen", LOGIN_SOCKET, "--audit-file", audit])
-    try:
-        wait_for(users.path(LOGIN_SOCKET).exists, "the service")
+    users.run(["rm", "-f", audit, table])
+    with serving(users, "--audit-file", audit):
         users.submit("alice")
         assert job_of_login(users)
         started = array(users)
@@ -122,10 +119,7 @@ def test_job_names__the_service_tells_greetings_and_the_audit_stream(users: Node
         events = [json.loads(line) for line in users.read(audit).splitlines()]
         named = [(one["job"], one["name"], one["user"]) for one in events if one["event"] == "job-name"]
         assert named == [(newest_number, names[newest_number], "alice")]
-    finally:
-        service.kill()
-        service.wait()
-        users.run(["rm", "-f", LOGIN_SOCKET, audit, table])
+    users.run(["rm", "-f", audit, table])
 
 
 @pytest.mark.parametrize("name", ["4_4", "9+1"])

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.observe.audit import Audit, AuditFault, auth_methods
+from slurm_adopt.observe.audit import Audit, AuditFault, auth_methods, login_event
 from slurm_adopt.observe.metrics import Metrics
+from slurm_adopt.observe.notes import Decided
 
 ED25519 = "publickey ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB6FEbeNGkLUKtFhTmJZjTnqE6Zap2cWD2R2oJyTyZ6n"
 
@@ -59,3 +60,22 @@ def test_audit__a_line_that_cannot_be_written_is_counted(tmp_path: Path) -> None
     folder.rmdir()
     audit.write({"event": "end"})
     assert metrics.value("slurm_adopt_audit_lost_total") == 1
+
+
+def decided(action: str, job: int) -> Decided:
+    """A login of alice's whose process has ended long ago."""
+    return Decided(1.5, 0.02, "", "account", "alice", 1501, "10.0.0.1", "sshd", "not-asked", "", action, "adopted", job,
+                   "only", 2**22 + 1, 1, (), "", {}, ("profile=strict",), False, "yes")  # fmt: skip
+
+
+def test_audit__a_login_is_told_as_it_was_decided() -> None:
+    event = login_event(decided("allow", 7), "resident")
+    assert (event["user"], event["uid"], event["verdict"], event["job"]) == ("alice", 1501, "allow", 7)
+    assert (event["time"], event["ms"], event["path"], event["from"]) == (
+        "1970-01-01T00:00:01.500Z",
+        20.0,
+        "resident",
+        "10.0.0.1",
+    )
+    assert event["where"] == "", "its process is nowhere"
+    assert login_event(decided("deny", 0), "one-shot")["job"] is None

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+import pytest
 
 from slurm_adopt.system.tasks.loop import Loop, Running, wait_flag
 from slurm_adopt.system.tasks.task import MS, POLLIN, DeadlineExceeded, Wait, all_of, run, sleep_until, wait_for
@@ -64,6 +69,51 @@ def test_loop__an_exception_is_an_outcome() -> None:
     turn_until(loop, lambda: len(ends) == 2)
     assert isinstance(ends[0], RuntimeError)
     assert ends[1] is None
+
+
+class Held:
+    """What a task holds: a socket, say."""
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """As in the service, where it comes late."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def failing(seen: list[weakref.ref[Held]], now: bool) -> Task[None]:
+    """A task that ends with an exception, at once or after a wait, and the wait is over at once."""
+    held = Held()
+    seen.append(weakref.ref(held))
+    if not now:
+        yield Wait((), 0)
+    raise ValueError("failed")
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_loop__what_a_failed_task_held_is_freed_at_once(now: bool) -> None:
+    loop = Loop()
+    seen: list[weakref.ref[Held]] = []
+    outcomes: list[str] = []
+    with no_collector():
+        loop.spawn(failing(seen, now), lambda _, outcome: outcomes.append(str(outcome)))
+        turn_until(loop, lambda: outcomes)
+        assert outcomes == ["failed"]
+        assert seen[0]() is None
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_all_of__what_a_failed_task_held_is_freed_at_once(now: bool) -> None:
+    seen: list[weakref.ref[Held]] = []
+    with no_collector():
+        outcomes = run(all_of([failing(seen, now)], soon()))
+        assert [str(outcome) for outcome in outcomes] == ["failed"]
+        assert seen[0]() is None
+        del outcomes
 
 
 def test_loop__a_cancelled_task_releases_what_it_holds() -> None:

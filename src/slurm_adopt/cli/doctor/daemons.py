@@ -8,19 +8,26 @@ import pwd
 import stat
 import time
 
+from ...system.kernel.procfs import (
+    read_command_name,
+    read_file,
+    read_owned_process,
+)
 from ...system.rpc.credentials import auth_settings
 from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode_credential, encode_credential
 from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool_dir import pid_files
 from ...system.tasks.task import MS, DeadlineExceeded, run
+from ...wire.slurm_nodes import nodes_of_host
 from .finding import ERROR, NOTE, WARNING, Finding
-from .node import listening_at
+from .node import listening_at, shown_mode
 from .slurm import is_login_node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...system.kernel.procfs import OwnedProcess
     from ...system.slurm.conf import SlurmConf
     from ...system.slurm.slurmd import Slurmd
     from .node import Node
@@ -29,6 +36,9 @@ if TYPE_CHECKING:
 MUNGE_NS = 3000 * MS
 MUNGE_KEY = "/etc/munge/munge.key"
 MUNGE_USER = "munge"
+MUNGED, MUNGED_PID_FILE = "munged", "/run/munge/munged.pid"
+#: The boot's time is known to a fraction of a second.
+LATER_S = 2.0
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
 KEYS = ("slurm.key", "slurm.jwks")
@@ -51,7 +61,7 @@ def check_slurmd(node: Node) -> Iterator[Finding]:
                 ERROR,
                 f"no slurmd runs on this node ({', '.join(files)})",
                 "no job starts here; logins into running jobs go on, and caller ID of logins from here fails",
-                "systemctl start slurmd; `journalctl -u slurmd` says why it ended",
+                "systemctl start slurmd    # `journalctl -u slurmd` says why it ended",
             )
             return
         yield Finding(
@@ -78,13 +88,14 @@ def check_place(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
             ERROR,
             f"slurmd runs with {slurmd.conf}; logins are decided by {conf.path}",
             "spool directory, node name or plugins may differ: users with jobs may be refused",
-            f"ln -sf {slurmd.conf} {conf.path}, or build with -Dslurm_conf={slurmd.conf}",
+            f"ln -sf {slurmd.conf} {conf.path}    # or build with -Dslurm_conf={slurmd.conf}",
         )
 
 
 def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
     """Where slurmd listens: other nodes ask it there which job a login comes from."""
-    places = [place.partition(":")[0] for place in listening_at(slurmd)]
+    listens = [place.split(":") for place in listening_at(slurmd)]
+    places, ports = [place for place, _ in listens], {int(port, 16) for _, port in listens}
     if not places:
         yield Finding(
             "slurmd-not-listening",
@@ -101,6 +112,17 @@ def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
             "logins that leave this node by another address are taken for logins of nobody's job",
             "take NoInAddrAny out of CommunicationParameters in slurm.conf, and restart slurmd",
         )
+    wanted = {
+        node.port for node in nodes_of_host(conf.statements, os.uname().nodename.partition(".")[0], conf.slurmd_port)
+    }
+    if ports and wanted and not ports & wanted:
+        yield Finding(
+            "slurmd-other-port",
+            WARNING,
+            f"slurmd listens on port {min(ports)}; {conf.path} says {', '.join(map(str, sorted(wanted)))}",
+            "other nodes ask in vain which job a login comes from: it goes into the user's newest one",
+            "systemctl restart slurmd    # with the slurm.conf that all nodes have",
+        )
 
 
 def check_auth(node: Node) -> Iterator[Finding]:
@@ -111,6 +133,7 @@ def check_auth(node: Node) -> Iterator[Finding]:
     if conf.auth_type == "auth/munge":
         yield from check_munge(conf)
         yield from check_munge_key(node)
+        yield from check_munge_start(node)
         yield from check_munge_folders(node, conf)
     elif conf.auth_type == "auth/slurm":
         yield from check_key(node)
@@ -149,9 +172,12 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
             ERROR,
             f"{fault.why}: {fault} ({path})",
             "no job starts here, and logins of users with several jobs go to the newest one, not to theirs",
-            {"munge-down": "systemctl start munge", "munge-library": "install libmunge2 (RedHat: munge-libs)"}.get(
-                code, "look at munged's log; `munge -n | unmunge` must say Success"
-            ),
+            {
+                "munge-down": "systemctl start munge"
+                if path == DEFAULT_SOCKET or not os.path.exists(DEFAULT_SOCKET)
+                else f"take socket={path} out of AuthInfo in {conf.path}: munged listens on {DEFAULT_SOCKET}",
+                "munge-library": "install libmunge2 (RedHat: munge-libs)",
+            }.get(code, "look at munged's log; `munge -n | unmunge` must say Success"),
         )
     finally:
         workers.close()
@@ -160,14 +186,46 @@ def check_munge(conf: SlurmConf) -> Iterator[Finding]:
 def check_munge_key(node: Node) -> Iterator[Finding]:
     """A key that others may read; munged would not start again with it, and goes on as long as it runs."""
     found = node.stat(MUNGE_KEY)
-    if found is not None and found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+    munged = _munged(node)
+    if found is not None and munged is not None and found.st_uid not in (munged.uid, munged.real_uid):
+        yield Finding(
+            "munge-key-mode",
+            ERROR,
+            f"{MUNGE_KEY}: {shown_mode(found)}, and munged runs as uid {munged.uid}",
+            "munged does not start again with a key that is not its own",
+            f"chown {munged.uid} {MUNGE_KEY}",
+        )
+    elif found is not None and found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         yield Finding(
             "munge-key-mode",
             ERROR,
             f"{MUNGE_KEY}: mode {stat.S_IMODE(found.st_mode):o}",
             "whoever reads it is everybody to Slurm",
-            f"chmod 400 {MUNGE_KEY}; the key was open to others: make another one for the cluster",
+            f"chmod 400 {MUNGE_KEY}    # and make another key for the cluster: this one was open to others",
         )
+
+
+def check_munge_start(node: Node) -> Iterator[Finding]:
+    """A key that is newer than the munged that runs: it has read the one of before."""
+    found, process = node.stat(MUNGE_KEY), _munged(node)
+    if found is None or process is None:
+        return
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    if found.st_mtime > booted_s + process.started / os.sysconf("SC_CLK_TCK") + LATER_S:
+        yield Finding(
+            "munge-key-newer",
+            WARNING,
+            f"{MUNGE_KEY} is newer than the munged that runs",
+            "munged goes on with the key of before: nodes that have the new one do not believe this one, nor it them",
+            "systemctl restart munge",
+        )
+
+
+def _munged(node: Node) -> OwnedProcess | None:
+    """The munged that its pid file names."""
+    number = (read_file(node.place(MUNGED_PID_FILE)) or b"").strip()
+    process = read_owned_process(int(number)) if number.isdigit() and not node.root else None
+    return process if process is not None and read_command_name(process) == MUNGED else None
 
 
 def check_munge_folders(node: Node, conf: SlurmConf) -> Iterator[Finding]:
@@ -230,5 +288,5 @@ def check_clock() -> Iterator[Finding]:
             NOTE,
             "the kernel says that the clock is not synchronized",
             "a clock that is five minutes off makes every credential of munge's invalid",
-            "systemctl enable --now chrony (or systemd-timesyncd)",
+            "systemctl enable --now chrony    # or systemd-timesyncd",
         )

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from ...places import HELPER
 from ...system.tasks.child import ChildFault, run_program
+from ...system.tasks.files import ROOT
 from ...system.tasks.program import UntrustedProgram, resolve_program
 from ...system.tasks.task import run
-from .finding import ERROR, Finding
+from .finding import ERROR, WARNING, Finding
 from .node import is_noexec, is_roots_alone, mend_noexec, shown_mode
 
 TYPE_CHECKING = False
@@ -20,11 +22,24 @@ if TYPE_CHECKING:
     from .node import Node
 
 OLDEST = (3, 9)
+#: How command and helper name the folder of their modules.
+TREE = re.compile(r'realpath\("([^"]+)"\)')
 #: What a login loads, without anything that needs an open descriptor.
-PROBE = (
-    "import sys; print(*sys.version_info[:2]); sys.path.insert(0, {place!r}); "
-    "import slurm_adopt.login.helper; print('loaded')"
-)
+PROBE = """
+import sys
+print(*sys.version_info[:2])
+sys.path.insert(0, {place!r})
+import slurm_adopt.login.helper
+import importlib
+import pkgutil
+for room in {rooms!r}:
+    folder = importlib.import_module("slurm_adopt." + room)
+    for module in pkgutil.walk_packages(folder.__path__, folder.__name__ + "."):
+        importlib.import_module(module.name)
+print("loaded")
+"""
+#: Nothing in them is loaded before a login needs it: a part that is missing would be found by a user.
+ROOMS = ("wire", "options", "system", "login")
 #: The folder that holds the package.
 PACKAGE = os.path.realpath(__file__).rpartition("/slurm_adopt/")[0]
 
@@ -48,7 +63,19 @@ def check_helper(node: Node) -> Iterator[Finding]:
             ERROR,
             f"{HELPER}: {shown_mode(found)}",
             "the module starts only a plain file that is root's, executable, and that nobody else may write",
-            f"chown root:root {HELPER} && chmod 755 {HELPER}",
+            f"chown root:root {HELPER} && chmod 755 {HELPER}"
+            if not os.path.islink(node.place(HELPER))
+            else f"cp --remove-destination $(readlink -f {HELPER}) {HELPER} && chmod 755 {HELPER}",
+        )
+        return
+    folder, others = node.loose_folder(HELPER, ROOT) or ("", "")
+    if others:
+        yield Finding(
+            "helper-mode",
+            ERROR,
+            f"{folder}: {others.partition(': ')[0]}; {HELPER} is in it",
+            "whoever may write there can take the helper away, or put another program of root's in its place",
+            others.partition(": ")[2],
         )
         return
     if is_noexec(node, HELPER):
@@ -78,8 +105,9 @@ def check_python(node: Node) -> Iterator[Finding]:
             "put the interpreter back, or build again with PYTHON=/absolute/path/of/python3",
         )
         return
+    place = tree_of(node, HELPER) or PACKAGE
     try:
-        code = PROBE.format(place=PACKAGE)
+        code = PROBE.format(place=place, rooms=ROOMS)
         said = run(run_program((program, "-IS", "-c", code), {}, node.deadline_ns)).decode("utf-8", "replace")
     except ChildFault as fault:
         said = str(fault)
@@ -97,10 +125,24 @@ def check_python(node: Node) -> Iterator[Finding]:
         yield Finding(
             "python-broken",
             ERROR,
-            f"{python} cannot load the helper's modules from {PACKAGE}: {' '.join(words[-20:])}",
+            f"{python} cannot load the helper's modules from {place}: {' '.join(words[-20:])}",
             "the helper ends without an answer: action_generic_failure= holds for each login",
             "install slurm-adopt again",
         )
+    elif place != PACKAGE:
+        yield Finding(
+            "helper-other-build",
+            WARNING,
+            f"{HELPER} takes its modules from {place}, and this command its own from {PACKAGE}",
+            "two installations are mixed: logins are decided by another version than the one that is shown here",
+            "install slurm-adopt again, all of it from one build",
+        )
+
+
+def tree_of(node: Node, path: str) -> str:
+    """The folder that a program of ours takes its modules from, links followed; empty if it does not say."""
+    named = TREE.search(node.text(path) or "")
+    return os.path.realpath(node.place(named[1])) if named else ""
 
 
 def check_package(node: Node) -> Iterator[Finding]:
@@ -117,5 +159,7 @@ def check_package(node: Node) -> Iterator[Finding]:
             ERROR,
             f"{bad[0]}: {shown_mode(os.stat(bad[0]))}" + (f", and {len(bad) - 1} more" if len(bad) > 1 else ""),
             "helper and service run this code as root: whoever may write it is root",
-            f"chown -R root:root {PACKAGE}/slurm_adopt && chmod -R go-w {PACKAGE}/slurm_adopt",
+            f"chown -R root:root {PACKAGE}/slurm_adopt && chmod -R go-w {PACKAGE}/slurm_adopt"
+            if bad[0].startswith(f"{PACKAGE}/slurm_adopt")
+            else f"chown root:root {bad[0]} && chmod go-w {bad[0]}",
         )

@@ -7,6 +7,7 @@ import os
 import stat
 
 from ...places import HELPER
+from ...system.tasks.files import ROOT
 from .finding import ERROR, NOTE, WARNING, Finding
 from .node import OUR_NAME, is_noexec, is_roots_alone, mend_noexec, shown_mode
 
@@ -55,6 +56,15 @@ def check_file(node: Node, path: str) -> Iterator[Finding]:
             f"{path}: {shown_mode(found)}",
             "sshd runs this file's code as root: whoever may write it is root",
             f"chown root:root {path} && chmod 644 {path}",
+        )
+    folder, others = ("", "") if node.root else node.loose_folder(path, ROOT) or ("", "")
+    if others:
+        yield Finding(
+            "module-mode",
+            ERROR,
+            f"{folder}: {others.partition(': ')[0]}; {path} is in it",
+            "sshd runs this file's code as root: whoever may put another one in its place is root",
+            others.partition(": ")[2],
         )
     if is_noexec(node, path):
         yield Finding(
@@ -116,7 +126,7 @@ def check_copies(node: Node) -> Iterator[Finding]:
             WARNING if ours else NOTE,
             f"PAM loads {first}; there is {'another copy of it' if ours else 'the one of Slurm itself'} at {path}",
             "a PAM line with a full path, or the loss of the first file, changes which one decides",
-            f"rm {path}, or remove the package that brought it",
+            f"rm {path}    # or remove the package that brought it",
         )
 
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 from ...options.parse import parse_options
 from ...record import replace
 from ...system.host.pam_outlook import CGROUP_MODULES, SCOPE_MODULES, is_there, session_outlook
-from ...system.host.pam_stack import DIRECTORIES, MODULE
+from ...system.host.pam_stack import DIRECTORIES, MODULE, OTHER
 from ...system.host.pam_walk import CODES, LEAVES, actions_of
 from .finding import ERROR, WARNING, Finding
 from .node import KINDS, OUR_NAME, is_binding
 from .pam_exempting import why_open
 from .pam_expiry import check_expiry
 from .pam_files import check_files, check_folder
+from .pam_options import check_no_jobs, check_options, check_swallowed
+from .pam_refusing import check_refusing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .node import Node, OurLine
 
 SSHD = "sshd"
+#: What its file is called by mistake.
+SSH = "ssh"
 #: pam_nologin(8)
 NOLOGIN = ("/var/run/nologin", "/etc/nologin")
 SSHD_PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
@@ -62,10 +66,14 @@ def check_pam(node: Node) -> Iterator[Finding]:
     """All services that matter; what is seen in a file that several services include is said once."""
     lines = {kind: node.our_lines(kind) for kind in KINDS}
     # a line in a file that many services include concerns those that it works in
-    every = [line for kind in lines.values() for line in kind]
-    working = {line.line.origin for line in every if line.works}
-    idle = (line for line in every if _file(line) == line.service and line.line.origin not in working)
-    services = {line.service for line in (*idle, *(line for line in every if line.works))}
+    # and of a file that is there to be included, those that include it
+    used = {line.line.origin for kind in lines.values() for line in kind if line.works}
+    services = {
+        line.service
+        for kind in lines.values()
+        for line in kind
+        if line.works or (_is_own(line) and line.line.origin not in used)
+    }
     for folder in DIRECTORIES:
         yield from check_folder(node, folder)
     if not _has_file(node, SSHD):
@@ -73,6 +81,7 @@ def check_pam(node: Node) -> Iterator[Finding]:
     said = set()
     parts = tuple(begins for begins, _, _ in GENERATED)  # files that services include, and none themselves
     named = {name for name in node.services() if not name.startswith(parts) and _has_file(node, name)}
+    named = {name for name in named if not _is_copy(name, named)}
     for service in sorted({*services, SSHD} & named):
         account, session = ([line for line in lines[kind] if line.service == service] for kind in KINDS)
         for finding in check_stacks(node, service, account, session):
@@ -106,21 +115,21 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
     if any(finding.severity == ERROR for finding in broken):
         return  # what else is said about a stack that libpam does not load would be a guess
     yield from check_nologin(node, service)
-    misplaced = list(check_kinds(node, service))
+    misplaced = [*check_kinds(node, service), *check_swallowed([*account, *session])]
     yield from misplaced
-    if misplaced and not account:
+    if misplaced and not (account and session):
         return
     found = list(check_account(node, service, account))
     last = next((line for line in reversed(account) if line.works), None)
     yield from found or check_expiry(node, account, session, _fallback(last.stack, last.index) if last else None)
+    yield from check_refusing(node, account)
     yield from check_session(node, service, account, session)
     acting = [line for line in account if line.works and line.options.enforce != "no"]
     yield from check_others(node, service, bool(acting))
-    for line in (*account, *session):
-        yield from check_options(line)
+    yield from check_options(account, session)
     for one in (account, session):
-        yield from check_twice(one)
-        yield from check_generated(node, one)
+        generated = list(check_generated(node, one))
+        yield from generated or check_twice(one)  # without the line that a tool has written there is one less
 
 
 def check_nologin(node: Node, service: str) -> Iterator[Finding]:
@@ -133,7 +142,7 @@ def check_nologin(node: Node, service: str) -> Iterator[Finding]:
                 WARNING,
                 f"{there} is there, and {line.origin} is pam_nologin",
                 "everybody but root is refused, with a job or without; slurm-adopt is not the one who does it",
-                f"rm {there}, once the node may be used again",
+                f"rm {there}    # once the node may be used again",
             )
             return
 
@@ -156,11 +165,13 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
     if not lines:
         if service == SSHD:
             original = find_original(node, service)
+            elsewhere = next((line for line in node.our_lines("account", SSH) if _is_own(line, SSH)), None)
             yield Finding(
                 "pam-no-line",
                 ERROR,
                 f"/etc/pam.d/{service} has no account line of slurm-adopt"
-                + (f": {original.origin} loads {node.module_path(original.module)}, Slurm's own" if original else ""),
+                + (f": {original.origin} loads {node.module_path(original.module)}, Slurm's own" if original else "")
+                + (f"; {elsewhere.line.origin} has one, and no sshd asks the service {SSH}" if elsewhere else ""),
                 "logins are not asked for a job: whoever has an account gets in"
                 if original is None
                 else "Slurm's own module decides: nothing of slurm-adopt is in force",
@@ -209,6 +220,8 @@ def check_account(node: Node, service: str, lines: list[OurLine]) -> Iterator[Fi
             "users without a job get in",
             f"{STRICT_ACCOUNT}    # instead of {line.line.origin}",
         )
+        return
+    yield from check_no_jobs(line, FILTERS)
 
 
 def _open(line: PamLine, why: str) -> Finding:
@@ -291,6 +304,15 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
             "a session that something has moved out of its job is let in there",
             f"take enforce={line.options.enforce} out of {line.line.origin}",
         )
+    first = next(one for one in account if one.works)
+    if strongest is None and line.options.enforce == "yes":
+        yield Finding(
+            "pam-lines-differ",
+            WARNING,
+            f"{first.line.origin} has enforce={first.options.enforce}, and {line.line.origin} has not",
+            "the session line acts where the account line only looks on: it puts users with a job into it",
+            f"add enforce={first.options.enforce} to {line.line.origin}",
+        )
 
 
 def _movers(line: OurLine) -> str:
@@ -338,44 +360,23 @@ def check_others(node: Node, service: str, acts: bool) -> Iterator[Finding]:
                 )
 
 
-def check_options(line: OurLine) -> Iterator[Finding]:
-    """What stands on the line."""
-    if line.options.problems:
-        yield Finding(
-            "pam-options",
-            ERROR,
-            f"{line.line.origin}: {'; '.join(line.options.problems)}",
-            "the module makes of it what is stricter, and logs an error at each login",
-            f"mend {line.line.origin}; the options are in docs/reference/options.md",
-        )
-        return
-    unsafe = []
-    if line.options.action_adopt_failure == "allow":
-        unsafe.append("action_adopt_failure=allow")
-    if line.options.action_generic_failure != "deny":
-        unsafe.append(f"action_generic_failure={line.options.action_generic_failure}")
-    if line.works and unsafe:
-        yield Finding(
-            "pam-unsafe-defaults",
-            WARNING,
-            f"{line.line.origin}: {' and '.join(unsafe)}, as by default",
-            "when something fails, users get in outside of all jobs",
-            f"add profile=strict to {line.line.origin}",
-        )
-
-
 def check_twice(lines: list[OurLine]) -> Iterator[Finding]:
     """The same line twice."""
     working = [line for line in lines if line.works]
-    for earlier, later in zip(working, working[1:]):
-        if (earlier.line.args, earlier.path) == (later.line.args, later.path):
-            yield Finding(
-                "pam-twice",
-                WARNING,
-                f"{earlier.line.origin} and {later.line.origin} are the same {later.line.kind} line",
-                "each login is decided twice, and takes twice as long",
-                f"remove {later.line.origin}",
-            )
+    again = [
+        later
+        for earlier, later in zip(working, working[1:])
+        if (earlier.line.args, earlier.path) == (later.line.args, later.path)
+    ]
+    if again:
+        more = f" and {len(again) - 1} more" if again[1:] else ""
+        yield Finding(
+            "pam-twice",
+            WARNING,
+            f"{again[0].line.origin}{more} is the {again[0].line.kind} line before it once more",
+            "each login is decided once more for each of them, and takes longer",
+            "\n".join(f"remove {line.line.origin}" for line in reversed(again)),
+        )
 
 
 def check_generated(node: Node, lines: list[OurLine]) -> Iterator[Finding]:
@@ -402,9 +403,19 @@ def _has_file(node: Node, service: str) -> bool:
     return any(node.exists(f"{folder}/{service}") for folder in DIRECTORIES)
 
 
-def _file(line: OurLine) -> str:
-    """The name of the file that it stands in."""
-    return line.line.origin.rpartition(":")[0].rpartition("/")[2]
+def _is_own(line: OurLine, service: str = "") -> bool:
+    """Whether it stands in the service's own file, and not in one that it includes.
+
+    Of files for an sshd that does not run nothing is said, and of one that runs its own check says it.
+    """
+    file = line.line.origin.rpartition(":")[0].rpartition("/")[2]
+    return file == line.service and file != OTHER and (not file.startswith(SSH) or file in (SSHD, service))
+
+
+def _is_copy(name: str, services: set[str]) -> bool:
+    """Whether a file is what somebody has kept of another one: `sshd.bak`, `sshd.rpmsave`, `sshd.2024-01-01`."""
+    before, dot, _ = name.partition(".")
+    return bool(dot) and before in services
 
 
 def _base(line: PamLine) -> str:

@@ -69,6 +69,23 @@ def _access(node: Node, words: dict[str, str]) -> str:
     return f"{texts[0][0]} has no line `- : ALL : ALL`, and pam_access lets in whom no line fits"
 
 
+def closes_for_all(node: Node, line: PamLine) -> bool:
+    """Whether this line says no to everybody but root: its access.conf lets in nobody else."""
+    words = dict(word.partition("=")[::2] for word in line.args)
+    text = node.text(words.get("accessfile", "") or ACCESS_CONF) if line.name == "pam_access.so" else None
+    if text is None or "fieldsep" in words or (not words.get("accessfile") and node.glob(ACCESS_FOLDER)):
+        return False
+    for row in text.split("\n"):
+        fields = [field.split() for field in row.partition("#")[0].split(":", 2)]
+        if len(fields) != 3 or fields[0] == ["-"]:
+            if len(fields) == 3 and _says(row.partition("#")[0]) == "-":
+                return True
+            continue
+        if fields[1] != ["root"]:
+            return False  # it lets in somebody: who that is, the site knows
+    return False
+
+
 def _says(row: str) -> str:
     """`+` or `-` if a line decides for somebody who comes from somewhere; empty if it does not fit."""
     fields = [field.split() for field in row.split(":", 2)]

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from ...system.tasks.files import Owners
     from .node import Node
 
-KEYS = ("Prolog", "Epilog")
+KEYS = ("Prolog", "Epilog", "HealthCheckProgram")
 DRAINS = {
+    "HealthCheckProgram": "slurmd cannot run it: nothing is checked, and its log has an error each time",
     "Prolog": "slurmd cannot run it: the node is drained, and jobs are requeued, as soon as one starts here",
     "Epilog": "slurmd cannot run it: the node is drained as soon as a job ends here",
 }
@@ -44,6 +45,9 @@ KILLERS = re.compile(
 ALL_OF_USER = re.compile(r"(?:\b(\w+)=|\bfor\s+(\w+)\s+in\s).*\b(?:pgrep|ps)\b.*\s-[uU]")
 #: A script that asks for the user's other jobs first.
 ASKS_FIRST = re.compile(r"\bsqueue\b")
+#: LBNL Node Health Check. This check ends what was not started by slurmd (its RM_DAEMON_MATCH), as ssh logins were not.
+NHC, NHC_CONF = "nhc", "/etc/nhc/nhc.conf"
+NHC_KILLS = re.compile(r"\bcheck_ps_userproc_lineage\b.*\bkill\b")
 ELF, SCRIPT = b"\x7fELF", b"#!"
 
 
@@ -62,6 +66,8 @@ def check_scripts(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                     yield from _check_writers(node, conf, key, path)
                 if key == "Epilog":
                     yield from check_kills(node, path)
+                elif key == "HealthCheckProgram":
+                    yield from check_health_check(node, path)
 
 
 def _missing(conf: SlurmConf, key: str, path: str) -> Finding:
@@ -144,6 +150,20 @@ def check_kills(node: Node, path: str) -> Iterator[Finding]:
             f"{path}: {bad[:120]}",
             "when one job of a user ends, the logins in the user's other jobs on the node are killed",
             f"take it out of {path}: Slurm ends what is in the job, and the shipped epilog what hides from it",
+        )
+
+
+def check_health_check(node: Node, path: str) -> Iterator[Finding]:
+    """A health check that ends what it does not know as Slurm's."""
+    rows = (node.text(NHC_CONF) or "").splitlines() if os.path.basename(path) == NHC else []
+    bad = next((row.strip() for row in rows if NHC_KILLS.search(row.partition("#")[0])), "")
+    if bad:
+        yield Finding(
+            "slurm-health-check-kills",
+            WARNING,
+            f"{NHC_CONF}: {bad[:120]}",
+            "processes of ssh logins are in the job, and are sshd's children: the health check ends them",
+            f"write `log` for `kill` in {NHC_CONF}; slurm-adopt status --check tells of processes outside of jobs",
         )
 
 

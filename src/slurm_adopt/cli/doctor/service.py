@@ -9,6 +9,8 @@ import stat
 import struct
 
 from ...resident.run_files import ADMIN_SOCKET, LOGIN_SOCKET
+from ...system.host.preferences import DIRECTORY as PREFERENCES
+from ..user_client import SOCKET as USERS_SOCKET
 from .finding import ERROR, WARNING, Finding
 from .node import is_roots_alone, shown_mode
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 WAIT_S = 1.0
 ANSWER_CAP = 1 << 20
 START_METRIC = "slurm_adopt_start_time_seconds "
-RESTART = "systemctl restart slurm-adopt.service (or restart `slurm-adopt serve`)"
+RESTART = "systemctl restart slurm-adopt.service    # or restart `slurm-adopt serve`"
 START = "systemctl enable --now slurm-adopt.socket"
 
 
@@ -33,6 +35,43 @@ def check_service(node: Node) -> Iterator[Finding]:
     only_service = {line.options.socket for line in lines if line.options.mode == "service"}
     for path in sorted(wanted):
         yield from check_socket(node, path, path in only_service)
+    yield from check_users(node)
+
+
+def check_users(node: Node) -> Iterator[Finding]:
+    """The service for users, where the PAM lines count on it; and where it keeps what they have chosen."""
+    lines = [line for line in node.our_lines("account", "sshd") if line.works]
+    wanted = next(
+        (line for line in lines if line.options.action_unknown == "preferred" or line.options.user_move), None
+    )
+    found = node.stat(USERS_SOCKET)
+    if wanted is not None and found is None:
+        what = "user_move=yes" if wanted.options.user_move else "action_unknown=preferred"
+        yield Finding(
+            "users-missing",
+            WARNING,
+            f"{wanted.line.origin} has {what}, and there is no {USERS_SOCKET}",
+            "users can neither choose a job nor move: `slurm-adopt use` and `move` say that the service does not run",
+            "systemctl enable --now slurm-adopt-users.socket    # or start `slurm-adopt serve-users --listen "
+            f"{USERS_SOCKET}`",
+        )
+    if found is not None and (found.st_uid != 0 or found.st_mode & 0o666 != 0o666):
+        yield Finding(
+            "users-socket-mode",
+            WARNING,
+            f"{USERS_SOCKET}: {shown_mode(found)}",
+            "it is for everybody, and root's: the kernel tells the service who asks",
+            f"chown root:root {USERS_SOCKET} && chmod 666 {USERS_SOCKET}",
+        )
+    kept = node.stat(PREFERENCES)
+    if kept is not None and not is_roots_alone(kept):
+        yield Finding(
+            "users-folder",
+            ERROR,
+            f"{PREFERENCES}: {shown_mode(kept)}",
+            "whoever may write there takes away what others have chosen; `slurm-adopt use` refuses to store anything",
+            f"chown root:root {PREFERENCES} && chmod 700 {PREFERENCES}",
+        )
 
 
 def check_socket(node: Node, path: str, is_needed: bool) -> Iterator[Finding]:
@@ -53,7 +92,7 @@ def check_socket(node: Node, path: str, is_needed: bool) -> Iterator[Finding]:
                 ERROR,
                 f"mode=service, but there is no {path}",
                 "nobody answers the module: action_generic_failure= holds for each login",
-                f"{START}, or take mode=service off the PAM line",
+                f"{START}    # or take mode=service off the PAM line",
             )
         return
     if not stat.S_ISSOCK(found.st_mode):
@@ -91,7 +130,7 @@ def check_listener(node: Node, path: str) -> Iterator[Finding]:
                 WARNING,
                 f"{path} is there, but nobody listens ({error.strerror})",
                 "each login starts the one-shot helper: slower, and without numbers and audit stream",
-                f"{START}, or start `slurm-adopt serve --listen {path}` again",
+                f"{START}    # or start `slurm-adopt serve --listen {path}` again",
             )
             return
         owner = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]

@@ -11,27 +11,32 @@ from ...system.slurm.conf import ConfFault
 from ...system.slurm.slurmd import find_by_number, find_by_program
 from ...system.slurm.spool import SpoolDirectory, SpoolFault
 from ...system.slurm.spool_dir import pid_files, spool_dirs
-from ...wire.slurm_nodes import node_of_name, nodes_of_host
+from ...wire.errors import RemoteProtocolError
+from ...wire.slurm_conf import parse
+from ...wire.slurm_nodes import iter_nodes, node_of_name, nodes_of_host
+from ..main import closest
 from .finding import ERROR, WARNING, Finding
 from .scripts import check_scripts
+from .slurm_running import check_extern_steps, missing_plugins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...system.slurm.conf import SlurmConf
+    from ...wire.slurm_nodes import NodeRecord
     from .node import Node
 
 CONF_MENDS = {
     "slurm-conf-missing": "put slurm.conf where slurmd has it, or build with -Dslurm_conf=PATH",
     "slurm-conf-lost": "give slurm_conf=PATH on both PAM lines, or build with -Dslurm_conf=PATH",
     "slurm-conf-unreadable": "mend the file, or the file system it is on",
-    "slurm-conf-untrusted": "chown root:root FILE && chmod 644 FILE    # of the file that is named",
+    "slurm-conf-untrusted": "",  # the fault says it
     "slurm-conf-malformed": "mend the line that is named, then `scontrol reconfigure`",
 }
 INCLUDE_MEND = "put the file that is named back, or take the line that includes it out of slurm.conf"
 SPOOL_MENDS = {
-    "spool-dir-missing": "start slurmd, which makes it",
+    "spool-dir-missing": "systemctl restart slurmd    # it makes the folder",
     "spool-dir-untrusted": "chown root:root {0} && chmod 755 {0}",
     "spool-dir-unreadable": "mend the path SlurmdSpoolDir in slurm.conf, or the file system it is on",
 }
@@ -40,6 +45,20 @@ CONTAINING = {"contain", "x11", "runinjob"}
 TRACKING = "proctrack/cgroup"
 #: What Slurm takes for a yes (slurm.conf and cgroup.conf; tried with `scontrol show config`).
 YES = ("yes", "true", "up", "1")
+#: One slip may be in the line of each rack.
+PROBLEM_CAP = 5
+#: cgroup.conf(5) of Slurm 20.11 to 26.05, by their names in lower case.
+CGROUP_KEYS = {
+    name.lower(): name
+    for name in (
+        *("CgroupMountpoint", "CgroupPlugin", "CgroupAutomount", "CgroupReleaseAgentDir", "SystemdTimeout"),
+        *("IgnoreSystemd", "IgnoreSystemdOnFailure", "EnableControllers", "EnableExtraControllers", "CgroupSlice"),
+        *("AllowedRAMSpace", "AllowedSwapSpace", "AllowedKmemSpace", "AllowedDevicesFile", "ConstrainCores"),
+        *("ConstrainDevices", "ConstrainRAMSpace", "ConstrainSwapSpace", "ConstrainKmemSpace", "MaxRAMPercent"),
+        *("MaxSwapPercent", "MaxKmemPercent", "MemorySwappiness", "MinRAMSpace", "MinKmemSpace", "TaskAffinity"),
+        *("SignalChildrenProcesses",),
+    )
+}
 CONSTRAINTS = ("constraincores", "constrainramspace", "constraindevices", "constrainswapspace")
 
 
@@ -64,7 +83,7 @@ def check_slurm(node: Node) -> Iterator[Finding]:
             ERROR,
             str(fault),
             f"{REASONS[fault.reason].meaning} action_generic_failure= holds for each login",
-            INCLUDE_MEND if _is_include(node, fault) else CONF_MENDS[fault.reason],
+            INCLUDE_MEND if _is_include(node, fault) else CONF_MENDS[fault.reason] or _mend_owner(str(fault)),
         )
         return
     if is_login_node(node, conf):
@@ -76,7 +95,10 @@ def check_slurm(node: Node) -> Iterator[Finding]:
             "take slurm-adopt's lines out of /etc/pam.d; on a compute node: mend NodeName, or set nodename=",
         )
         return
-    for problem in conf.problems:
+    odd_nodes: list[str] = []
+    for _ in iter_nodes(conf.statements, conf.slurmd_port, odd_nodes):
+        pass
+    for problem in (*conf.problems, *odd_nodes[:PROBLEM_CAP]):
         yield Finding(
             "slurm-conf-problem",
             WARNING,
@@ -89,7 +111,16 @@ def check_slurm(node: Node) -> Iterator[Finding]:
     yield from check_second(node, conf)
     yield from check_scripts(node, conf)
     yield from check_cgroups(node, conf)
-    yield from check_spool(node, conf)
+    spool = list(check_spool(node, conf))
+    yield from spool
+    if not spool and CONTAINING & set(conf.prolog_flags):
+        yield from check_extern_steps(node, conf)
+
+
+def _mend_owner(fault: str) -> str:
+    """`PATH: everybody may write it: chmod go-w PATH`, `PATH: owned by uid 5, not root or slurm`"""
+    path, _, what = fault.partition(": ")
+    return what.partition(": ")[2] or f"chown root {path}"
 
 
 def _is_include(node: Node, fault: ConfFault) -> bool:
@@ -103,15 +134,26 @@ def check_names(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     for kind in ("account", "session"):
         for line in node.our_lines(kind):
             name = line.options.nodename
-            if name not in known and conf.has_nodes() and node_of_name(conf.statements, name) is None:
-                known.add(name)
+            record = node_of_name(conf.statements, name) if name not in known and conf.has_nodes() else None
+            if name in known or not conf.has_nodes():
+                continue
+            known.add(name)
+            if record is None or not _is_here(node, conf, record):
                 yield Finding(
                     "slurm-nodename",
                     ERROR,
-                    f"{line.line.origin} has nodename={name}, which {conf.path} does not know",
+                    f"{line.line.origin} has nodename={name}, "
+                    + (f"which {conf.path} does not know" if record is None else f"which is {record.hostname}"),
                     "no job is looked for under this node's name: users with jobs are refused",
                     f"take nodename= out of {line.line.origin}, or write the node's NodeName",
                 )
+
+
+def _is_here(node: Node, conf: SlurmConf, record: NodeRecord) -> bool:
+    """Whether a node may be this machine: by its host name, or because a slurmd that runs here was told the name."""
+    full = os.uname().nodename
+    here = {full, full.partition(".")[0], "localhost"}
+    return bool(node.root) or record.hostname in here or record.name in {slurmd.node for slurmd in conf.slurmds}
 
 
 def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
@@ -124,7 +166,11 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             "jobs have no extern step on their nodes: there is nothing to put a login into, and each is refused",
             f"PrologFlags={','.join(('contain', *conf.prolog_flags))}    # in slurm.conf, then restart Slurm's daemons",
         )
-    if conf.proctrack_type != TRACKING:
+    gone = missing_plugins(node, conf)
+    yield from gone
+    if gone:
+        pass  # which plugin was meant is not known
+    elif conf.proctrack_type != TRACKING:
         is_name = "/" in conf.proctrack_type
         yield Finding(
             "slurm-proctrack",
@@ -196,14 +242,20 @@ def check_second(node: Node, conf: SlurmConf) -> Iterator[Finding]:
                 WARNING,
                 f"logins are decided by {conf.path[len(node.root) :]}; {path} differs from it",
                 "slurmd or Slurm's commands may use the other one: spool directory or node name may not be what runs",
-                f"remove the one that slurmd does not use, or: ln -sf {conf.path[len(node.root) :]} {path}",
+                f"ln -sf {conf.path[len(node.root) :]} {path}    # or remove the one that slurmd does not use",
             )
 
 
 def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     """cgroup.conf against what is mounted."""
     settings = node.cgroup_conf() or {}
-    if "task/cgroup" in conf.task_plugin and not any(settings.get(key, "").lower() in YES for key in CONSTRAINTS):
+    odd = list(check_cgroup_conf(node))
+    yield from odd
+    if (
+        not odd
+        and "task/cgroup" in conf.task_plugin
+        and not any(settings.get(key, "").lower() in YES for key in CONSTRAINTS)
+    ):
         yield Finding(
             "cgroup-constrains-nothing",
             WARNING,
@@ -232,6 +284,31 @@ def check_cgroups(node: Node, conf: SlurmConf) -> Iterator[Finding]:
             f"cgroup.conf: CgroupPlugin={plugin}, and {mount} is version {'2' if unified else '1'}",
             "slurmd does not start again, and what it has started is not confined",
             "CgroupPlugin=autodetect    # in cgroup.conf, then restart slurmd",
+        )
+
+
+def check_cgroup_conf(node: Node) -> Iterator[Finding]:
+    """What slurmd does not understand of it."""
+    path = f"{node.conf_folder()}/cgroup.conf"
+    text = node.read(path)
+    if text is None:
+        return
+    try:
+        found = parse(text, path)
+        problems = list(found.problems)
+        for key, _, _, number in found.statements:
+            meant = "" if key in CGROUP_KEYS else closest(key, list(CGROUP_KEYS))
+            if meant:
+                problems.append(f"{path}:{number}: there is no {key} (did you mean {CGROUP_KEYS[meant]}?)")
+    except RemoteProtocolError as error:
+        problems = [str(error)]
+    if problems:
+        yield Finding(
+            "cgroup-conf-problem",
+            ERROR,
+            "; ".join(problems),
+            "slurmd does not start again with it, and what it has started may be confined otherwise than is written",
+            f"mend {path}, then restart slurmd",
         )
 
 

@@ -10,7 +10,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 
@@ -21,6 +20,7 @@ from ...system.tasks.program import UntrustedProgram, resolve_program
 from ...system.tasks.task import DeadlineExceeded, all_of, run
 from .finding import ERROR, NOTE, WARNING, Finding
 from .node import LISTENS, listening_at
+from .sshd_files import check_reloaded, check_view, check_writers, config_lines, mend_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LISTENER = "[listener]"
 #: sshd's options that take a word; the others stand alone (sshd(8)).
 WITH_WORD = "bCcEfghkopu"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-MATCH_CAP, INCLUDE_CAP = 8, 32
+MATCH_CAP = 8
 #: Of a connection that no Match block is about.
 NO_PORT = "lport=1"
 #: Match's words, and sshd's for them in a connection (sshd_config(5), sshd(8)); groups are members of theirs.
@@ -49,13 +49,15 @@ SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "": 1}
 
 @record
 class Server:
-    """One sshd: what to call it, its program, the options that its settings depend on, its file, its PAM service."""
+    """One sshd: what to call it, its program, the options that its settings depend on, its file, its PAM service; and
+    the process, if it runs."""
 
     name: str
     program: str
     options: tuple[str, ...]
     config: str
     service: str
+    process: OwnedProcess | None = None
 
 
 def check_sshd(node: Node) -> Iterator[Finding]:
@@ -71,7 +73,7 @@ def check_sshd(node: Node) -> Iterator[Finding]:
                 WARNING,
                 "no sshd listens on this node",
                 "nobody can log in, and what is said about sshd here is from its file only",
-                "systemctl start sshd (Debian: ssh)",
+                "systemctl start sshd    # Debian: ssh",
             )
         servers = [Server(program, program, (), DEFAULT_CONFIG, "sshd")]
     for server in servers:
@@ -86,6 +88,18 @@ def check_server(node: Node, server: Server) -> Iterator[Finding]:
         raise late
     answers = [outcome if isinstance(outcome, str) else "" for outcome in outcomes]
     settings = _settings(answers[0])
+    yield from check_writers(node, server.config)
+    if server.process is not None:
+        yield from check_view(node, server.name, server.process)
+    if "usepam" not in settings and "port" in settings:
+        yield Finding(
+            "sshd-use-pam",
+            ERROR,
+            f"{server.name}: {server.program} is built without PAM",
+            "sshd never asks PAM: whoever has a key or a password gets in, and into no job",
+            "run the sshd of the distribution, or build this one with --with-pam",
+        )
+        return
     if "usepam" not in settings:
         said = " ".join(answers[0].split()) or "it does not answer"
         yield Finding(
@@ -102,10 +116,11 @@ def check_server(node: Node, server: Server) -> Iterator[Finding]:
             ERROR,
             f"{server.name}: UsePAM is {settings['usepam']}",
             "sshd never asks PAM: whoever has a key or a password gets in, and into no job",
-            f"UsePAM yes    # in {server.config}, then reload sshd",
+            mend_setting(server.config, server.options, "UsePAM", "yes"),
         )
         return
     service = settings.get("pamservicename", server.service)
+    yield from check_reloaded(server.name, server.config, settings.get("pidfile", ""))
     matched = [settings, *(_settings(answer) for answer in answers[1:])]
     for name in dict.fromkeys(one.get("pamservicename", server.service) for one in matched if one):
         yield from check_pam_service(node, server, name, "" if name == service else "in a Match block ")
@@ -139,7 +154,7 @@ def check_times(node: Node, server: Server, service: str, settings: Settings) ->
             WARNING,
             f"{server.name}: LoginGraceTime is {grace_s} s, timeout= of the PAM line {timeout_s:g} s",
             "sshd ends a login that waits for Slurm before the module can answer, with a half-done adoption",
-            f"LoginGraceTime {int(timeout_s) + 60}    # in {server.config}, then reload sshd",
+            mend_setting(server.config, server.options, "LoginGraceTime", str(int(timeout_s) + 60)),
         )
     penalties = settings.get("persourcepenalties", "no")
     counts = not any(word.startswith("authfail:") and not word[9:].strip("0.s") for word in penalties.split())
@@ -158,7 +173,7 @@ def check_times(node: Node, server: Server, service: str, settings: Settings) ->
             NOTE,
             f"{server.name}: MaxStartups is {settings['maxstartups']}",
             "from so many logins at once on, sshd drops connections by chance: MPI jobs start with a storm of logins",
-            f"MaxStartups 200:30:400    # in {server.config}, then reload sshd",
+            mend_setting(server.config, server.options, "MaxStartups", "200:30:400"),
         )
 
 
@@ -206,7 +221,7 @@ def read_server(process: OwnedProcess) -> Server | None:
         return None
     options, config = _options(words[1:])
     name = f"sshd {config}" if config != DEFAULT_CONFIG else "sshd"
-    return Server(name, read_program(process), options, config, os.path.basename(words[0]))
+    return Server(name, read_program(process), options, config, os.path.basename(words[0]), process)
 
 
 def pam_service_of(node: Node, server: Server) -> str | None:
@@ -272,7 +287,7 @@ def _match_specs(config: str) -> list[str]:
 
 def _matches(config: str) -> list[tuple[list[str], list[str]]]:
     """What each Match line asks for: names in lower case, and the lists behind them."""
-    lines = (re.split(r"[\s=]+", line.strip().replace('"', "")) for line in _config_lines(config, [INCLUDE_CAP]))
+    lines = (re.split(r"[\s=]+", line.strip().replace('"', "")) for line in config_lines(config))
     found = (words[1:] for words in lines if words[0].lower() == "match")
     return [([word.lower() for word in words[::2]], words[1::2]) for words in found]
 
@@ -285,25 +300,6 @@ def _member(group: str) -> str:
     return ""
 
 
-def _config_lines(path: str, left: list[int]) -> Iterator[str]:
-    if left[0] <= 0:
-        return
-    left[0] -= 1
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(1 << 20).splitlines()
-    except OSError:
-        return
-    for line in lines:
-        words = line.split()
-        if words and words[0].lower() == "include":
-            for pattern in words[1:]:
-                for found in sorted(glob.glob(os.path.join("/etc/ssh", pattern)))[:INCLUDE_CAP]:
-                    yield from _config_lines(found, left)
-        else:
-            yield line
-
-
 def _span(text: str) -> int:
     """sshd's times: `120`, `2m`, `1h30m`."""
     return sum(int(count) * SPANS_S[unit] for count, unit in re.findall(r"(\d+)([smhdw]?)", text.lower()))
@@ -311,7 +307,7 @@ def _span(text: str) -> int:
 
 def _somebody_listens() -> bool:
     """Whether one of sshd's ports is served: by systemd, where sshd is started for each connection."""
-    words = (re.split(r"[\s=]+", line.strip()) for line in _config_lines(DEFAULT_CONFIG, [INCLUDE_CAP]))
+    words = (re.split(r"[\s=]+", line.strip()) for line in config_lines(DEFAULT_CONFIG))
     ports = {int(word[1]) for word in words if word[0].lower() == "port" and word[1:] and word[1].isdigit()} or {22}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_file(table) or b"").splitlines()[1:]:

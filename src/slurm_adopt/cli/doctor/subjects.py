@@ -16,14 +16,17 @@ from .daemons import check_auth, check_slurmd
 from .finding import ERROR, WARNING, Finding
 from .helper import check_helper, check_package
 from .kernel import check_kernel
+from .leftovers import check_change, check_copies
 from .module import check_module
 from .node import Node
 from .pam import check_pam
+from .pam_options import check_names
 from .selinux import check_selinux
 from .service import check_service
 from .slurm import check_slurm
 from .sshd import check_sshd
 from .trial import check_trial
+from .units import check_units
 from .user_managers import check_user_managers
 
 TYPE_CHECKING = False
@@ -37,9 +40,13 @@ SUBJECTS: tuple[tuple[str, Check], ...] = (
     ("module", check_module),
     ("helper", check_helper),
     ("package", check_package),
+    ("copies", check_copies),
     ("service", check_service),
+    ("units", check_units),
     ("sshd", check_sshd),
     ("pam", check_pam),
+    ("names", check_names),
+    ("change", check_change),
     ("slurm", check_slurm),
     ("slurmd", check_slurmd),
     ("auth", check_auth),

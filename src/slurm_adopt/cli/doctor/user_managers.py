@@ -65,6 +65,15 @@ def check_user_managers(node: Node) -> Iterator[Finding]:
             f"Prolog={HOOKS}/prolog    # in slurm.conf, with the epilog beside it",
         )
 
+    elif running is not None and not hooked and held is None:
+        yield Finding(
+            "runtime-dir-epilog",
+            WARNING,
+            f"{running.line.origin} has runtime_dir=user, and Epilog= does not run {HOOKS}/epilog",
+            "nobody removes the directory: what users leave there fills the memory, and waits for their next job",
+            f"Epilog={HOOKS}/epilog    # in slurm.conf, with the prolog beside it",
+        )
+
 
 def _hooks(node: Node, key: str) -> Iterator[str]:
     """The values of Prolog= or Epilog=, and the texts of the scripts that they name."""

@@ -145,15 +145,15 @@ class _Reading:
             self._read_one_file(service)
             return
         path, text = self._open(service)
-        if text is not None and not self._take(path, _assemble(text), None, 0, 0):
+        if text is not None and not self._take(path, assemble_lines(text), None, 0, 0):
             self.doubts.append(f"{path}: libpam refuses this file")
 
     def _read_one_file(self, service: str) -> None:
         """/etc/pam.conf, where each line begins with a service's name."""
         path, text = self._open(ONE_FILE)
         own = []
-        for number, line in _assemble(text or ""):
-            name, at = _token(line or "", 0)
+        for number, line in assemble_lines(text or ""):
+            name, at = next_token(line or "", 0)
             if line is None or (name or "").lower() == service.lower():
                 own.append((number, line if line is None else line[at:]))
         self._take(path, iter(own), None, 0, 0)
@@ -172,9 +172,9 @@ class _Reading:
             if text.startswith("\\"):
                 self.doubts.append(f"{origin}: a continued line before a blank one or a comment")
                 text = text[1:]
-            first, at = _token(text, 0)
+            first, at = next_token(text, 0)
             if first is not None and first.lower() == "@include":
-                name, _ = _token(text, at)
+                name, _ = next_token(text, at)
                 if not self._include(name or "", wanted, depth, level):
                     if wanted is None:
                         return False
@@ -185,7 +185,7 @@ class _Reading:
         return True
 
     def _take_line(self, text: str, origin: str, wanted: str | None, depth: int, level: int) -> None:
-        word, at = _token(text, 0)
+        word, at = next_token(text, 0)
         kind = (word or "").lower()
         optional = kind.startswith("-")
         kind = kind[1:] if optional else kind
@@ -194,8 +194,8 @@ class _Reading:
         kind = (wanted or KINDS[0]) if broken else kind
         if kind != self.kind:
             return
-        control, at = _token(text, at)
-        module, at = _token(text, at)
+        control, at = next_token(text, at)
+        module, at = next_token(text, at)
         broken = broken or module is None
         control = "bad" if control is None else control
         if control.lower() in ("include", "substack"):
@@ -214,7 +214,7 @@ class _Reading:
         if not name or depth + 1 >= DEPTH_CAP or level >= DEPTH_CAP:
             return False
         path, text = self._open(name)
-        return text is not None and self._take(path, _assemble(text), wanted, depth + 1, level)
+        return text is not None and self._take(path, assemble_lines(text), wanted, depth + 1, level)
 
     def _open(self, name: str) -> tuple[str, str | None]:
         """The path and the text of a file; None if there is none. A name that begins with `/` is a path."""
@@ -242,7 +242,7 @@ class _Reading:
         return found
 
 
-def _assemble(text: str) -> Iterator[tuple[int, str | None]]:
+def assemble_lines(text: str) -> Iterator[tuple[int, str | None]]:
     """The lines of a file with what is continued put together, and the number of each; None: the file ends half-way.
 
     A line that begins with a backslash is one of which it is in doubt where it ends.
@@ -269,7 +269,7 @@ def _assemble(text: str) -> Iterator[tuple[int, str | None]]:
         yield first, None
 
 
-def _token(text: str, start: int) -> tuple[str | None, int]:
+def next_token(text: str, start: int) -> tuple[str | None, int]:
     """The word that begins at or after `start`, and where it ends; `[...]` is one word, without its brackets."""
     at, size = start, len(text)
     while at < size and text[at] in BLANKS:
@@ -288,10 +288,10 @@ def _token(text: str, start: int) -> tuple[str | None, int]:
 
 
 def _tokens(text: str, at: int) -> Iterator[str]:
-    word, at = _token(text, at)
+    word, at = next_token(text, at)
     while word is not None:
         yield word
-        word, at = _token(text, at)
+        word, at = next_token(text, at)
 
 
 def _identity(file: str | int) -> Identity:

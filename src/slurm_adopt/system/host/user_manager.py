@@ -23,7 +23,7 @@ from ..kernel.procfs import has_ended, read_cgroups, read_file
 from ..tasks.child import ChildFault, run_program
 from ..tasks.files import make_folder, remove, replace_file
 from ..tasks.program import UntrustedProgram, resolve_program
-from ..tasks.task import MS, DeadlineExceeded, sleep_until
+from ..tasks.task import MS, DeadlineExceeded, halfway, sleep_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,9 +89,8 @@ def refuse_manager(uid: int, deadline_ns: int) -> Task[str]:
     if not _manager_runs(uid):
         return remark
     unit = f"user@{uid}.service"
-    now_ns = time.monotonic_ns()
     try:
-        said = yield from _systemctl(("stop", unit), now_ns + (deadline_ns - now_ns) // 2)
+        said = yield from _systemctl(("stop", unit), halfway(deadline_ns))
     except DeadlineExceeded:
         said = yield from _systemctl(("kill", "--signal=KILL", unit), deadline_ns)
         said += yield from _systemctl(("stop", unit), deadline_ns)

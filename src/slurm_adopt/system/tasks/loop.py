@@ -202,7 +202,8 @@ class Loop:
         except StopIteration as end:
             outcome = end.value
         except Exception as error:  # rule 3
-            outcome = error
+            # its traceback holds this frame, which holds it: what the task held would stay until the collector comes
+            outcome = error.with_traceback(None)
         else:
             self._suspend(running, wait)
             return

@@ -75,6 +75,12 @@ def sleep_until(deadline_ns: int) -> Task[None]:
         yield Wait((), deadline_ns)
 
 
+def halfway(deadline_ns: int) -> int:
+    """The point in time at which half of what is left has passed: the other half is for what comes then."""
+    now_ns = time.monotonic_ns()
+    return now_ns + (deadline_ns - now_ns) // 2
+
+
 def poll_once(wait: Wait) -> Ready:
     """Block until something of `wait` is ready or its time has come."""
     poller = select.poll()
@@ -163,7 +169,8 @@ def all_of(
             found = found or is_enough(end.value)
         except Exception as error:  # the outcome of one task is not the business of the others
             waiting.pop(index, None)
-            outcomes[index] = error
+            # its traceback holds the list that holds it: what the task held would stay until the collector comes
+            outcomes[index] = error.with_traceback(None)
 
     ready: Ready
     try:
