@@ -81,6 +81,7 @@ def _attempt(login: Login, decision: Adopt) -> Task[Attempt]:
             from .session.left_behind import adopt_left_behind
 
             yield from adopt_left_behind(connection, before, login.request.uid)
+        login.source.settle_late(login.processes)
         yield from collect(login, decision.job_id, login.processes, extras)
     except StepFault as fault:
         login.release()

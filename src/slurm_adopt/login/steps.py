@@ -57,6 +57,9 @@ if TYPE_CHECKING:
         def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:
             """slurmstepd has not answered an adoption: the connection is taken over, or closed."""
 
+        def settle_late(self, processes: tuple[Process, ...]) -> None:
+            """These are in their job now: a slurmstepd that is late must not draw them into another."""
+
         def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
             """The node's slurm.conf as it is now; `ConfFault`. `place`: the module's option slurm_conf=, empty without
             it; None for what is no login's question."""
@@ -141,6 +144,9 @@ class FreshLookup:
     def watch_late(self, connection: StepConnection, processes: tuple[Process, ...]) -> None:  # noqa: ARG002
         """The module holds the numbers; a helper does not live on to look."""
         connection.close()
+
+    def settle_late(self, processes: tuple[Process, ...]) -> None:
+        """Nobody looks later."""
 
     def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:  # noqa: ARG002  # files have none
         """Read slurm.conf."""

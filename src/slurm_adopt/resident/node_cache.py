@@ -70,6 +70,11 @@ class NodeCache:
         else:
             self.late.watch(connection, processes)
 
+    def settle_late(self, processes: tuple[Process, ...]) -> None:
+        """Where these are now is where they belong."""
+        if self.late is not None:
+            self.late.settle(processes)
+
     def read_conf(self, deadline_ns: int, place: str | None = None) -> Task[SlurmConf]:
         """The remembered slurm.conf, if its files are unchanged; None: the one of the last login."""
         if place is not None:

@@ -37,7 +37,7 @@ from ..wire.logline import format_line
 from .admin import Admin
 from .clients import Clients
 from .last_hour import WOULD_DENY, LastHour
-from .late_answers import LateAnswers, Stranger
+from .late_answers import Late, LateAnswers
 from .named_jobs import NamedJobs
 from .node_cache import NodeCache
 from .run_files import ADMIN_SOCKET, NUMBERS_FILE, RECENT_FILE, SESSIONS_FILE
@@ -89,7 +89,7 @@ class Service:
         self.metrics = Metrics()
         self.last_hour = LastHour()
         self.memory = NodeCache(self.loop, self._on_remark)
-        self.memory.late = LateAnswers(self.loop, self._on_stranger)
+        self.memory.late = LateAnswers(self.loop, self._on_late)
         self.clients = Clients(self.loop, self.memory, self.metrics)
         self.clients.on_answer = self._on_answer
         self.audit = Audit(self.metrics, setup.audit_journal, setup.audit_file)
@@ -185,7 +185,15 @@ class Service:
         """slurmd uses another slurm.conf than the usual places have, or some such thing: once for all logins."""
         self._log.send(format_line([("event", "slurm-conf"), ("detail", remark)]))
 
-    def _on_stranger(self, stranger: Stranger) -> None:
+    def _on_late(self, late: Late) -> None:
+        """Record that slurmstepd has moved a process that was not for it any more."""
+        if late.owner == late.uid:
+            line: list[tuple[str, str | int]] = [("event", "late-adoption"), ("pid", late.pid), ("uid", late.uid)]
+            self._log.send(format_line([*line, ("undone", str(late.is_back).lower())]))
+        else:
+            self._on_stranger(late)
+
+    def _on_stranger(self, stranger: Late) -> None:
         """Record that slurmstepd moved another user's process into a job because its pid was reused."""
         self.metrics.count("slurm_adopt_strangers_in_steps_total", undone=str(stranger.is_back).lower())
         event: list[tuple[str, str | int]] = [

@@ -217,6 +217,7 @@ ELSEWHERE = (
     Other("no-job", "`hint_jobs=yes`, and the user has more jobs than are read (512 KiB, some 500 jobs): a refusal without a list", "deny", "deny", "node/login/test_hints.py::test_hints__more_jobs_than_are_read"),
     Other("unknown-denied", "Several jobs, none named, action_unknown=deny", "deny", "deny", "conformance/test_conformance.py::test_conformance__case"),
     Other("unknown-allowed", "Several jobs, none named, action_unknown=allow", "allow, in no job", "allow, in no job", "conformance/test_conformance.py::test_conformance__case"),
+    Other("adopted", "slurmstepd does not answer the adoption, another job of the user's takes the login in, and then the first one does it all the same", "allow, in the other job: the resident service puts it back", "allow, in the other job: the resident service puts it back", "node/resident/test_late_answers.py::test_late_answers__a_login_stays_in_the_job_that_took_it_in"),
     Other("caller-foreign", "Caller ID names a job that is not the user's", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_job_of_somebody_else_is_never_joined"),
     Other("caller-not-a-node", "The login comes from an address of no node (a login node, a laptop)", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_listener_on_the_login_node_is_not_asked"),
     Other("caller-silent", "slurmd of the source node accepts and says nothing", CALLER_LOST, CALLER_LOST, "node/system/test_callerid.py::test_callerid__a_silent_slurmd_costs_its_budget_and_no_more"),
