@@ -178,11 +178,11 @@ def test_public_stacks__one_sshd_for_shells_and_for_files_in_a_jail(ports: Node)
         done = ports.run(f"echo ls | sftp -b - -P 2312 {user}@127.0.0.1", check=False)
         assert (done.returncode == 0) == (user == "alice"), done
     with ports.ssh_popen("alice", "sftp", port=2312, options=["RequestTTY=no", "SessionType=subsystem"]) as files:
-        (server,) = wait_for(
+        servers = wait_for(
             lambda: [one for one in ports.processes("alice") if one.command.startswith("sshd: alice@")],
             "the jailed sshd",
         )
-        assert f"/job_{job}/step_extern" in str(server.cgroups)
+        assert all(f"/job_{job}/step_extern" in str(server.cgroups) for server in servers)
         files.kill()
 
 
