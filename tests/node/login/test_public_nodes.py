@@ -131,6 +131,8 @@ SETUPS = {
     "munges-socket-as-of-old": Setup({"AuthInfo": "/var/run/munge/munge.socket.2"}),
     "names-that-no-host-has": Setup({"SlurmdPidFile": "/run/slurmd-%n.pid", "SlurmdLogFile": "/var/log/slurm/%n.log"}, hostname="ci-runner", node_name="c0", slurmds=["slurmd -N c0"]),
     "all-on-localhost": Setup(before="sed -i 's/NodeHostname=lab/NodeHostName=localhost NodeAddr=127.0.0.1/' /etc/slurm*/slurm.conf", slurmds=["slurmd -D -N lab"]),
+    "slurmd-with-a-umask": Setup(slurmds=["sh -c 'umask 077; exec slurmd'"]),
+    "another-port-and-private-data": Setup({"SlurmdPort": "7003", "PropagateResourceLimitsExcept": "MEMLOCK", "LaunchParameters": "use_interactive_step,enable_nss_slurm,ulimit_pam_adopt", "PrivateData": "jobs,usage,users", "CommunicationParameters": "NoAddrCache"}),
     "slurm-has-its-own-pam": Setup({"UsePAM": "1"}, before="printf 'account required pam_permit.so\\nauth required pam_localuser.so\\nsession required pam_limits.so\\n' >/etc/pam.d/slurm"),
     "flags-and-a-folder-of-prologs": Setup({"PrologFlags": "Alloc,Contain,DeferBatch,Serial", "Prolog": "/etc/slurm/prolog.d/*"}, before="mkdir /etc/slurm/prolog.d; printf '#!/bin/sh\\nexit 0\\n' | tee /etc/slurm/prolog.d/10-a >/etc/slurm/prolog.d/20-b; chmod 755 /etc/slurm/prolog.d/*"),
     "a-hundred-cloud-nodes": Setup({"SuspendProgram": "/bin/true", "ResumeProgram": "/bin/true", "SlurmctldParameters": "cloud_dns", "TreeWidth": "65533"}, lines=CLOUD),
