@@ -56,9 +56,12 @@ def logins() -> tuple[str, dict[str, tuple[int, int]]]:
         about = f"Slurm {target.slurm_version}, {openssh_version(target.run(['ssh', '-V']).stderr)}, {python}"
         counts: dict[str, tuple[int, int]] = {"original": (0, 0), "ours": (0, 0)}
         for setup, outcomes in matrix.examine(target).items():
-            good = sum(one.contained or (setup.is_refused and not one.opened) for one in outcomes)
+            bad = [one for one in outcomes if not (one.contained or (setup.is_refused and not one.opened))]
+            for one in bad if setup.module == "ours" else ():
+                said = one.said.strip().splitlines()[-1:]
+                print(f"test-matrix: {setup.title}: {one.method}, {one.kind}: {one.cell()}", *said, flush=True)
             before = counts[setup.module]
-            counts[setup.module] = (before[0] + good, before[1] + len(outcomes))
+            counts[setup.module] = (before[0] + len(outcomes) - len(bad), before[1] + len(outcomes))
     finally:
         target.close()
     return about, counts

@@ -66,6 +66,38 @@ def beside(*lines: Breakage) -> Breakage:
     )
 
 
+@contextlib.contextmanager
+def no_room_for_a_title(node: Node) -> Iterator[None]:
+    """An sshd that a supervisor starts with an empty environment, on a port of its own."""
+    node.ssh_server.stop()
+    node.run(
+        f"sed 's/^Port .*/Port 2299/' {SSHD_CONFIG} >/etc/ssh/bare.conf; env -i /usr/sbin/sshd -f /etc/ssh/bare.conf"
+    )
+    wait_for(lambda: node.ssh_server.pid, "sshd")
+    title = node.read(f"/proc/{node.ssh_server.pid}/cmdline")
+    assert "listener" not in title, title
+    try:
+        yield
+    finally:
+        node.ssh_server.stop()
+        node.run("rm /etc/ssh/bare.conf")
+        node.ssh_server.start()
+
+
+@contextlib.contextmanager
+def a_port_of_systemds(node: Node) -> Iterator[None]:
+    """As with ssh.socket: another process listens, and starts an sshd for each connection."""
+    node.ssh_server.stop()
+    listen = ["python3", "-c", "import socket, time; s = socket.create_server(('', 2299)); time.sleep(1000)"]
+    with edit("/etc/ssh/sshd_config", lambda text: f"Port 2299\n{text}")(node), node.popen(listen) as listener:
+        try:
+            wait_for(lambda: ":08FB " in node.read("/proc/1/net/tcp"), "the port")
+            yield
+        finally:
+            listener.kill()
+            node.ssh_server.start()
+
+
 def moved(path: str, other: str) -> Breakage:
     return shell(f"mv {path} {other}", f"rm -rf {path} && mv {other} {path}")
 
@@ -159,6 +191,7 @@ FINE: list[tuple[str, Breakage]] = [
     ("a comment behind the options", line(ACCOUNT, f"{ACCOUNT[:-1]} # strict\n")),
     ("a line that goes on", line(ACCOUNT, "account required \\\n  pam_slurm_adopt.so profile=strict\n")),
     ("capital letters", line(ACCOUNT, ACCOUNT.replace("required", "Required"))),
+    ("includes by their paths", edit(SSHD, lambda text: text.replace("@include common-", "@include /etc/pam.d/common-"))),
     ("a file of the vendor's beside", shell(f"mkdir -p /usr/lib/pam.d && cp {SSHD} /usr/lib/pam.d/sshd", "rm -r /usr/lib/pam.d")),
     ("a module that may be missing", before_account("account optional pam_gone.so")),
     ("a closed access.conf", both(swap(ACCESS, "# User", "+ : root (admins) : ALL\n- : ALL : ALL\n# User"), account_first, before_account("account sufficient pam_access.so"))),
@@ -167,6 +200,8 @@ FINE: list[tuple[str, Breakage]] = [
     ("UsePAM once more, later", both(added("/etc/ssh/later.conf", "UsePAM no\n"), edit(SSHD_CONFIG, lambda text: f"{text}Include /etc/ssh/later.conf\n"))),
     ("a Match block for a port", edit(SSHD_CONFIG, lambda text: f"{text}Match LocalPort 2222 User alice,!bob\n  PasswordAuthentication no\n")),
     ("Match blocks of all kinds", edit(SSHD_CONFIG, lambda text: f"{text}Match Address 10.0.0.0/8 LocalAddress 10.77.0.1\n  X11Forwarding no\nMatch Group users\n  PermitTTY no\nMatch All\n  PermitTTY yes\n")),
+    ("an sshd whose title is cut", no_room_for_a_title),
+    ("a port that systemd listens on", a_port_of_systemds),
     ("an include of nothing", edit(SSHD_CONFIG, lambda text: f"Include /etc/ssh/none.d/*.conf\n{text}")),
     ("YES", swap(CGROUP, "ConstrainCores=yes", "ConstrainCores=YES")),
     ("Contain", conf("PrologFlags=contain", "PrologFlags=Alloc,Contain")),

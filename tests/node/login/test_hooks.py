@@ -320,3 +320,17 @@ def test_hooks__a_file_system_over_the_directory_that_answers_nobody(node: Node,
 def runtime_dir_of_login_unseen(node: Node) -> str:
     """What the login is told, without looking at it."""
     return node.ssh("alice", "echo $XDG_RUNTIME_DIR").stdout.strip()
+
+
+def test_hooks__a_name_that_is_another_users_number(node: Node) -> None:
+    """The folder is the user's whose uid it is. (Jobs of either cannot be submitted here: setpriv takes such a number for
+    the name, too.)"""
+    kept = node.read("/etc/passwd")
+    job = {"SLURM_JOB_ID": "4700", "SLURM_JOB_UID": "1501"}
+    node.path("/etc/passwd").write_text(f"{kept}1501:x:1513:1502::/:/bin/sh\n")
+    try:
+        node.run([f"{HOOKS}/prolog"], env=job)
+        assert node.run(["stat", "-c", "%u:%g", DIRECTORY]).stdout == node.run("echo 1501:$(id -g alice)").stdout
+    finally:
+        node.run([f"{HOOKS}/epilog"], env=job)
+        node.path("/etc/passwd").write_text(kept)

@@ -67,11 +67,12 @@ ROWS: list[tuple[str, Check, dict[str, str | None]]] = [
     ("slurm-container", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}JobContainerType=tmpfs\n", "etc/pam.d/sshd": SESSION.replace("strict", "strict join_container=false")}),
     ("slurm-use-pam", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}UsePAM=UP\n"}),
     ("cgroup-mountpoint", slurm.check_slurm, {"etc/slurm/cgroup.conf": f"{CGROUP}CgroupMountpoint=/cgroup\n"}),
-    ("slurm-proctrack", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}ProctrackType=linuxproc\nTaskPlugin=none\n", "etc/slurm/cgroup.conf": "CgroupMountpoint=/cgroup\n"}),
+    ("slurm-proctrack", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}ProctrackType=proctrack/linuxproc\nTaskPlugin=none\n", "etc/slurm/cgroup.conf": "CgroupMountpoint=/cgroup\n"}),
+    ("slurm-proctrack", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}ProctrackType=cgroup\n"}),
 ]  # fmt: skip
 #: What nodes have that public configuration files describe, and is right.
 FINE: list[tuple[str, dict[str, str | None]]] = [
-    ("plugins without their kinds", {"etc/slurm/slurm.conf": "ClusterName=x\nPrologFlags=Contain\nProctrackType=cgroup\nTaskPlugin=affinity,cgroup\nJobContainerType=none\nNodeName=n1\n"}),
+    ("plugins without their kinds", {"etc/slurm/slurm.conf": "ClusterName=x\nPrologFlags=Contain\nTaskPlugin=affinity,cgroup\nJobContainerType=none\nNodeName=n1\n"}),
     ("true instead of yes", {"etc/slurm/cgroup.conf": "ConstrainCores=no\nConstrainRAMSpace=True\n"}),
     ("quotes, and keys of old", {"etc/slurm/cgroup.conf": 'CgroupMountpoint="/sys/fs/cgroup"\nCgroupAutomount=yes\nCgroupReleaseAgentDir="/etc/slurm/cgroup"\nTaskAffinity=no\nConstrainRamSpace=yes\n'}),
     ("of containers", {"etc/slurm/cgroup.conf": f"{CGROUP}CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\nEnableControllers=yes\n"}),

@@ -151,6 +151,21 @@ def test_enable__on_debian_with_sssd(debian: Layout) -> None:
     assert behind(text, ACCOUNT) == "@include common-account\n"
 
 
+def test_enable__ahead_of_what_gives_the_session_another_root(debian: Layout) -> None:
+    jail = "session required pam_permit.so\nsession required pam_chroot.so\nsession optional pam_permit.so\n"
+    (debian.folder / "lib/security/pam_chroot.so").touch()
+    debian.write("etc/pam.d/sshd", DEBIAN["etc/pam.d/sshd"] + jail)
+    text = debian.carry_out(debian.enable())
+    assert behind(text, SESSION) == "session required pam_chroot.so\n"
+    assert text.replace(ACCOUNT, "").replace(SESSION, "") == DEBIAN["etc/pam.d/sshd"] + jail
+
+
+def test_enable__a_file_that_includes_what_is_not_there(debian: Layout) -> None:
+    debian.write("etc/pam.d/sshd", "@include common-account\n@include of-another-release\n@include common-session\n")
+    with pytest.raises(CommandError, match="has no place for the session line"):
+        debian.enable()
+
+
 def test_enable__on_redhat_the_account_line_comes_before_what_ends_the_stack(redhat: Layout) -> None:
     text = redhat.carry_out(redhat.enable())
     assert behind(text, ACCOUNT) == "account    include      password-auth\n"

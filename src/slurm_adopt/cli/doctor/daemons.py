@@ -10,10 +10,8 @@ import time
 
 from ...system.kernel.procfs import (
     read_command_name,
-    read_connections,
     read_file,
     read_owned_process,
-    read_socket_inodes,
 )
 from ...system.rpc.credentials import auth_settings
 from ...system.rpc.munge import DEFAULT_SOCKET, MungeFault, MungeWorkers, decode_credential, encode_credential
@@ -22,7 +20,7 @@ from ...system.slurm.spool_dir import pid_files
 from ...system.tasks.task import MS, DeadlineExceeded, run
 from ...wire.slurm_nodes import nodes_of_host
 from .finding import ERROR, NOTE, WARNING, Finding
-from .node import shown_mode
+from .node import listening_at, shown_mode
 from .slurm import is_login_node
 
 TYPE_CHECKING = False
@@ -41,7 +39,6 @@ MUNGE_USER = "munge"
 MUNGED, MUNGED_PID_FILE = "munged", "/run/munge/munged.pid"
 #: The boot's time is known to a fraction of a second.
 LATER_S = 2.0
-LISTENS = "0A"
 ANYWHERE = {"00000000", "0" * 32}
 #: Where auth/slurm's key is, beside slurm.conf or in slurmd's and sackd's own folder.
 KEYS = ("slurm.key", "slurm.jwks")
@@ -97,15 +94,8 @@ def check_place(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
 
 def check_port(slurmd: Slurmd, conf: SlurmConf) -> Iterator[Finding]:
     """Where slurmd listens: other nodes ask it there which job a login comes from."""
-    inodes = {link[8:-1] for link in read_socket_inodes(slurmd)}
-    places, ports = [], set()
-    for table in ("tcp", "tcp6"):
-        for line in read_connections(slurmd, table).splitlines()[1:]:
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == LISTENS and fields[9] in inodes:
-                place, _, port = fields[1].partition(":")
-                places.append(place)
-                ports.add(int(port, 16))
+    listens = [place.split(":") for place in listening_at(slurmd)]
+    places, ports = [place for place, _ in listens], {int(port, 16) for _, port in listens}
     if not places:
         yield Finding(
             "slurmd-not-listening",

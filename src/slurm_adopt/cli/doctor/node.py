@@ -17,7 +17,15 @@ from ...options.parse import parse_options
 from ...record import record
 from ...system.host.pam_stack import list_services, read_stack
 from ...system.host.pam_walk import PERM_DENIED, actions_of
-from ...system.kernel.procfs import list_numbers, read_command_name, read_owned_process, read_owner, read_program
+from ...system.kernel.procfs import (
+    list_numbers,
+    read_command_name,
+    read_connections,
+    read_owned_process,
+    read_owner,
+    read_program,
+    read_socket_inodes,
+)
 from ...system.slurm.conf import SEARCH_PATHS, ConfFault, read_slurm_conf
 from ...system.slurm.node_conf import read_node_conf
 from ...system.tasks.files import is_sticky, other_writers
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 
     from ...options.parse import Options
     from ...system.host.pam_stack import PamLine
-    from ...system.kernel.procfs import OwnedProcess
+    from ...system.kernel.procfs import AnyProcess, OwnedProcess
     from ...system.slurm.conf import SlurmConf
     from ...system.tasks.files import Owners
 
@@ -42,6 +50,8 @@ ALWAYS_THERE = ("pam_permit.so", "pam_unix.so")
 OUR_NAME = "pam_slurm_adopt"
 #: What the module has something for.
 KINDS = ("account", "session")
+#: Of a TCP socket, in /proc/net/tcp.
+LISTENS = "0A"
 
 
 @record
@@ -265,6 +275,13 @@ def _folders_above(path: str) -> Iterator[str]:
     while path not in ("", "/"):
         path = os.path.dirname(path)
         yield path
+
+
+def listening_at(process: AnyProcess) -> list[str]:
+    """Addresses and ports, in hex, of the process's TCP sockets that listen."""
+    inodes = {link[8:-1] for link in read_socket_inodes(process)}
+    rows = [line.split() for table in ("tcp", "tcp6") for line in read_connections(process, table).splitlines()[1:]]
+    return [row[1] for row in rows if len(row) > 9 and row[3] == LISTENS and row[9] in inodes]
 
 
 def is_binding(line: OurLine) -> bool:

@@ -47,6 +47,8 @@ HARMLESS = {"pam_motd.so", "pam_mail.so", "pam_lastlog.so", "pam_lastlog2.so", "
             "pam_warn.so", "pam_umask.so", "pam_mkhomedir.so", "pam_oddjob_mkhomedir.so", "pam_tty_audit.so",
             "pam_unix.so", "pam_reauthorize.so"}  # fmt: skip
 MOVERS = (*SCOPE_MODULES, *CGROUP_MODULES)
+#: In the names of those that give the session another root: what is behind them reaches nothing of the node's.
+JAILERS = ("chroot", "jail")
 #: Files that a tool writes anew: (what their names or texts show, which tool, what to do instead).
 GENERATED = (
     ("common-", "pam-auth-update", "put the line into /etc/pam.d/sshd itself"),
@@ -120,7 +122,8 @@ def check_stacks(node: Node, service: str, account: list[OurLine], session: list
     if misplaced and not (account and session):
         return
     found = list(check_account(node, service, account))
-    yield from found or check_expiry(node, account, session)
+    last = next((line for line in reversed(account) if line.works), None)
+    yield from found or check_expiry(node, account, session, _fallback(last.stack, last.index) if last else None)
     yield from check_refusing(node, account)
     yield from check_session(node, service, account, session)
     acting = [line for line in account if line.works and line.options.enforce != "no"]
@@ -253,7 +256,16 @@ def check_session(node: Node, service: str, account: list[OurLine], session: lis
         return
     line = working[-1]
     later = [after for after in line.stack[line.index + 1 :] if _base(after) not in HARMLESS and not _is_ours(after)]
-    later = [after for after in later if is_there(after.module, node.root)]
+    later = [after for after in later if is_there(after.module, node.root) and not _is_jailer(after)]
+    jailer = find_jailer(node, line)
+    if jailer is not None:
+        yield Finding(
+            "pam-session-jailed",
+            ERROR,
+            f"{jailer.origin} ({jailer.module}) comes before {line.line.origin}",
+            "in the new root neither the service nor the helper is found: each login is refused, or not checked",
+            f"move {line.line.origin} above {jailer.origin}",
+        )
     mover = next((after for after in later if _base(after) in MOVERS), None)
     if mover is not None:
         yield Finding(
@@ -416,6 +428,10 @@ def _base(line: PamLine) -> str:
     return line.module.rpartition("/")[2]
 
 
+def _is_jailer(line: PamLine) -> bool:
+    return any(word in _base(line) for word in JAILERS)
+
+
 def _is_ours(line: PamLine) -> bool:
     return _base(line).startswith(OUR_NAME)
 
@@ -458,6 +474,12 @@ def find_ending(node: Node, line: OurLine, is_new: bool = False) -> PamLine | No
     filters = FILTERS - DISTRIBUTIONS if is_new else FILTERS
     ending = next((before for before in line.stack[: line.index] if _ends_for_all(node, before, filters)), None)
     return ending if ending is not None else _jump_over(line.stack, line.index)
+
+
+def find_jailer(node: Node, line: OurLine) -> PamLine | None:
+    """A line ahead of ours that gives the session another root."""
+    before = line.stack[: line.index]
+    return next((one for one in before if _is_jailer(one) and is_there(one.module, node.root)), None)
 
 
 def find_exemption(node: Node, account: list[OurLine]) -> PamLine | None:

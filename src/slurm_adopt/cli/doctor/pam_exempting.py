@@ -7,10 +7,12 @@ Rules of this file:
 2. pam_access lets in whom no line of its files fits (pam_access(8)); pam_listfile whom its file does not say anything
    about, if the file cannot be read and `onerr=succeed` stands there (pam_listfile(8)).
 3. Whom a condition of pam_succeed_if lets in, `pam_known` says; an ordinary user's number is one that useradd gives.
+4. pam_rootok and `use_uid` look at who asks, not at who logs in: sshd asks as root. su is what they are meant for.
 """
 
 from __future__ import annotations
 
+from ...record import replace
 from ...system.host.pam_known import UserFacts, answers_for
 from ...system.host.pam_walk import SUCCESS
 
@@ -24,14 +26,25 @@ ACCESS_FOLDER = "/etc/security/access.d/*.conf"
 EVERYBODY = "ALL"
 #: No account has an empty name, or is in no group at all.
 NOBODY, ORDINARY_UID = "", 60000
+#: Of pam_succeed_if: about whom the process runs as.
+ASKER = "use_uid"
+#: Services of programs that users start.
+BY_USERS = ("su", "login")
 
 
 def why_open(node: Node, line: PamLine, service: str) -> str:
     """Why this line says yes to people that it is not told about; empty if it does not, or if that is not known."""
     words = dict(word.partition("=")[::2] for word in line.args)
+    asks_who_asks = line.name == "pam_rootok.so" or (line.name == "pam_succeed_if.so" and ASKER in line.args)
+    if asks_who_asks and service.startswith(BY_USERS):
+        return ""
+    if line.name == "pam_rootok.so":
+        return "it asks whether root is asking, and sshd always asks as root"
     if line.name == "pam_succeed_if.so":
-        answer = answers_for(UserFacts(NOBODY, ORDINARY_UID, service))(line)
-        return "its condition holds for people in no list and no group" if answer == [(SUCCESS, None)] else ""
+        who = UserFacts("root", 0, service) if asks_who_asks else UserFacts(NOBODY, ORDINARY_UID, service)
+        condition = replace(line, args=tuple(word for word in line.args if word != ASKER))
+        holds = answers_for(who)(condition) == [(SUCCESS, None)]
+        return "its condition holds for people in no list and no group" if holds else ""
     if line.name == "pam_usertype.so" and "isregular" in words:
         return "everybody is a regular user who is no system account"
     if line.name == "pam_access.so":

@@ -7,7 +7,8 @@ whatever the client wants. Debian's common-account ends the stack with it. Where
 
 Rules of this file:
 1. The stack is played through for a user without a job, whom no other line lets in, and with one module that says so.
-2. Where our line is not asked, a session line of ours judges (`login.exempt`); then there is nothing to find.
+2. A line of ours that leaves its refusal to a filter behind it (`sufficient`, then pam_access) is as good as that one.
+3. Where our line is not asked, a session line of ours judges (`login.exempt`); then there is nothing to find.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 TELLERS = {"pam_unix.so", "pam_sss.so", "pam_ldap.so", "pam_krb5.so", "pam_winbind.so", "pam_tcb.so", "pam_unix2.so"}
 
 
-def check_expiry(node: Node, account: list[OurLine], session: list[OurLine]) -> Iterator[Finding]:
-    """One service."""
+def check_expiry(
+    node: Node, account: list[OurLine], session: list[OurLine], fallback: PamLine | None
+) -> Iterator[Finding]:
+    """One service. `fallback`: the filter that decides after our line's no, if that refuses nobody."""
     enforcing = [line for line in account if line.works and line.options.enforce != "no"]
-    if not enforcing or not is_binding(enforcing[-1]):
+    if not enforcing or not (is_binding(enforcing[-1]) or fallback is not None):
         return
     line, ours = enforcing[-1], {one.index for one in enforcing}
+    ours.update(index for index, one in enumerate(line.stack) if one is fallback)
     judged = any(one.works and one.options.enforce == "yes" and is_binding(one) for one in session)
     judged = judged and not lets_in_unasked(Stack(line.stack), line.service)
     for index, teller in enumerate(line.stack[: line.index]):

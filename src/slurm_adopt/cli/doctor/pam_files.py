@@ -172,6 +172,7 @@ def _raw_lines(node: Node, service: str, left: list[int], origin: str = "") -> I
     if left[0] <= 0:
         return
     left[0] -= 1
+    # an include may name a path
     places = [service] if service.startswith("/") else [f"{folder}/{service}" for folder in DIRECTORIES]
     path = next(filter(node.exists, places), "")
     yield path, origin or f"/etc/pam.d/{service}", ""

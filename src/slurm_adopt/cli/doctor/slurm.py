@@ -171,11 +171,14 @@ def check_settings(node: Node, conf: SlurmConf) -> Iterator[Finding]:
     if gone:
         pass  # which plugin was meant is not known
     elif conf.proctrack_type != TRACKING:
+        is_name = "/" in conf.proctrack_type
         yield Finding(
             "slurm-proctrack",
-            WARNING,
+            WARNING if is_name else ERROR,
             f"{conf.path}: ProctrackType is {conf.proctrack_type}",
-            "Slurm follows processes by parent and session: what a login starts in the background outlives the job",
+            "Slurm follows processes by parent and session: what a login starts in the background outlives the job"
+            if is_name
+            else "slurmd does not start again: this plugin is not found without its kind, as others are",
             f"ProctrackType={TRACKING}    # in slurm.conf, then restart slurmd with no job on the node",
         )
     elif "task/cgroup" not in conf.task_plugin:

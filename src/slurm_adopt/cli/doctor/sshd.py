@@ -4,7 +4,8 @@
 Rules of this file:
 1. The settings are sshd's own word (`sshd -T`, `sshd -T -C`), with the file and options that the running sshd has.
    Where a Match block asks for a port of the machine's own, sshd says nothing without one (OpenSSH 8.4 to 10.6).
-2. An sshd is a process of root's that runs an sshd's program and calls itself a listener.
+2. An sshd is a process of root's that runs an sshd's program and calls itself a listener. Started with an empty
+   environment it has no room for that title; then it is known that it listens, and not with which file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ...system.tasks.child import ChildFault, run_program
 from ...system.tasks.program import UntrustedProgram, resolve_program
 from ...system.tasks.task import DeadlineExceeded, all_of, run
 from .finding import ERROR, NOTE, WARNING, Finding
+from .node import LISTENS, listening_at
 from .sshd_files import check_reloaded, check_view, check_writers, config_lines, mend_setting
 
 TYPE_CHECKING = False
@@ -65,7 +67,7 @@ def check_sshd(node: Node) -> Iterator[Finding]:
         program = next((path for path in PROGRAMS if node.exists(path)), "")
         if not program:
             return  # a container without sshd: other services may still be guarded
-        if not _somebody_listens():
+        if not _somebody_listens() and not any(map(listening_at, node.roots_processes("sshd"))):
             yield Finding(
                 "sshd-not-running",
                 WARNING,
@@ -304,10 +306,12 @@ def _span(text: str) -> int:
 
 
 def _somebody_listens() -> bool:
-    """Whether port 22 is served: by systemd, where sshd is started for each connection."""
+    """Whether one of sshd's ports is served: by systemd, where sshd is started for each connection."""
+    words = (re.split(r"[\s=]+", line.strip()) for line in config_lines(DEFAULT_CONFIG))
+    ports = {int(word[1]) for word in words if word[0].lower() == "port" and word[1:] and word[1].isdigit()} or {22}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_file(table) or b"").splitlines()[1:]:
             fields = line.split()
-            if len(fields) > 3 and fields[1].endswith(b":0016") and fields[3] == b"0A":
+            if len(fields) > 3 and fields[3] == LISTENS.encode() and int(fields[1].rpartition(b":")[2], 16) in ports:
                 return True
     return False

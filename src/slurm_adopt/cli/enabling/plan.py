@@ -7,7 +7,8 @@ Rules of this file:
    this one to the administrator; in a shared file the line would guard sudo, cron and the console as well. Where only
    the vendor has a file (SUSE: /usr/etc/pam.d), the one in /etc is a copy of it, which libpam takes instead.
 2. Our line is the last of its kind. If a line ahead ends the stack for everybody (RHEL: `sufficient pam_localuser.so`
-   of password-auth), the account line goes before what brings that line in.
+   of password-auth), the account line goes before what brings that line in; the session line goes before what gives the
+   session another root.
 3. The lines are a matter of text; what has come of it is read again as libpam reads it. Without our lines it is the
    stack that it was, every jump ends where it did, and the other kinds are the same. Else nothing is planned.
 4. What stands there already stays. A line of ours that somebody has written keeps its control and its place.
@@ -25,7 +26,7 @@ from ...system.host.pam_stack import BLANKS, DEPTH_CAP, DIRECTORIES, KINDS, read
 from ...system.host.pam_walk import actions_of, jump
 from ...system.tasks.files import other_writers, read_trusted
 from ..doctor.node import OUR_NAME
-from ..doctor.pam import find_ending
+from ..doctor.pam import find_ending, find_jailer
 from ..main import die
 
 TYPE_CHECKING = False
@@ -241,23 +242,25 @@ def _insert(candidate: Candidate, kind: str, file: tuple[str, str, str], line: s
         lines[-1] += "\n"
     spans = list(_spans_of(candidate, kind, lines))
     places = [spans[-1][1] if spans else len(lines)]
-    if kind == "account":  # a session line that is not the last one guards nothing
-        places += [first for first, _ in reversed(spans)]
-    ending = ""
+    places += [first for first, _ in reversed(spans)]
+    ending, fits = "", False
     for place in places:
         changed = "".join([*lines[:place], line, *lines[place:]])
         candidate.put(service, _encoded(changed))
-        [ours] = [one for one in candidate.our_lines(kind, service) if _is(one, service, candidate)]
-        found = find_ending(candidate, ours, is_new=True) if kind == "account" else None
-        if found is None and _shapes(candidate, service) == old:
-            break
-        ending = ending or (f": {candidate.shown(found.origin)} ends the stack before it" if found else "")
-    else:
-        die(
-            f"{source} has no place for the {kind} line{ending}",
-            "write it by hand, and ask slurm-adopt doctor",
-        )
+        ours = [one for one in candidate.our_lines(kind, service) if _is(one, service, candidate)]
+        found = _find_wrong(candidate, kind, ours[0]) if ours else None
+        fits = bool(ours) and found is None and _shapes(candidate, service) == old
+        if fits or (kind == "session" and found is None):
+            break  # a session line that is not the last guards nothing, but for what gives the session another root
+        ending = ending or (f": {candidate.shown(found.origin)} stands before it" if found else "")
+    if not fits:
+        die(f"{source} has no place for the {kind} line{ending}", "write it by hand, and ask slurm-adopt doctor")
     return changed
+
+
+def _find_wrong(candidate: Candidate, kind: str, ours: OurLine) -> PamLine | None:
+    """A line that must not stand ahead of ours."""
+    return find_jailer(candidate, ours) if kind == "session" else find_ending(candidate, ours, is_new=True)
 
 
 def _is(line: OurLine, service: str, candidate: Candidate) -> bool:

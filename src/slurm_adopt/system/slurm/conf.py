@@ -335,7 +335,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _plugin(kind: str, name: str) -> str:
-    """A plugin by its full name in lower case; from 23.11 the part before the slash may be left out."""
+    """A plugin's full name in lower case. Slurm takes some without their kind (22.05 to 26.05, auth since 23.11)."""
     name = name.lower()
     return name if "/" in name or not name else f"{kind}/{name}"
 
@@ -372,7 +372,7 @@ def _conf(path: str, values: dict[str, str], reader: _Reader, look_up: bool) -> 
         hash_plugin=values.get("hashplugin", "hash/k12").lower(),
         prolog_flags=_list(values.get("prologflags", "")),
         prolog=values.get("prolog", ""),
-        proctrack_type=_plugin("proctrack", values.get("proctracktype", "cgroup")),
+        proctrack_type=values.get("proctracktype", "proctrack/cgroup").lower(),
         task_plugin=tuple([_plugin("task", name) for name in _list(values.get("taskplugin", ""))]),
         launch_parameters=_list(values.get("launchparameters", "")),
         communication_parameters=_list(values.get("communicationparameters", "")),
