@@ -64,7 +64,7 @@ ROWS: list[tuple[str, Check, dict[str, str | None]]] = [
     ("auth-key-missing", daemons.check_auth, {"etc/slurm/slurm.conf": f"{CONF}AuthType=auth/slurm\n"}),
     ("pam-session-escapes", pam.check_pam, {"run/systemd/seats/seat0": "", "etc/pam.d/sshd": f"{ACCOUNT}session optional pam_systemd.so\nsession [default=1] pam_warn.so\n{SESSION}session optional pam_permit.so\n"}),
     ("auth-key-mode", daemons.check_auth, {"etc/slurm/slurm.conf": f"{CONF}AuthType=auth/slurm\n", "etc/slurm/slurm.key": "x"}),
-    ("slurm-container", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}JobContainerType=tmpfs\n", "etc/pam.d/sshd": SESSION.replace("strict", "strict join_container=false")}),
+    ("slurm-container", slurm.check_slurm, {"etc/slurm/job_container.conf": "BasePath=/tmp\n", "etc/slurm/slurm.conf": f"{CONF}JobContainerType=tmpfs\n", "etc/pam.d/sshd": SESSION.replace("strict", "strict join_container=false")}),
     ("slurm-use-pam", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}UsePAM=UP\n"}),
     ("cgroup-mountpoint", slurm.check_slurm, {"etc/slurm/cgroup.conf": f"{CGROUP}CgroupMountpoint=/cgroup\n"}),
     ("slurm-proctrack", slurm.check_slurm, {"etc/slurm/slurm.conf": f"{CONF}ProctrackType=proctrack/linuxproc\nTaskPlugin=none\n", "etc/slurm/cgroup.conf": "CgroupMountpoint=/cgroup\n"}),
