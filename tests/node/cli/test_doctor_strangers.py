@@ -288,10 +288,12 @@ def put_back(node: Node) -> Iterator[None]:
     """What a mend has written elsewhere than the fault was, and a slurmd that it has restarted."""
     node.run("tar -C / -cf /root/before.tar etc/pam.d etc/slurm etc/slurm-llnl etc/ssh etc/security")
     slurmd = node.slurmd.pid
-    yield
-    node.run("tar -C / -pxf /root/before.tar")
-    if node.slurmd.pid != slurmd:
-        node.slurmd.restart()
+    try:
+        yield
+    finally:
+        node.run("tar -C / -pxf /root/before.tar")
+        if node.slurmd.pid != slurmd:
+            node.slurmd.restart()
 
 
 @pytest.mark.releases

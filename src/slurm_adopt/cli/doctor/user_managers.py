@@ -62,7 +62,7 @@ def check_user_managers(node: Node) -> Iterator[Finding]:
             WARNING,
             f"{running.line.origin} has runtime_dir=user, and Prolog= does not run {HOOKS}/prolog",
             "nobody makes the directory: sessions have no XDG_RUNTIME_DIR",
-            f"Prolog={HOOKS}/prolog    # in slurm.conf, with the epilog beside it",
+            f"Prolog={HOOKS}/prolog" + ("" if hooked else f"\nEpilog={HOOKS}/epilog") + "    # in slurm.conf",
         )
 
     elif running is not None and not hooked and held is None:
