@@ -24,7 +24,7 @@ from ..record import record, replace
 from ..system.kernel.baggage import find_baggage
 from ..system.kernel.login_tree import find_login_sshd, find_members, read_rows
 from ..system.kernel.pin import Pins
-from ..system.kernel.procfs import Process, read_cgroups, read_owner, read_row_of
+from ..system.kernel.procfs import Process, is_ending, read_cgroups, read_owner, read_row_of
 from ..system.slurm.stepd import StepFault, add_process, is_in_books, query_extras
 from ..system.tasks.task import MS, DeadlineExceeded, all_of, run
 from ..wire.cgroup_path import between_steps, same_step
@@ -183,8 +183,8 @@ def _move(top: Row, target: OwnStep, found: OwnSteps, deadline_ns: int, pins: Pi
         outside, pending = [], []
         for row in find_members(top, rows):
             step = _step_of(row, found)
-            if step is target or (step is None and _has_ended(row)):
-                continue  # it is there, or it has ended (as a zombie it is nowhere any more)
+            if step is target or (step is None and is_ending(row)):
+                continue  # it is there, or nowhere any more
             is_own = step is not None or _is_between(row, found)
             if not is_own or tries.get((row.pid, row.started), 0) >= TRY_CAP:
                 outside.append(f"{row.pid} {'refused' if is_own else 'outside of your jobs'}")

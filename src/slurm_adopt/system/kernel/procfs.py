@@ -44,6 +44,8 @@ FD_CAP = 4096
 #: slurmd has a dozen threads, and one more for each request it works on.
 THREAD_CAP = 256
 CHILD_CAP = 1024
+#: of /proc/PID/stat's flags: the process is about to end
+PF_EXITING = 0x4
 NO_AUDIT_SESSION = (1 << 32) - 1
 
 
@@ -148,6 +150,14 @@ def has_ended(process: AnyProcess) -> bool:
         return not is_same(process)
     except OSError:
         return False
+
+
+def is_ending(process: AnyProcess) -> bool:
+    """Whether it has ended, or is about to: cgroup v1 says `/` of it by then. It may still have children."""
+    stat = _read_stat(process.pid)
+    if not stat or int(stat[19]) != process.started:
+        return True
+    return stat[0] in (b"Z", b"X") or bool(int(stat[6]) & PF_EXITING)
 
 
 def read_row_of(process: AnyProcess) -> Row | None:
