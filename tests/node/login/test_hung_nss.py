@@ -60,6 +60,8 @@ def test_hung_nss__a_childs_question_holds_its_login_alone(directory: Node, serv
     finally:
         login.kill()
         login.communicate()
+        # made after sshd's: what puts PAM files back would make it anew, and doctors of later tests would look at it
+        node.run(["rm", "-f", "/etc/pam.d/second", "/run/lab/pam-second.dist"])
 
 
 def test_hung_nss__sshd_waits_and_the_service_does_not(directory: Node, service: Service) -> None:

@@ -56,6 +56,9 @@ source = FreshLookup()
 found = run(source.query_own(run(source.read_conf(deadline_ns)), "", 1501, deadline_ns))
 first, second = (step.connection for step in sorted(found.own, key=lambda step: step.path.job_id))
 os.kill(first.identity.pid, signal.SIGSTOP)
+tasks = f"/proc/{first.identity.pid}/task"
+while any(open(f"{tasks}/{task}/stat").read().rpartition(") ")[2][0] != "T" for task in os.listdir(tasks)):
+    time.sleep(0.001)
 run(request_adoption(first, (process,), False, False))
 loop, told = Loop(), []
 late = LateAnswers(loop, told.append)
