@@ -272,8 +272,7 @@ class Service:
                 session = self._enter(decided, "one-shot")
                 if session is not None:
                     key = session.pid, session.started
-                    began = sessions[key].began if key in sessions else session.began
-                    sessions[key] = replace(session, began=began)
+                    sessions[key] = replace(session, began=sessions.setdefault(key, session).began)
             for session in sessions.values():
                 self.sessions.opened(session)
             self._take_moves()

@@ -16,6 +16,7 @@ from tests.node.cli.mending import mend
 from tests.node.cli.test_doctor import (
     ACCOUNT,
     CGROUP,
+    HELPER,
     SESSION,
     SSHD,
     SSHD_CONFIG,
@@ -34,8 +35,8 @@ from tests.node.cli.test_doctor import (
     swap,
 )
 from tests.node.cli.test_doctor import ROWS as FIRST_ROWS
+from tests.node.cli.test_doctor_seeded import ACCESS, script, site
 from tests.node.cli.test_doctor_seeded import ROWS as SEEDED_ROWS
-from tests.node.cli.test_doctor_seeded import script, site
 from tests.releases import SUITES, suite_name
 
 from lab.machine import wait_for
@@ -43,9 +44,7 @@ from lab.node import Node
 from lab.product import use_product
 
 __all__ = ["machine"]
-ACCESS = "/etc/security/access.conf"
 TREE = "/usr/lib/slurm-adopt"
-HELPER = "/usr/libexec/slurm-adopt/helper"
 UNITS = "/usr/lib/systemd/system"
 DROP_IN = "/etc/systemd/system/slurm-adopt.service.d/override.conf"
 USERS = "/run/slurm-adopt/user.sock"

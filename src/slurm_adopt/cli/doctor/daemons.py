@@ -237,7 +237,7 @@ def check_munge_folders(node: Node, conf: SlurmConf) -> Iterator[Finding]:
         (socket, "whoever may write there answers in munged's place, and so decides who is who to Slurm and to logins"),
         (MUNGE_KEY, "whoever may write there gives munged a key of their own, with which one is everybody to Slurm"),
     ):
-        folder, others = node.loose_folder(path, (0, owner)) or ("", "")
+        folder, others = node.loose_folder(path, (0, owner))
         if folder and folder not in said:
             said.add(folder)
             what, _, mend = others.partition(": ")

@@ -73,7 +73,7 @@ def check_helper(node: Node) -> Iterator[Finding]:
             else f"cp --remove-destination $(readlink -f {HELPER}) {HELPER} && chmod 755 {HELPER}",
         )
         return
-    folder, others = node.loose_folder(HELPER, ROOT) or ("", "")
+    folder, others = node.loose_folder(HELPER, ROOT)
     if others:
         yield Finding(
             "helper-mode",

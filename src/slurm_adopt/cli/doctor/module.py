@@ -57,7 +57,7 @@ def check_file(node: Node, path: str) -> Iterator[Finding]:
             "sshd runs this file's code as root: whoever may write it is root",
             f"chown root:root {path} && chmod 644 {path}",
         )
-    folder, others = ("", "") if node.root else node.loose_folder(path, ROOT) or ("", "")
+    folder, others = ("", "") if node.root else node.loose_folder(path, ROOT)
     if others:
         yield Finding(
             "module-mode",

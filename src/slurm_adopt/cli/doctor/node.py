@@ -114,8 +114,9 @@ class Node:
         found = self.read(path)
         return None if found is None else found.decode("utf-8", "replace")
 
-    def loose_folder(self, path: str, owners: Owners) -> tuple[str, str] | None:
-        """The folder in which others than `owners` could put another file in the place of this one, and who, in words.
+    def loose_folder(self, path: str, owners: Owners) -> tuple[str, str]:
+        """The folder in which others than `owners` could put another file in the place of this one, and who, in words;
+        both empty if there is none.
 
         Every folder on the way counts, links followed. In a folder with the sticky bit (/tmp) nobody can.
         """
@@ -127,7 +128,7 @@ class Node:
             others = other_writers(folder, found, owners)
             if others:
                 return folder, others
-        return None
+        return "", ""
 
     def glob(self, pattern: str) -> list[str]:
         """The paths that fit, without the root."""
@@ -305,6 +306,17 @@ def mend_noexec(path: str) -> str:
 def shown_mode(found: os.stat_result) -> str:
     """`uid 0, mode 755`"""
     return f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}"
+
+
+def mode_fault(node: Node, path: str, mode: int) -> tuple[str, str]:
+    """What is seen of a file or folder that is not root's alone, and the command that gives it its `mode`.
+
+    Both are empty if it is, or is not there.
+    """
+    found = node.stat(path)
+    if found is None or is_roots_alone(found):
+        return "", ""
+    return f"{path}: {shown_mode(found)}", f"chown root:root {path} && chmod {mode:o} {path}"
 
 
 def is_roots_alone(found: os.stat_result) -> bool:

@@ -76,19 +76,23 @@ def closes_for_all(node: Node, line: PamLine) -> bool:
     if text is None or "fieldsep" in words or (not words.get("accessfile") and node.glob(ACCESS_FOLDER)):
         return False
     for row in text.split("\n"):
-        fields = [field.split() for field in row.partition("#")[0].split(":", 2)]
-        if len(fields) != 3 or fields[0] == ["-"]:
-            if len(fields) == 3 and _says(row.partition("#")[0]) == "-":
-                return True
-            continue
-        if fields[1] != ["root"]:
+        rule = row.partition("#")[0]
+        fields = _fields(rule)
+        if _says(rule) == "-":
+            return True
+        if len(fields) == 3 and fields[0] != ["-"] and fields[1] != ["root"]:
             return False  # it lets in somebody: who that is, the site knows
     return False
 
 
+def _fields(row: str) -> list[list[str]]:
+    """The words of each field of a line of access.conf: whether, who, and from where."""
+    return [field.split() for field in row.split(":", 2)]
+
+
 def _says(row: str) -> str:
     """`+` or `-` if a line decides for somebody who comes from somewhere; empty if it does not fit."""
-    fields = [field.split() for field in row.split(":", 2)]
+    fields = _fields(row)
     if len(fields) != 3 or fields[0] not in (["+"], ["-"]):
         return ""
     fits = all(field[:1] == [EVERYBODY] for field in fields[1:])

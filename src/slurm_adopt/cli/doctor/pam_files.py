@@ -14,7 +14,7 @@ from ...system.host.pam_stack import KINDS as ALL_KINDS
 from ...system.host.pam_walk import CODES, actions_of
 from ..main import closest
 from .finding import ERROR, Finding
-from .node import OUR_NAME, is_roots_alone, shown_mode
+from .node import OUR_NAME, mode_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,20 +124,14 @@ def _number(origin: str) -> str:
 
 def check_folder(node: Node, folder: str) -> Iterator[Finding]:
     """Who may put another file in the place of one of PAM's."""
-    found = node.stat(folder)
-    if found is not None and not is_roots_alone(found):
-        yield Finding(
-            "pam-file-writable",
-            ERROR,
-            f"{folder}: {shown_mode(found)}",
-            "whoever may write there decides who gets in, and runs code as root",
-            f"chown root:root {folder} && chmod 755 {folder}",
-        )
+    why = "whoever may write there decides who gets in, and runs code as root"
+    seen, mend = mode_fault(node, folder, 0o755)
+    if seen:
+        yield Finding("pam-file-writable", ERROR, seen, why, mend)
 
 
 def _check_file(node: Node, path: str, origin: str) -> Iterator[Finding]:
-    found = node.stat(path) if path else None
-    if found is None:
+    if not path or node.stat(path) is None:
         yield Finding(
             "pam-include-missing",
             ERROR,
@@ -146,14 +140,10 @@ def _check_file(node: Node, path: str, origin: str) -> Iterator[Finding]:
             f"put the file back, or remove {origin}",
         )
         return
-    if not is_roots_alone(found):
-        yield Finding(
-            "pam-file-writable",
-            ERROR,
-            f"{path}: {shown_mode(found)}",
-            "whoever may write it decides who gets in, and runs code as root",
-            f"chown root:root {path} && chmod 644 {path}",
-        )
+    why = "whoever may write it decides who gets in, and runs code as root"
+    seen, mend = mode_fault(node, path, 0o644)
+    if seen:
+        yield Finding("pam-file-writable", ERROR, seen, why, mend)
     if f"{CARRIAGE_RETURN}\n" in (node.text(path) or ""):
         yield Finding(
             "pam-bad-line",

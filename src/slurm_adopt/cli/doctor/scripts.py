@@ -160,7 +160,7 @@ def _check_writers(node: Node, conf: SlurmConf, key: str, path: str) -> Iterator
         return
     others, place = other_writers(path, found, owners), path
     if not others:
-        place, others = node.loose_folder(path, owners) or ("", "")
+        place, others = node.loose_folder(path, owners)
     if not others or any(problem.startswith(f"{place}: ") for problem in conf.problems):
         return  # what is said of slurm.conf's folder is not said again
     what, _, mend = others.partition(": ")

@@ -12,7 +12,7 @@ from ...resident.run_files import ADMIN_SOCKET, LOGIN_SOCKET
 from ...system.host.preferences import DIRECTORY as PREFERENCES
 from ..user_client import SOCKET as USERS_SOCKET
 from .finding import ERROR, WARNING, Finding
-from .node import is_roots_alone, shown_mode
+from .node import mode_fault, shown_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,28 +63,19 @@ def check_users(node: Node) -> Iterator[Finding]:
             "it is for everybody, and root's: the kernel tells the service who asks",
             f"chown root:root {USERS_SOCKET} && chmod 666 {USERS_SOCKET}",
         )
-    kept = node.stat(PREFERENCES)
-    if kept is not None and not is_roots_alone(kept):
-        yield Finding(
-            "users-folder",
-            ERROR,
-            f"{PREFERENCES}: {shown_mode(kept)}",
-            "whoever may write there takes away what others have chosen; `slurm-adopt use` refuses to store anything",
-            f"chown root:root {PREFERENCES} && chmod 700 {PREFERENCES}",
-        )
+    why = "whoever may write there takes away what others have chosen; `slurm-adopt use` refuses to store anything"
+    seen, mend = mode_fault(node, PREFERENCES, 0o700)
+    if seen:
+        yield Finding("users-folder", ERROR, seen, why, mend)
 
 
 def check_socket(node: Node, path: str, is_needed: bool) -> Iterator[Finding]:
     """A socket's owner and mode, and who listens there."""
-    found, folder = node.stat(path), node.stat(os.path.dirname(path))
-    if folder is not None and not is_roots_alone(folder):
-        yield Finding(
-            "service-folder",
-            ERROR,
-            f"{os.path.dirname(path)}: {shown_mode(folder)}",
-            "whoever may write there can put another socket in the service's place, and hold up every login",
-            f"chown root:root {os.path.dirname(path)} && chmod 755 {os.path.dirname(path)}",
-        )
+    why = "whoever may write there can put another socket in the service's place, and hold up every login"
+    seen, mend = mode_fault(node, os.path.dirname(path), 0o755)
+    if seen:
+        yield Finding("service-folder", ERROR, seen, why, mend)
+    found = node.stat(path)
     if found is None:
         if is_needed:
             yield Finding(

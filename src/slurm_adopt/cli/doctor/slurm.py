@@ -347,7 +347,7 @@ def check_spool(node: Node, conf: SlurmConf) -> Iterator[Finding]:
 
 def _check_way(node: Node, conf: SlurmConf, folder: str) -> Iterator[Finding]:
     """Who may put another folder in the place of slurmd's: a scratch disk that everybody may write."""
-    place, others = node.loose_folder(folder, conf.spool_owners) or ("", "")
+    place, others = node.loose_folder(folder, conf.spool_owners)
     if place:
         what, _, mend = others.partition(": ")
         yield Finding(

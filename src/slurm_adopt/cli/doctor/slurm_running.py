@@ -77,7 +77,7 @@ def check_extern_steps(node: Node, conf: SlurmConf) -> Iterator[Finding]:
         except (SpoolFault, OSError):
             continue  # its own finding
     if bare:
-        shown = ", ".join(map(str, sorted(bare)[:NAMED_CAP])) + (" and others" if bare - set(sorted(bare)[:5]) else "")
+        shown = ", ".join(map(str, sorted(bare)[:NAMED_CAP])) + (" and others" if len(bare) > NAMED_CAP else "")
         yield Finding(
             "slurm-no-extern",
             WARNING,

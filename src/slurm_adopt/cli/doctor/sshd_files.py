@@ -83,7 +83,7 @@ def check_writers(node: Node, config: str) -> Iterator[Finding]:
         found = node.stat(path)
         others, place = (other_writers(path, found, ROOT), path) if found is not None else ("", "")
         if not others:
-            place, others = node.loose_folder(path, ROOT) or ("", "")
+            place, others = node.loose_folder(path, ROOT)
         if others:
             what, _, mend = others.partition(": ")
             yield Finding(

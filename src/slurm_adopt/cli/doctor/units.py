@@ -15,7 +15,7 @@ import shlex
 
 from ...record import record
 from .finding import WARNING, Finding
-from .node import KINDS, is_roots_alone, shown_mode
+from .node import KINDS, mode_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,16 +113,13 @@ def _settings(node: Node, file: str) -> Iterator[Setting]:
 
 def check_writers(node: Node, unit: Unit) -> Iterator[Finding]:
     """systemd runs as root what stands there."""
+    if node.root:
+        return
+    why = "systemd runs as root what stands there: whoever may write it is root"
     for path in dict.fromkeys((unit.path, *(setting.file for setting in unit.settings))):
-        found = node.stat(path)
-        if found is not None and not is_roots_alone(found) and not node.root:
-            yield Finding(
-                "unit-writable",
-                WARNING,
-                f"{path}: {shown_mode(found)}",
-                "systemd runs as root what stands there: whoever may write it is root",
-                f"chown root:root {path} && chmod 644 {path}",
-            )
+        seen, mend = mode_fault(node, path, 0o644)
+        if seen:
+            yield Finding("unit-writable", WARNING, seen, why, mend)
 
 
 def check_shadow(node: Node, unit: Unit) -> Iterator[Finding]:
