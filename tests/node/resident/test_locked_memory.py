@@ -49,7 +49,9 @@ def locked(node: Node) -> Iterator[Node]:
         node.run(["rm", "-rf", "/run/slurm-adopt"])
 
 
-@pytest.mark.parametrize("options", ["greeting=on", "export_env=job", "log_level=info"])
+@pytest.mark.parametrize(
+    "options", ["greeting=on", "export_env=job", pytest.param("log_level=info", marks=pytest.mark.extra)]
+)
 @pytest.mark.parametrize("mode", ["service", "oneshot"])
 def test_locked_memory__of_one_user_delays_nobody(locked: Node, mode: str, options: str) -> None:
     use_strict_lines(locked, f"{STRICT} mode={mode} {options}")
