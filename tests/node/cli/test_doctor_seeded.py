@@ -258,6 +258,7 @@ def test_doctor_seeded__what_it_says_of_the_originals_line_is_exact(machine: Nod
         assert "no account line of slurm-adopt" in machine.run(["slurm-adopt", "explain", "alice"], check=False).stdout
 
 
+@pytest.mark.releases
 def test_doctor_seeded__slurmd_drains_the_node_as_it_says(machine: Node) -> None:
     """What it calls missing or broken, slurmd cannot run; what it is silent about, slurmd runs."""
 
