@@ -64,8 +64,8 @@ class VmTarget(Vm):
     parallel = 2
     pam_options = "timeout=60"
 
-    def __init__(self, suite: str = "trixie", *, selinux: bool = False) -> None:
-        super().__init__(suite, selinux=selinux)
+    def __init__(self, suite: str = "trixie", *, selinux: bool = False, boots_again: bool = False) -> None:
+        super().__init__(suite, selinux=selinux, boots_again=boots_again)
         self.modules: dict[str, str] = {}
 
     def up(self) -> None:

@@ -36,10 +36,11 @@ MFA = "publickey,keyboard-interactive"
 class Vm:
     """One virtual machine. Its methods are those of lab.node.Node wherever both have them."""
 
-    def __init__(self, suite: str = "trixie", *, selinux: bool = False) -> None:
-        """selinux: boots permissive; enforce with run("setenforce 1")."""
+    def __init__(self, suite: str = "trixie", *, selinux: bool = False, boots_again: bool = False) -> None:
+        """selinux: boots permissive; enforce with run("setenforce 1"). boots_again: lose_power() may be called."""
         self.suite = suite
         self.selinux = selinux
+        self.boots_again = boots_again
         self.hostname = self.node_name = HOSTNAME
         self.original_module = ""
         """Where the original pam_slurm_adopt.so of the distribution's package lies in the machine."""
@@ -57,7 +58,8 @@ class Vm:
     def up(self) -> None:
         """Boot, and wait until Slurm would run a job. Raises LabError; nothing is left then."""
         image = ensure_image(self.suite, self.selinux)
-        self._boot = boot(image, ["security=selinux", "selinux=1", "enforcing=0"] if self.selinux else [])
+        arguments = ["security=selinux", "selinux=1", "enforcing=0"] if self.selinux else []
+        self._boot = boot(image, arguments, self.boots_again)
         try:
             self._prepare()
         except BaseException:
@@ -78,6 +80,13 @@ class Vm:
         for name in ("sshd", "common-session"):
             self._dist[name] = self.read(f"/etc/pam.d/{name}")
         self.start_sshd("login", sshd_config(PORTS))
+
+    def lose_power(self) -> None:
+        """Off at once, and on again, until it can be reached. LabError if it does not come back.
+
+        What was not on the disk is gone, and so are the units of start_sshd().
+        """
+        self._running.lose_power()
 
     def close(self) -> None:
         if self._boot is not None:

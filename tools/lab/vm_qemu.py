@@ -56,9 +56,11 @@ class BootError(LabError):
 class Boot:
     """A running QEMU whose guest answers on the driver's ssh."""
 
-    def __init__(self, image: Image, accelerator: str, kernel_args: Sequence[str]) -> None:
+    def __init__(self, image: Image, accelerator: str, kernel_args: Sequence[str], boots_again: bool) -> None:
         self.image = image
         self.accelerator = accelerator
+        self._boots_again = boots_again
+        self._booted_at = 0
         self.folder = _run_folder()
         self._console = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed by close()
         self._port = _free_port()
@@ -106,7 +108,7 @@ class Boot:
             "-display",
             "none",
             "-nodefaults",
-            "-no-reboot",
+            *([] if self._boots_again else ["-no-reboot"]),
             "-chardev",
             "stdio,id=console,signal=off",
             "-serial",
@@ -140,7 +142,8 @@ class Boot:
 
     def _answers(self) -> bool:
         if self._master is None or self._master.poll() is not None:
-            if not re.search(r"Started .*sshd-driver|way in for the one|Reached target .*multi-user", self.console()):
+            shown = self.console()[self._booted_at :]
+            if not re.search(r"Started .*sshd-driver|way in for the one|Reached target .*multi-user", shown):
                 return False
             # one connection that all commands share: an exchange of keys takes a second under emulation
             self._master = subprocess.Popen(
@@ -190,6 +193,18 @@ class Boot:
         with open(f"/proc/self/fd/{self._console.fileno()}", errors="replace") as again:
             return again.read()
 
+    def lose_power(self) -> None:
+        """The guest is off at once, with all that it has not written to its disk, and boots again."""
+        assert self._boots_again, "boot(..., boots_again=True)"
+        assert self._master is not None
+        self._booted_at = len(self.console())
+        with contextlib.suppress(subprocess.TimeoutExpired):  # nobody answers any more
+            subprocess.run(self.ssh_command("echo b >/proc/sysrq-trigger"), stdin=subprocess.DEVNULL, timeout=5)
+        self._master.kill()
+        self._master.wait()
+        (self.folder / "control").unlink(missing_ok=True)
+        self.wait(BOOT_TIMEOUT_S)
+
     def close(self) -> None:
         for process in (self._qemu, self._master):
             if process is not None and process.poll() is None:
@@ -199,27 +214,30 @@ class Boot:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def boot(image: Image, kernel_args: Sequence[str] = ()) -> Boot:
-    """Boot, under KVM where that works, else emulated; emulation gets three attempts. Raises LabError."""
+def boot(image: Image, kernel_args: Sequence[str] = (), boots_again: bool = False) -> Boot:
+    """Boot, under KVM where that works, else emulated; emulation gets three attempts. Raises LabError.
+
+    boots_again: a guest that resets itself does not end QEMU.
+    """
     if os.geteuid() != 0:
         raise LabError("the virtual machine needs root (mount namespaces, its image)")
     verdict = _kvm_verdict_file()
     if os.access("/dev/kvm", os.R_OK | os.W_OK) and not verdict.exists():
         try:
-            return _attempt(image, "kvm", kernel_args, KVM_TIMEOUT_S)
+            return _attempt(image, "kvm", kernel_args, boots_again, KVM_TIMEOUT_S)
         except BootError as error:
             verdict.write_text(str(error))
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _attempt(image, "tcg", kernel_args, BOOT_TIMEOUT_S)
+            return _attempt(image, "tcg", kernel_args, boots_again, BOOT_TIMEOUT_S)
         except BootError:
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
-def _attempt(image: Image, accelerator: str, kernel_args: Sequence[str], timeout_s: float) -> Boot:
-    started = Boot(image, accelerator, kernel_args)
+def _attempt(image: Image, accelerator: str, kernel_args: Sequence[str], boots_again: bool, timeout_s: float) -> Boot:
+    started = Boot(image, accelerator, kernel_args, boots_again)
     try:
         started.wait(timeout_s)
     except BaseException:
