@@ -138,7 +138,7 @@ def test_leaks__the_check_sees_what_is_left() -> None:
     parent = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "77"], start_new_session=True)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     orphan = int(wait_for(children.read_text, "the orphan"))
-    wait_for(lambda: "sleep" in Path(f"/proc/{orphan}/cmdline").read_text(), "the orphan's program")
+    wait_for(lambda: Path(f"/proc/{orphan}/cmdline").read_text().startswith("sleep"), "the orphan's program")
     parent.kill()
     parent.wait()
     try:
