@@ -56,8 +56,8 @@ static bool goes_well(const int *errors, unsigned count)
 
 void call_kernel(void)
 {
-    world.kernel_calls++;
-    world.now_ns += 1000;
+    /* who asks a thousand times is in a loop until its deadline, and shall be there soon */
+    world.now_ns += ++world.kernel_calls < 1000 ? 1000 : NS_PER_S / 100;
     for (size_t i = 0; i < world.child_count; i++)
         if (world.children[i].doomed) {
             world.children[i].doomed = world.children[i].alive = false;
