@@ -85,11 +85,14 @@ static void end_child(struct child *child)
 
 pid_t __wrap_fork(void)
 {
+    bool is_helper = false; /* else it holds a number */
     struct child *child;
 
     call_kernel();
+    for (int fd = 0; fd < FD_CAP; fd++)
+        is_helper = is_helper || world.fds[fd] == FD_HELPERS_END;
     require(world.in_child || all_blocked(), "fork() while a handler of the host program's may run in the child");
-    require(world.euid == 0 || world.sends > 0, "a helper of a program that is not root");
+    require(world.euid == 0 || !is_helper, "a helper of a program that is not root");
     switch (mishap(3)) {
     case 1: errno = EAGAIN; return -1;
     case 2: world.in_child = true; return 0;
@@ -99,10 +102,8 @@ pid_t __wrap_fork(void)
         return 4999; /* of the child's child nothing is asked */
     require(world.child_count < sizeof(world.children) / sizeof(*world.children), "more children than calls");
     child = &world.children[world.child_count++];
-    *child = (struct child){.pid = SELF + (pid_t)world.child_count, .alive = true};
-    for (int fd = 0; fd < FD_CAP; fd++)
-        child->is_helper = child->is_helper || world.fds[fd] == FD_HELPERS_END;
-    if (!child->is_helper) {
+    *child = (struct child){.pid = SELF + (pid_t)world.child_count, .alive = true, .is_helper = is_helper};
+    if (!is_helper) {
         world.holds++;
         end_child(child); /* the one in between ends by itself */
     } else {
