@@ -78,8 +78,10 @@ if TYPE_CHECKING:
             """
 
 
-#: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen.
+#: slurmstepd answers in 0.1 to 1 ms; on a node under full load tens of ms were seen, and a few times more than this.
+#: Who gives logins more time (timeout=) gives slurmstepd a share of it.
 GRACE_NS = 300 * MS
+GRACE_SHARE = 16
 #: Helper and service keep well below RLIMIT_NOFILE (1024 soft, everywhere).
 WIDTH = 256
 
@@ -237,7 +239,7 @@ def ask_steps(
         def is_enough(answer: OwnStep | None) -> bool:
             return answer is not None and answer.path.job_id == needed
 
-    outcomes = yield from all_of(tasks, until_ns, now_ns + GRACE_NS, WIDTH, is_enough)
+    outcomes = yield from all_of(tasks, until_ns, now_ns + grace_of(deadline_ns), WIDTH, is_enough)
     answers: list[OwnStep | StepFault | None] = []
     for outcome in outcomes:
         if isinstance(outcome, DeadlineExceeded):
@@ -250,6 +252,11 @@ def ask_steps(
         else:
             answers.append(outcome)
     return answers
+
+
+def grace_of(deadline_ns: int) -> int:
+    """How long a step is waited for that does not answer, once another one is found: nanoseconds."""
+    return max(GRACE_NS, (deadline_ns - time.monotonic_ns()) // GRACE_SHARE)
 
 
 def _takes_logins(answer: OwnStep | None) -> bool:

@@ -117,7 +117,8 @@ OPTIONS = (
     OptionSpec(
         "timeout",
         (),
-        "The longest time that a login may take here, in seconds, for each phase.",
+        "The longest time that a login may take here, in seconds, for each phase. A slurmstepd of the user's that does "
+        "not answer while another one has is waited for 0.3 seconds, or a sixteenth of what is left if that is more.",
         form="seconds from 0.1 to 300",
         default="5",
         origin="slurm-adopt",

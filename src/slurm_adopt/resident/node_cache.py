@@ -13,7 +13,7 @@ import os
 import time
 
 from ..login.recent import Recent
-from ..login.steps import GRACE_NS, OwnStep, OwnSteps, ask_steps
+from ..login.steps import OwnStep, OwnSteps, ask_steps, grace_of
 from ..model import STEP_ENDING, STEP_GONE, STEP_SILENT
 from ..system.rpc.memory import CallerMemory
 from ..system.rpc.munge import MungeWorkers
@@ -108,7 +108,7 @@ class NodeCache:
         try:
             for index in indexes:
                 if index.unsettled:
-                    yield from _wait_for_new(index, uid, min(deadline_ns, time.monotonic_ns() + GRACE_NS))
+                    yield from _wait_for_new(index, uid, deadline_ns)
             yield from self._ask_own(indexes, uid, deadline_ns, found, needed)
             if not found.own:
                 yield from self._wait_for_hung(indexes, uid, deadline_ns, found, needed)
@@ -244,11 +244,13 @@ class NodeCache:
         self._directories.clear()
 
 
-def _wait_for_new(index: StepIndex, uid: int, until_ns: int) -> Task[None]:
+def _wait_for_new(index: StepIndex, uid: int, deadline_ns: int) -> Task[None]:
     """Wait until the steps that have just come up have said whose they are, each for at most a grace."""
+    grace_ns = grace_of(deadline_ns)
+    until_ns = min(deadline_ns, time.monotonic_ns() + grace_ns)
     while True:
         now_ns = time.monotonic_ns()
-        ends = [entry.since_ns + GRACE_NS for entry in index.open_questions(uid) if not entry.fault]
+        ends = [entry.since_ns + grace_ns for entry in index.open_questions(uid) if not entry.fault]
         ends = [end for end in ends if end > now_ns]
         if not ends or now_ns >= until_ns:
             return

@@ -11,7 +11,7 @@ import pytest
 from lab.node import Node
 from lab.product import use_strict_lines
 
-GREETING = "required pam_slurm_adopt.so profile=strict greeting=on"
+GREETING = "required pam_slurm_adopt.so profile=strict timeout=30 greeting=on"
 MARK = "slurm-adopt: "
 
 

@@ -10,6 +10,13 @@ from tests.node.requeued import requeue, run_again
 
 from lab.machine import wait_for
 from lab.node import Node
+from lab.product import STRICT, use_strict_lines
+
+
+@pytest.fixture(autouse=True)
+def _time_for_slow_steps(node: Node) -> None:
+    """On a busy machine the newest step may be the one that answers last."""
+    use_strict_lines(node, f"{STRICT} timeout=30")
 
 
 def job_of_login(node: Node, user: str = "alice") -> int:

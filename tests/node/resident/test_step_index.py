@@ -337,6 +337,19 @@ def test_step_index__a_session_waits_for_its_step_where_none_answered(
     answering.join()
 
 
+def test_step_index__more_time_for_logins_is_more_for_slow_steps(rig: Rig) -> None:
+    """timeout= is shared: a slurmstepd that is slow does not lose its user to an older job."""
+    slow, quick = rig.step(1, ALICE), rig.step(2, ALICE)
+    assert rig.jobs(ALICE) == [1, 2]
+    slow.answering.clear()
+    answering = answer_after(slow, quick)
+    assert sorted(step.path.job_id for step in rig.query(ALICE, 3600).own) == [1, 2]
+    answering.join()
+    now_ns = time.monotonic_ns()
+    assert steps.grace_of(now_ns + 10**9) == steps.GRACE_NS
+    assert steps.GRACE_NS < steps.grace_of(now_ns + 3600 * 10**9) <= 3600 * 10**9 // steps.GRACE_SHARE
+
+
 def test_step_index__a_session_waits_for_a_hung_step_half_of_the_time(rig: Rig) -> None:
     slow = rig.step(1, ALICE)
     rig.step(2, ALICE)

@@ -15,7 +15,7 @@ from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_strict_lines
 
-OURS = "required pam_slurm_adopt.so profile=strict user_move=yes"
+OURS = "required pam_slurm_adopt.so profile=strict timeout=30 user_move=yes"
 SOCKET = "/run/slurm-adopt/user.sock"
 
 

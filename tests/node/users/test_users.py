@@ -19,7 +19,7 @@ from lab.node import Node
 from lab.product import use_strict_lines
 
 SOCKET = "/run/slurm-adopt/user.sock"
-PREFERRED = "required pam_slurm_adopt.so profile=strict action_unknown=preferred greeting=on"
+PREFERRED = "required pam_slurm_adopt.so profile=strict timeout=30 action_unknown=preferred greeting=on"
 
 
 @pytest.fixture
