@@ -72,6 +72,7 @@ REFUSED = [
     b"RESULT=success\0V=1\0REASON=x\0",
     b"V=1\0RESULT=success\0",
     b"V=1\0REASON=x\0",
+    b"V=1\0RESULT=success\0REASON=\0",
     b"V=1\0RESULT=SUCCESS\0REASON=x\0",
     b"V=1\0RESULT=success\0REASON=x\0REASON=y\0",
     b"V=1\0RESULT=success\0REASON=x\0lower=1\0",
@@ -94,6 +95,15 @@ REFUSED = [
 def test_exchange__malformed_reply(packet: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_reply(packet)
+
+
+@pytest.mark.parametrize("field", [b"SERVICE=sshd", b"USER=alice", b"PHASE=account"])
+def test_exchange__what_a_request_needs_is_not_empty(field: bytes) -> None:
+    """It would be left out of the request that is made of it again."""
+    packet = encode_request(replace(REQUEST, service="sshd", user="alice", phase="account"))
+    assert field in packet
+    with pytest.raises(RemoteProtocolError, match="is empty"):
+        decode_request(packet.replace(field, field.partition(b"=")[0] + b"="))
 
 
 @pytest.mark.parametrize("uid", [b"+5", b" 5", b"1_0", b"-1", b"4294967295", b"", b"5a", "٥".encode()])

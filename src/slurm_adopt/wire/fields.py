@@ -71,11 +71,14 @@ def _is_key(key: str) -> bool:
 
 
 def take_texts(fields: dict[str, str], *keys: str) -> list[str]:
-    """Their values, taken out of `fields`; one that is not there is an error."""
+    """Their values, taken out of `fields`; one that is not there, or empty, is an error."""
     try:
-        return [*map(fields.pop, keys)]
+        texts = [*map(fields.pop, keys)]
     except KeyError as error:
         raise RemoteProtocolError(f"{error.args[0]} is missing") from None
+    if "" in texts:
+        raise RemoteProtocolError(f"{keys[texts.index('')]} is empty")
+    return texts
 
 
 def number_of(text: str) -> int:
