@@ -174,3 +174,28 @@ def test_selinux_enforcing__hastened_moves_are_behind_a_boolean(vm: VmTarget) ->
         finally:
             vm.run("setsebool slurm_adopt_hasten off; echo 0 >/sys/kernel/rcu_expedited")
     assert denials(vm) == []
+
+
+def test_selinux_enforcing__a_change_nobody_confirmed_is_taken_back(vm: VmTarget) -> None:
+    """By systemd's timer, and by what runs at the next boot: both may write PAM's files, and the services may not."""
+    sshd, armed = "/etc/pam.d/sshd", "systemctl is-enabled -q slurm-adopt-restore.service slurm-adopt-restore.timer"
+    vm.pam()
+    before, labels = vm.read(sshd), vm.run(f"ls -Z {sshd}").stdout
+    enable = "slurm-adopt enable --yes --options 'profile=strict timeout=60' --minutes"
+    kill = ["pkill", "-KILL", "-f", "slurm-adopt enable"]
+    vm.run(f"{enable} 0.2")
+    vm.run(kill)
+    assert vm.read(sshd) != before
+    wait_for(lambda: vm.read(sshd) == before, "the timer", 180, 1)
+
+    # as after a boot that the change has not seen
+    vm.run(f"{enable} 1000")
+    vm.run(kill)
+    vm.run("systemctl stop slurm-adopt-restore.timer")
+    assert vm.read(sshd) != before
+    pending = "/var/lib/slurm-adopt/pending"
+    vm.run(f"""sed -i 's/"boot": *"[^"]*"/"boot": "another"/' {pending}; systemctl start slurm-adopt-restore.service""")
+    assert vm.read(sshd) == before
+    assert vm.run(f"ls -Z {sshd}").stdout == labels
+    assert vm.run(armed, check=False).returncode != 0
+    assert denials(vm) == []
