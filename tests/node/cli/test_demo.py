@@ -47,6 +47,7 @@ def test_demo__says_what_is_not_true(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "NOT TRUE: refused" in capsys.readouterr().out
 
 
+@pytest.mark.extra
 def test_demo__keep_prints_how_to_log_in(tmp_path: Path) -> None:
     before = snapshot()
     said = tmp_path / "said"

@@ -176,6 +176,7 @@ def test_doctor_nodes__a_node_behind_a_gateway(tree: Cluster) -> None:
     assert "resolve" in why_silent(report, "node2"), "there is no other way to it"
 
 
+@pytest.mark.extra
 def test_doctor_nodes__a_node_behind_a_gateway_that_sends_without_end(tree: Cluster) -> None:
     node = tree["node2"]
     node.run("mv /usr/bin/slurm-adopt /usr/bin/slurm-adopt.away")

@@ -35,6 +35,8 @@ from lab.machine import wait_for
 from lab.node import Node
 
 __all__ = ["machine"]
+#: The rows of test_doctor.py are looked at each time.
+pytestmark = pytest.mark.releases
 ACCESS = "/etc/security/access.conf"
 LLNL = "/etc/slurm-llnl"
 OPT = "slurm_conf=/opt/slurm/etc/slurm.conf"

@@ -43,6 +43,9 @@ from lab.machine import wait_for
 from lab.node import Node
 from lab.product import use_product
 
+#: The rows of test_doctor.py are looked at each time.
+pytestmark = pytest.mark.releases
+
 __all__ = ["machine"]
 TREE = "/usr/lib/slurm-adopt"
 UNITS = "/usr/lib/systemd/system"

@@ -137,6 +137,7 @@ def test_hints__slurmctld_is_gone(shared_cluster: Cluster, target: Node) -> None
         shared_cluster.ctl.wait_idle()
 
 
+@pytest.mark.releases
 def test_hints__more_jobs_than_are_read(shared_cluster: Cluster, target: Node) -> None:
     if target.suite is not None:
         pytest.skip("slurmctld is the same there, and takes a minute for so many jobs")

@@ -239,6 +239,7 @@ pump(one, two)
 """
 
 
+@pytest.mark.releases
 def test_hooks__two_jobs_that_fill_each_others_folders_end(node: Node) -> None:
     if not hides(node):
         return

@@ -50,7 +50,8 @@ def locked(node: Node) -> Iterator[Node]:
 
 
 @pytest.mark.parametrize(
-    "options", ["greeting=on", "export_env=job", pytest.param("log_level=info", marks=pytest.mark.extra)]
+    "options",
+    ["greeting=on", *(pytest.param(one, marks=pytest.mark.extra) for one in ("export_env=job", "log_level=info"))],
 )
 @pytest.mark.parametrize("mode", ["service", "oneshot"])
 def test_locked_memory__of_one_user_delays_nobody(locked: Node, mode: str, options: str) -> None:
