@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from tests.node.cli.test_doctor import (
@@ -226,15 +225,11 @@ FINE: list[tuple[str, Breakage]] = [
 ]  # fmt: skip
 
 
-def params() -> Iterator[Any]:
-    """The second way to the same finding, and what follows, is for the long run."""
-    known: set[str] = set()
-    for code, what, made in ROWS:
-        yield pytest.param(code, made, id=f"{code}: {what}", marks=[pytest.mark.releases] if code in known else [])
-        known.add(code)
-
-
-@pytest.mark.parametrize(("code", "breakage"), list(params()))
+@pytest.mark.parametrize(
+    ("code", "breakage"),
+    [(code, made) for code, _, made in ROWS],
+    ids=[f"{code}: {what}" for code, what, _ in ROWS],
+)
 def test_doctor_seeded__names_it_and_nothing_else(machine: Node, code: str, breakage: Breakage) -> None:
     with breakage(machine):
         status, findings = doctor(machine)
@@ -260,7 +255,6 @@ def test_doctor_seeded__what_it_says_of_the_originals_line_is_exact(machine: Nod
         assert "no account line of slurm-adopt" in machine.run(["slurm-adopt", "explain", "alice"], check=False).stdout
 
 
-@pytest.mark.releases
 def test_doctor_seeded__slurmd_drains_the_node_as_it_says(machine: Node) -> None:
     """What it calls missing or broken, slurmd cannot run; what it is silent about, slurmd runs."""
 

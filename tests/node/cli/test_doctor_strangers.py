@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from tests.node.cli.mending import mend
@@ -245,17 +244,7 @@ INSTALLS_OR_KNOWS = {
 }  # fmt: skip
 
 
-def params(rows: list[tuple[str, str, Breakage]], known: set[str]) -> Iterator[Any]:
-    """What another table, or a unit test, has by this code is for the long run; so is what restarts all of Slurm."""
-    for code, what, made in rows:
-        again = code in known or code.startswith(("pam-", "unit-")) or code == "slurm-no-extern"
-        known = known | {code}
-        yield pytest.param(code, what, made, id=f"{code}: {what}", marks=[pytest.mark.releases] if again else [])
-
-
-@pytest.mark.parametrize(
-    ("code", "what", "breakage"), list(params(ROWS, {row[0] for row in (*FIRST_ROWS, *SEEDED_ROWS)}))
-)
+@pytest.mark.parametrize(("code", "what", "breakage"), ROWS, ids=[f"{code}: {what}" for code, what, _ in ROWS])
 def test_doctor_strangers__names_it_and_its_mend_mends(machine: Node, code: str, what: str, breakage: Breakage) -> None:
     with breakage(machine):
         status, findings = doctor(machine)
@@ -267,7 +256,6 @@ def test_doctor_strangers__names_it_and_its_mend_mends(machine: Node, code: str,
             assert doctor(machine) == (0, []), findings
 
 
-@pytest.mark.releases
 @pytest.mark.parametrize("breakage", [made for _, made in FINE], ids=[what for what, _ in FINE])
 def test_doctor_strangers__is_silent_about_what_is_fine(machine: Node, breakage: Breakage) -> None:
     with breakage(machine):
@@ -298,7 +286,6 @@ def put_back(node: Node) -> Iterator[None]:
             node.slurmd.restart()
 
 
-@pytest.mark.releases
 @pytest.mark.parametrize(
     ("code", "breakage"), [(code, made) for code, _, made in OTHERS], ids=[row[1] for row in OTHERS]
 )
@@ -354,7 +341,6 @@ def test_doctor_strangers__on_each_release(suite: str) -> None:
         assert wrong == []
 
 
-@pytest.mark.releases
 def test_doctor_strangers__what_it_says_of_a_stack_is_libpams(machine: Node) -> None:
     """Who gets in with a stack that libpam reads otherwise than it looks."""
     by_name = {what: made for _, what, made in ROWS}
