@@ -26,6 +26,8 @@ def check(data: bytes) -> None:
     for place, name in enumerate(names):
         assert found[place] == name
         assert len(name) <= MAX_NAME_LENGTH
+        if len(names) == len(found):
+            assert list(found.places(name)) == [at for at, other in enumerate(names) if other == name]
         first = found.index(name)
         assert first is not None
         assert first <= place

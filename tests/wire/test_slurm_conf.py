@@ -174,12 +174,47 @@ def test_slurm_nodes__of_address_and_name() -> None:
     assert node_of_name(parse("NodeName=f Port=0").statements, "f") is None
 
 
-NAMES = st.text(alphabet="nab[]-,0123", min_size=1, max_size=12)
+@pytest.mark.parametrize("blanks", ["", " ", "\t", "\f "])
+def test_slurm_nodes__blanks_behind_the_equals_sign(blanks: str) -> None:
+    """Found by fuzzing: the quick look passed over such a line."""
+    text = "NodeName={0}DEFAULT Port={0}7000\nNodeName={0}n[1-4] NodeHostname={0}h[1-4] NodeAddr={0}10.0.0.[1-4]\n"
+    statements = parse(text.format(blanks)).statements
+    node = NodeRecord("n2", "h2", "10.0.0.2", 7000)
+    assert node_of_name(statements, "n2") == node
+    assert nodes_of_host(statements, "h2") == [node]
+    assert nodes_of_address(statements, "10.0.0.2") == [node]
 
 
-@given(st.lists(st.tuples(NAMES, st.sampled_from(["", " NodeHostname=", " NodeAddr="]), NAMES), max_size=4), NAMES)
-def test_slurm_nodes__the_quick_look_misses_nothing(lines: list[tuple[str, str, str]], wanted: str) -> None:
-    text = "\n".join(f"NodeName={name}{key}{value if key else ''}" for name, key, value in lines)
+def test_slurm_nodes__one_value_for_several_nodes_of_a_line() -> None:
+    """Found by fuzzing: only the first node was found."""
+    statements = parse("NodeName=n[1-5] NodeHostname=h1,h[1-1,2],h2,h3 Port=[7001-7005]\n").statements
+    assert [node.name for node in nodes_of_host(statements, "h1")] == ["n1", "n2"]
+    assert [node.name for node in nodes_of_host(statements, "h2")] == ["n3", "n4"]
+    assert [node.name for node in nodes_of_address(statements, "h2")] == ["n3", "n4"]
+    assert [node.port for node in nodes_of_address(statements, "h3")] == [7005]
+
+
+def test_slurm_nodes__defaults_behind_another_name() -> None:
+    """The last value of a key counts, for the quick look as well. Found by fuzzing."""
+    statements = parse("NodeName=a NodeName=Default Port=7000\nNodeName=n[1-2]\n").statements
+    assert [node_of_name(statements, node.name) for node in iter_nodes(statements)] == [
+        NodeRecord("n1", "n1", "n1", 7000),
+        NodeRecord("n2", "n2", "n2", 7000),
+    ]
+
+
+NAMES = st.text(alphabet="nab=[]-,0123", min_size=1, max_size=12)
+
+
+@given(
+    st.lists(st.tuples(NAMES, st.sampled_from(["", " NodeHostname=", " NodeAddr="]), NAMES), max_size=4),
+    NAMES,
+    st.sampled_from(["", " ", "\t\f "]),
+)
+def test_slurm_nodes__the_quick_look_misses_nothing(
+    lines: list[tuple[str, str, str]], wanted: str, blanks: str
+) -> None:
+    text = "\n".join(f"NodeName={blanks}{name}{key}{blanks + value if key else ''}" for name, key, value in lines)
     statements = parse(text).statements
     try:
         everything = list(iter_nodes(statements))

@@ -104,17 +104,16 @@ def _pick(ranges: list[Range], index: int) -> str:
     raise IndexError(index)
 
 
-def _place(ranges: list[Range], digits: str) -> int | None:
-    """Where `digits` stands in the ranges; None if it is not among them as they would write it."""
+def _places(ranges: list[Range], digits: str) -> Iterator[int]:
+    """Where `digits` stands in the ranges as they would write it."""
     if not (digits.isascii() and digits.isdigit()) or len(digits) > MAX_DIGITS:
-        return None
+        return
     value = int(digits)
     before = 0
     for low, high, width in ranges:
         if low <= value <= high and str(value).zfill(width) == digits:
-            return before + value - low
+            yield before + value - low
         before += high - low + 1
-    return None
 
 
 class _Entry:
@@ -147,24 +146,27 @@ class _Entry:
                 pieces.append(_pick(part, here))
         return "".join(reversed(pieces))
 
-    def index(self, name: str) -> int | None:
+    def places(self, name: str) -> Iterator[int]:
         if len(self.parts) == 1:
-            return 0 if name == self.parts[0] else None
+            if name == self.parts[0]:
+                yield 0
+            return
         first, last = self.parts[0], self.parts[-1]
         assert isinstance(first, str)
         assert isinstance(last, str)
         if not name.startswith(first) or not name.endswith(last) or len(name) <= len(first) + len(last):
-            return None
+            return
         if len(self.parts) == 3:
             ranges = self.parts[1]
             assert not isinstance(ranges, str)
-            return _place(ranges, name[len(first) : len(name) - len(last)])
+            yield from _places(ranges, name[len(first) : len(name) - len(last)])
+            return
         # two brackets side by side can read one name in two ways: write the names out, it is rare
-        return next((index for index in range(self.size) if self.name(index) == name), None)
+        yield from (index for index in range(self.size) if self.name(index) == name)
 
 
 class HostList:
-    """A list of names: `len()`, iteration, `[index]` and `index(name)` without keeping them all."""
+    """A list of names: `len()`, iteration, `[index]`, `places(name)` and `index(name)` without keeping them all."""
 
     def __init__(self, text: str, max_names: int = MAX_NAMES) -> None:
         self._entries = [_Entry(entry) for entry in split_list(text)]
@@ -187,15 +189,17 @@ class HostList:
             index -= entry.size
         raise IndexError("no such name in the list")
 
-    def index(self, name: str) -> int | None:
-        """The first place of `name`, None if it is not in the list."""
+    def places(self, name: str) -> Iterator[int]:
+        """Every place of `name`, in order: a list may say it again (`NodeHostname=h1,h1,h2,h2`)."""
         before = 0
         for entry in self._entries:
-            place = entry.index(name)
-            if place is not None:
-                return before + place
+            for place in entry.places(name):
+                yield before + place
             before += entry.size
-        return None
+
+    def index(self, name: str) -> int | None:
+        """The first place of `name`, None if it is not in the list."""
+        return next(self.places(name), None)
 
 
 def expand(text: str, max_names: int = MAX_NAMES) -> Iterator[str]:

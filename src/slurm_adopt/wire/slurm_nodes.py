@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from ..record import record
 from .hostlist import MAX_DIGITS, HostList, HostListError
-from .slurm_conf import NODE, logical_line, read_pairs
+from .slurm_conf import BLANKS, NODE, logical_line, read_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .slurm_conf import Statement
 
@@ -95,13 +95,12 @@ def _lines(
 
 def _cannot_name(raw: str, host: str) -> bool:
     """A quick look that spares reading thousands of lines: True if no list of the line can hold `host`."""
-    if host in raw or raw[8:9] != "=" or raw[9:16].upper() == "DEFAULT" or '"' in raw or "\\" in raw:
+    if host in raw or raw[8:9] != "=" or "DEFAULT" in raw.upper() or '"' in raw or "\\" in raw:
         return False
-    # `host` must begin like what stands before a bracket: in `NodeName=cn[1-9] …` like `cn`
+    # what stands before a bracket ends with the beginning of `host` (in `NodeName=cn[1-9] …` with `cn`) or is nothing
     place = raw.find("[")
     while place >= 0:
-        start = max(raw.rfind("=", 0, place), raw.rfind(",", 0, place)) + 1
-        if host.startswith(raw[start:place]):
+        if raw[place - 1] in "=," + BLANKS or any(raw.endswith(host[:n], 0, place) for n in range(1, len(host))):
             return False
         place = raw.find("[", place + 1)
     return True
@@ -140,11 +139,10 @@ def _node_at(line: _Line, index: int, problems: list[str]) -> list[NodeRecord]:
 
 def _find(values: HostList, line: _Line, wanted: str, problems: list[str]) -> list[NodeRecord]:
     """The nodes of a line for which `values`, one of its lists, says `wanted`."""
-    first = values.index(wanted)
-    if first is None:
-        return []
-    # one value may stand for all the line's nodes
-    places = range(len(line.names)) if len(values) == 1 else (first,)
+    places: Iterable[int] = values.places(wanted)
+    if len(values) == 1:
+        # one value stands for all the line's nodes
+        places = range(len(line.names)) if values[0] == wanted else ()
     return [node for index in places for node in _node_at(line, index, problems)]
 
 
