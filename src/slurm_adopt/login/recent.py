@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     V = TypeVar("V")
 
 #: Sessions of one step look alike, and a node has fewer steps; users with a job in its prolog are fewer still.
-CAP = 1024
+CAP = 256
 #: Where a user's jobs are, for who tries again at once: jobs start and end.
 ELSEWHERE_NS = 15_000 * MS
 #: After slurmctld did not answer, refusals go out at once for a while.

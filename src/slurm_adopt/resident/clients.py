@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..login.steps import StepSource
     from ..observe.metrics import Metrics
     from ..system.kernel.procfs import Process
-    from ..system.tasks.loop import Loop, OnEnd, Running
+    from ..system.tasks.loop import Loop, OnEnd, Running, Timer
     from ..system.tasks.task import Task
     from ..wire.login_exchange import LoginRequest
 
@@ -49,7 +49,7 @@ PATIENCE_NS = 300 * MS
 class Client:
     """One connection. `place` is `RUN`, `WAIT`, or empty while it holds neither."""
 
-    __slots__ = ("accepted_ns", "caller", "place", "request", "running", "socket")
+    __slots__ = ("accepted_ns", "caller", "place", "request", "running", "socket", "timers")
 
     def __init__(self, socket: sock.Socket, caller: Process | None) -> None:
         self.socket = socket
@@ -59,6 +59,7 @@ class Client:
         self.place = ""
         self.request: LoginRequest | None = None
         self.running: Running | None = None
+        self.timers: list[Timer] = []
 
 
 class Clients:
@@ -150,7 +151,11 @@ class Clients:
         self.open.add(client)
         if not self._read(client):
             self._loop.watch(client.socket.fileno(), POLLIN, lambda _: self._read_again(client))
-            self._loop.call_at(client.accepted_ns + FIRST_PACKET_NS, lambda: self._expect_request(client))
+            self._call_at(client.accepted_ns + FIRST_PACKET_NS, client, self._expect_request)
+
+    def _call_at(self, when_ns: int, client: Client, call: Callable[[Client], None]) -> None:
+        """Once, unless the connection is closed before: a deadline must not keep what has long been answered."""
+        client.timers.append(self._loop.call_at(when_ns, lambda: call(client)))
 
     def _expect_request(self, client: Client) -> None:
         if client.request is None and client in self.open:
@@ -204,10 +209,10 @@ class Clients:
                 return  # most refusals need not wait for anything
             client.running = running
         else:
-            self._loop.call_at(now_ns + PATIENCE_NS, lambda: self._look_after(client))
+            self._call_at(now_ns + PATIENCE_NS, client, self._look_after)
         # the module closes when it gives up; nothing else is expected from it
         self._loop.watch(client.socket.fileno(), 0, lambda _: self._drop(client, "client-gone"))
-        self._loop.call_at(min(request.deadline_ns, now_ns + LONGEST_NS), lambda: self._expire(client))
+        self._call_at(min(request.deadline_ns, now_ns + LONGEST_NS), client, self._expire)
 
     def _look_after(self, client: Client) -> None:
         """A login waits for a place. If none gets free, those who have one hang, and the helper decides this one."""
@@ -215,7 +220,7 @@ class Clients:
             return
         now_ns = time.monotonic_ns()
         if now_ns - self._last_left_ns < PATIENCE_NS:
-            self._loop.call_at(self._last_left_ns + PATIENCE_NS, lambda: self._look_after(client))
+            self._call_at(self._last_left_ns + PATIENCE_NS, client, self._look_after)
         else:
             self._send_away(client)
 
@@ -265,6 +270,8 @@ class Clients:
         if client not in self.open:
             return
         self.open.discard(client)
+        for timer in client.timers:
+            self._loop.call_off(timer)
         self.last_active_ns = time.monotonic_ns()
         self._loop.unwatch(client.socket.fileno())
         if client.running is not None:

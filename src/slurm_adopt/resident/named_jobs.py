@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 LOOK_NS, ASK_NS = 1_000 * MS, 2_000 * MS
 SILENT_NS = 60_000 * MS
 #: Jobs that are remembered, and that wait for their question; a node has fewer at a time.
-KEPT, WAITING = 4096, 64
+KEPT, WAITING = 1024, 64
 
 
 class Asked:

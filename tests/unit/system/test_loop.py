@@ -139,6 +139,52 @@ def test_loop__a_cancelled_task_releases_what_it_holds() -> None:
     os.close(write)
 
 
+def test_loop__nothing_is_kept_of_waits_that_ended_long_before_their_deadline() -> None:
+    """As nearly all of a login's do; and those whose time comes are called among them."""
+
+    def alive() -> int:
+        return sum(isinstance(thing, (Wait, Running)) for thing in gc.get_objects())
+
+    loop = Loop()
+    ends: list[str] = []
+    before = alive()
+    read, write = os.pipe()
+    os.write(write, b"x")
+    late, early = os.pipe(), os.pipe()
+    loop.spawn(wait_for(late[0], POLLIN, soon(60)), lambda _, outcome: ends.append(f"late {type(outcome).__name__}"))
+    for _ in range(500):
+        loop.spawn(wait_for(read, POLLIN, soon(100_000)), lambda _, outcome: ends.append(str(outcome)))
+        turn_until(loop, lambda: ends and ends[-1] == str(POLLIN))
+        ends[:] = [end for end in ends if end.startswith("late")]
+    assert alive() - before <= 2, "the one that is late"
+    loop.spawn(wait_for(early[0], POLLIN, soon(10)), lambda _, outcome: ends.append(f"early {type(outcome).__name__}"))
+    turn_until(loop, lambda: len(ends) == 2)
+    assert sorted(ends) == ["early DeadlineExceeded", "late DeadlineExceeded"]
+    for fd in (read, write, *late, *early):
+        os.close(fd)
+
+
+def test_loop__what_was_called_off_is_not_called_and_not_kept() -> None:
+    loop = Loop()
+    calls: list[int] = []
+
+    def call_of(held: Held) -> Callable[[], None]:
+        return lambda: calls.append(id(held))
+
+    held = Held()
+    seen = weakref.ref(held)
+    timers = [loop.call_at(soon(20), call_of(held)), loop.call_at(soon(1), lambda: calls.append(1))]
+    del held
+    with no_collector():
+        loop.call_off(timers[0])
+        assert seen() is None
+    turn_until(loop, lambda: calls)
+    loop.call_off(timers[1])  # has called
+    loop.call_at(soon(30), lambda: calls.append(2))
+    turn_until(loop, lambda: len(calls) == 2)
+    assert calls == [1, 2]
+
+
 def test_loop__a_flag_wakes_all_who_wait_and_nobody_else() -> None:
     loop = Loop()
     ends: list[bool] = []

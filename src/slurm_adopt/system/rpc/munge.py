@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..tasks.task import Task
 
-    Later = Callable[[int, Callable[[], None]], None]
+    Later = Callable[[int, Callable[[], None]], object]
 
 LIBRARY = "libmunge.so.2"
 DEFAULT_SOCKET = "/run/munge/munge.socket.2"

@@ -19,13 +19,18 @@ from .task import MS, Wait
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Union
+    from typing import Any
 
     from .task import Ready, Task
 
     OnEnd = Callable[["Running", Any], None]
     Watcher = Callable[[int], object]
-    Timed = Union["Running", Callable[[], None]]
+    # when, a number that no other has, and whose it is: None once nobody waits for it
+    Timer = list[Any]
+
+
+#: Timers that nobody waits for are taken out when there are more of them, and more than of the others.
+LEFT_CAP = 64
 
 
 class Flag:
@@ -69,12 +74,13 @@ def wait_flag(flag: Flag, deadline_ns: int) -> Task[bool]:
 class Running:
     """A task in the loop; `wait` is what it waits for, None if it is about to go on or has ended."""
 
-    __slots__ = ("begun", "ended", "on_end", "task", "wait")
+    __slots__ = ("begun", "ended", "on_end", "task", "timer", "wait")
 
     def __init__(self, task: Task[Any], on_end: OnEnd | None) -> None:
         self.task = task
         self.on_end = on_end
         self.wait: Wait | None = None
+        self.timer: Timer | None = None
         self.begun = False
         self.ended = False
 
@@ -86,8 +92,10 @@ class Loop:
         self._poller = select.poll()
         self._owners: dict[int, Running | Watcher] = {}
         self._ready: list[tuple[Running, Ready]] = []
-        self._timers: list[tuple[int, int, Wait | None, Timed]] = []
+        self._timers: list[Timer] = []
         self._count = 0
+        #: timers that nobody waits for any more
+        self._left = 0
         #: how long the longest turn has worked since `take_longest`, and what took most of it
         self._longest_ns = 0
         self._slowest = (0, "")
@@ -132,9 +140,15 @@ class Loop:
         if self._owners.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
-    def call_at(self, when_ns: int, call: Callable[[], None]) -> None:
-        """Call back at a point in time."""
-        self._push(when_ns, None, call)
+    def call_at(self, when_ns: int, call: Callable[[], None]) -> Timer:
+        """Call back at a point in time. Until then, or `call_off`, what `call` holds is kept."""
+        return self._push(when_ns, call)
+
+    def call_off(self, timer: Timer) -> None:
+        """The end of `call_at`; harmless if it has called."""
+        if timer[2] is not None:
+            timer[2] = None
+            self._left += 1
 
     def turn(self) -> None:
         """Let everything that is ready go on; wait for something if nothing is."""
@@ -187,11 +201,14 @@ class Loop:
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now_ns:
-            _, _, wait, timed = heapq.heappop(self._timers)
-            if not isinstance(timed, Running):
-                timed()
-            elif wait is not None and timed.wait is wait:
+            timer = heapq.heappop(self._timers)
+            timed, timer[2] = timer[2], None
+            if timed is None:
+                self._left -= 1
+            elif isinstance(timed, Running):
                 self.resume(timed)
+            else:
+                timed()
 
     def _step(self, running: Running, events: Ready) -> None:
         outcome: Any
@@ -208,7 +225,7 @@ class Loop:
             self._suspend(running, wait)
             return
         running.ended = True
-        # timers may name an ended task for a while; what its callback holds is given up now
+        # who spawned it may keep it: what the callback holds is given up now
         on_end, running.on_end = running.on_end, None
         if on_end is not None:
             on_end(running, outcome)
@@ -220,17 +237,26 @@ class Loop:
             self._poller.register(fd, mask)
         if isinstance(wait, FlagWait):
             wait.flag.add(running, wait)
-        self._push(wait.deadline_ns, wait, running)
+        running.timer = self._push(wait.deadline_ns, running)
 
     def _release(self, running: Running) -> None:
         wait, running.wait = running.wait, None
         for fd, _ in wait.fds if wait is not None else ():
             if self._owners.pop(fd, None) is not None:
                 self._poller.unregister(fd)
+        timer, running.timer = running.timer, None
+        if timer is not None:
+            self.call_off(timer)  # a login's waits end long before their deadlines
 
-    def _push(self, when_ns: int, wait: Wait | None, timed: Timed) -> None:
+    def _push(self, when_ns: int, timed: Running | Callable[[], None]) -> Timer:
+        if self._left > LEFT_CAP and 2 * self._left > len(self._timers):
+            self._timers = [timer for timer in self._timers if timer[2] is not None]
+            heapq.heapify(self._timers)
+            self._left = 0
         self._count += 1
-        heapq.heappush(self._timers, (when_ns, self._count, wait, timed))
+        timer = [when_ns, self._count, timed]
+        heapq.heappush(self._timers, timer)
+        return timer
 
 
 def _name_of(running: Running) -> str:
