@@ -34,7 +34,7 @@ callerid.connect_tcp = never
 memory = CallerMemory()
 memory.workers = MungeWorkers(LATER)
 try:
-    run(callerid.ask_node(None, node, None, 36 << 8, 1501, 1 << 62, memory))
+    run(callerid.ask_node(callerid.Asker(None, None, 36 << 8, 1501, memory), node, 1 << 62))
 except HelperNeeded as needed:
     print("helper needed:", needed)
 except AssertionError:

@@ -216,7 +216,7 @@ sys.stdin.read()
 ASK = """
 import sys, time
 sys.path.insert(0, "/usr/lib/slurm-adopt")
-from slurm_adopt.system.rpc.callerid import Question, ask_node, packed
+from slurm_adopt.system.rpc.callerid import Asker, Question, ask_node, packed
 from slurm_adopt.system.rpc.peers import find_nodes_of_peer
 from slurm_adopt.system.slurm.conf import read_slurm_conf
 from slurm_adopt.system.tasks.task import run
@@ -224,7 +224,7 @@ source, port, target, version, uid = sys.argv[1:]
 conf, deadline_ns = read_slurm_conf(), time.monotonic_ns() + 10**10
 (node,) = run(find_nodes_of_peer(conf, source, deadline_ns))
 question = Question(packed(source), int(port), packed(target), 22)
-print(run(ask_node(conf, node, question, int(version) << 8, int(uid), deadline_ns)).job_id)
+print(run(ask_node(Asker(conf, question, int(version) << 8, int(uid)), node, deadline_ns)).job_id)
 """
 
 

@@ -24,7 +24,7 @@ from tests.node.system.daemon import Daemon, Scenario
 from slurm_adopt.record import replace
 from slurm_adopt.system.kernel.procfs import Process
 from slurm_adopt.system.rpc import callerid
-from slurm_adopt.system.rpc.callerid import CallerFault, Question, ask_node, find_caller
+from slurm_adopt.system.rpc.callerid import Asker, CallerFault, Question, ask_node, find_caller
 from slurm_adopt.system.rpc.credentials import AuthFault, auth_settings, read_keys, speaker
 from slurm_adopt.system.rpc.memory import CallerMemory
 from slurm_adopt.system.slurm.conf import SlurmConf, read_slurm_conf
@@ -119,7 +119,7 @@ def version_of(request: bytes) -> int:
 
 
 def ask(conf: SlurmConf, slurmd: Slurmd, version: int = V42, seconds: float = 10) -> CallerReply:
-    return run(ask_node(conf, slurmd.node, QUESTION, version, 1001, soon(seconds)))
+    return run(ask_node(Asker(conf, QUESTION, version, 1001), slurmd.node, soon(seconds)))
 
 
 def status_of(conf: SlurmConf, slurmd: Slurmd, version: int = V42) -> str:
@@ -308,7 +308,7 @@ def test_callerid__nobody_listens(conf: SlurmConf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(CallerFault) as caught:
-        run(ask_node(conf, NodeRecord("n1", "n1", "127.0.0.1", port), QUESTION, V42, 1001, soon()))
+        run(ask_node(Asker(conf, QUESTION, V42, 1001), NodeRecord("n1", "n1", "127.0.0.1", port), soon()))
     assert caught.value.reason == "caller-unreachable"
 
 

@@ -121,7 +121,7 @@ def find_caller(
         if is_here(connection):
             job_id = yield from _find_here(connection, uid, own, silent, deadline_ns)
         else:
-            asker = _Asker(conf, question, version, uid, memory, min(FAIR_NS, budget_ns * 3 // 4))
+            asker = Asker(conf, question, version, uid, memory, min(FAIR_NS, budget_ns * 3 // 4))
             job_id = yield from _find_in_turn(asker, source, deadline_ns, budget_ns)
     except CallerFault as fault:
         return CallerFact(fault.reason, 0, source, fault.detail)
@@ -151,18 +151,19 @@ def _find_here(
 
 
 @record
-class _Asker:
-    """The parts that all questions about one login share."""
+class Asker:
+    """The parts that all questions about one login of `uid` share: `version` is the highest one to ask in, `memory` the
+    resident service's. Who says nothing for `fair_ns` is not asked again for a while."""
 
     conf: SlurmConf
     question: Question
     version: int
     uid: int
-    memory: CallerMemory | None
-    fair_ns: int
+    memory: CallerMemory | None = None
+    fair_ns: int = FAIR_NS
 
 
-def _find_in_turn(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
+def _find_in_turn(asker: Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
     """slurmd answers fifty questions at once later than four at a time, and a credential is a process of ours each."""
     turns = asker.memory.turns if asker.memory is not None else None
     key = (source, asker.uid)
@@ -175,7 +176,7 @@ def _find_in_turn(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) 
             turns.leave(key)
 
 
-def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
+def _find_elsewhere(asker: Asker, source: str, deadline_ns: int, budget_ns: int) -> Task[int | None]:
     connect_ns = min(deadline_ns, time.monotonic_ns() + budget_ns)
     deadline_ns = min(deadline_ns, time.monotonic_ns() + BUSY * budget_ns)
     nodes = yield from find_nodes_of_peer(asker.conf, source, connect_ns, asker.memory, asker.uid)
@@ -196,62 +197,46 @@ def _find_elsewhere(asker: _Asker, source: str, deadline_ns: int, budget_ns: int
     return None
 
 
-def _ask_remembering(asker: _Asker, node: NodeRecord, deadline_ns: int, connect_ns: int) -> Task[callerid.CallerReply]:
-    """Call `ask_node`. Skip a slurmd that timed out recently; remember one that times out now."""
+def _ask_remembering(asker: Asker, node: NodeRecord, deadline_ns: int, connect_ns: int) -> Task[callerid.CallerReply]:
+    """Call `ask_node`. Skip a slurmd that has timed out recently; remember one that times out now."""
     memory, place = asker.memory, (node.address, node.port)
     silent_ns = memory.silent_ns(place, asker.uid) if memory is not None else 0
     if silent_ns:
         raise CallerFault("caller-skipped", f"{node.name} did not answer; not asked for {silent_ns // 10**9 + 1} s")
     begun_ns = time.monotonic_ns()
-    who = (asker.conf, node, asker.question, asker.version, asker.uid)
     try:
-        return (yield from ask_node(*who, deadline_ns, memory, connect_ns))
+        return (yield from ask_node(asker, node, deadline_ns, connect_ns))
     except Silence as silence:
         if memory is not None and silence.waited_ns >= asker.fair_ns:
             memory.keep_silence(place, asker.uid, begun_ns)
         raise
 
 
-def ask_node(
-    conf: SlurmConf,
-    node: NodeRecord,
-    question: Question,
-    version: int,
-    uid: int,
-    deadline_ns: int,
-    memory: CallerMemory | None = None,
-    connect_ns: int = 0,
-) -> Task[callerid.CallerReply]:
-    """For a login of `uid`: the believed answer of one slurmd at `node.address` (a number).
+def ask_node(asker: Asker, node: NodeRecord, deadline_ns: int, connect_ns: int = 0) -> Task[callerid.CallerReply]:
+    """The believed answer of one slurmd at `node.address` (a number).
 
     `connect_ns`: when the machine has to have taken the connection, if that is earlier than `deadline_ns`.
     `CallerFault`; `Silence`, or `DeadlineExceeded` if this end has had no time.
     """
+    memory = asker.memory
     workers = memory.workers if memory is not None and memory.workers is not None else MungeWorkers()
     try:
-        return (yield from _ask_versions(conf, node, question, version, uid, deadline_ns, memory, workers, connect_ns))
+        return (yield from _ask_versions(asker, node, workers, deadline_ns, connect_ns or deadline_ns))
     finally:
         if memory is None or workers is not memory.workers:
             workers.close()
 
 
 def _ask_versions(
-    conf: SlurmConf,
-    node: NodeRecord,
-    question: Question,
-    version: int,
-    uid: int,
-    deadline_ns: int,
-    memory: CallerMemory | None,
-    workers: MungeWorkers,
-    connect_ns: int,
+    asker: Asker, node: NodeRecord, workers: MungeWorkers, deadline_ns: int, connect_ns: int
 ) -> Task[callerid.CallerReply]:
+    memory = asker.memory
     place = (node.address, node.port)
     known = memory.version_of(place) if memory is not None else 0
     detail = ""
-    for tried in _versions(version, known):
+    for tried in _versions(asker.version, known):
         try:
-            reply = yield from _ask_version(conf, workers, node, question, tried, uid, deadline_ns, connect_ns)
+            reply = yield from _ask_version(asker, node, tried, workers, deadline_ns, connect_ns)
         except LowerVersion as reason:
             detail = reason.detail
         except (AuthFault, TlsFault) as fault:
@@ -263,7 +248,7 @@ def _ask_versions(
             raise CallerFault("caller-unreachable", error.strerror or str(error)) from None
         else:
             if memory is not None:
-                memory.keep_answer(place, tried, uid)
+                memory.keep_answer(place, tried, asker.uid)
             return reply
         if memory is not None and tried == known:
             memory.forget_version(place)
@@ -279,26 +264,20 @@ def _versions(version: int, known: int) -> list[int]:
 
 
 def _ask_version(
-    conf: SlurmConf,
-    workers: MungeWorkers,
-    node: NodeRecord,
-    question: Question,
-    version: int,
-    uid: int,
-    deadline_ns: int,
-    connect_ns: int,
+    asker: Asker, node: NodeRecord, version: int, workers: MungeWorkers, deadline_ns: int, connect_ns: int
 ) -> Task[callerid.CallerReply]:
-    as_uid = speaker(conf, version, uid)
+    conf = asker.conf
+    as_uid = speaker(conf, version, asker.uid)
     if workers.outlive_logins and as_uid != os.geteuid() and not may_become_others():
         raise HelperNeeded(f"version {version >> 8} is asked as the user, and this service may not become one")
     family = _socket.AF_INET6 if ":" in node.address else _socket.AF_INET
     begun_ns = time.monotonic_ns()
     try:
-        sock = yield from connect_tcp(family, (node.address, node.port), min(deadline_ns, connect_ns or deadline_ns))
+        sock = yield from connect_tcp(family, (node.address, node.port), min(deadline_ns, connect_ns))
     except DeadlineExceeded:
         raise Silence(time.monotonic_ns() - begun_ns) from None
     try:
-        request = yield from _request(conf, workers, question, version, as_uid, deadline_ns)
+        request = yield from _request(conf, workers, asker.question, version, as_uid, deadline_ns)
         data = yield from receive_answer(conf, sock, request, version, deadline_ns)
     finally:
         sock.close()
