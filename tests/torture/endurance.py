@@ -185,7 +185,19 @@ class Endurance:
         return list(self.node.path(self.node.spool_dir).glob("*.4294967292"))
 
     def _wait_sockets(self) -> None:
-        wait_for(lambda: self.sockets() == len(self.kept), "the other jobs to end", 600, 0.1)
+        try:
+            wait_for(lambda: self.sockets() == len(self.kept), "the other jobs to end", 600, 0.1)
+        except LabError as error:
+            others = {job_of(path) for path in self._sockets()} - set(self.kept)
+            raise LabError(f"{error}\n{''.join(self._told_of(job) for job in sorted(others)[:4])}") from None
+
+    def _told_of(self, job: int) -> str:
+        """What Slurm, the kernel and slurmd's log say of a job that does not end."""
+        shown = self.node.run(["scontrol", "-o", "show", "job", str(job)], check=False).stdout
+        inside = [processes_in(folder) for folder in cgroups_below(self.node) if f"/job_{job}/" in f"{folder}/"]
+        processes = [f"{p.pid} {p.command}" for p in self.node.processes() if f"[{job}." in p.command]
+        log = [line for line in self.node.read("/var/log/slurm/slurmd.log").splitlines() if f"{job}.extern" in line]
+        return "\n".join([shown, f"processes {processes}, in its cgroups {inside}", *log[-40:], ""])
 
     def _come_and_go(self) -> None:
         uids = [uid for uid, kind in self.kind_of.items() if kind == COMING]
@@ -282,7 +294,7 @@ class Endurance:
         A slurmstepd that is asked to take somebody in while it removes its cgroups makes one again, says no, and ends
         (22.05). It is empty; somebody in it would be a session that has outlived its job.
         """
-        running = {int(path.name.rpartition("_")[2].partition(".")[0]) for path in self._sockets()}
+        running = {job_of(path) for path in self._sockets()}
         jobs = {folder: JOB_FOLDER.search(folder) for folder in cgroups_below(self.node)}
         ended = [folder for folder, job in jobs.items() if job is not None and int(job[1]) not in running]
 
@@ -439,6 +451,11 @@ def cgroups_below(node: Node) -> Iterator[str]:
         if mount.is_dir() and not mount.is_symlink():
             for folder, _, _ in os.walk(mount):
                 yield folder
+
+
+def job_of(socket: Path) -> int:
+    """Of a step's socket: `NODE_JOB.STEP`."""
+    return int(socket.name.rpartition("_")[2].partition(".")[0])
 
 
 def processes_in(folder: str) -> list[str]:
