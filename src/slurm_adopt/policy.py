@@ -224,9 +224,7 @@ def _why_no_job(facts: Facts) -> ReasonCode:
 def newest_first(facts: Facts) -> tuple[StepFact, ...]:
     """The user's steps that can take a login, the one that started last first."""
     usable = [step for step in facts.steps if step.state == RUNNING]
-    if len(usable) > 1:
-        usable.sort(key=lambda step: step.started, reverse=True)
-    return tuple(usable)
+    return tuple(sorted(usable, key=lambda step: step.started, reverse=True))
 
 
 def _untried(facts: Facts, steps: tuple[StepFact, ...]) -> tuple[StepFact, ...]:

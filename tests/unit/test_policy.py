@@ -112,6 +112,12 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("newest is by start, not by id", "", facts(step(9, 1), step(7, 2), caller=UNKNOWN), Adopt(7, "newest")),
     ("a foreign job is never adopted into", "", facts(*TWO, caller=CallerFact("found", 99)), Adopt(9, "newest")),
     ("adopted", "", facts(ONE, attempts=(Attempt(7, "only"),)), Verdict("allow", "adopted", 7, "only")),
+    (
+        "left to the session phase",
+        "",
+        facts(ONE, attempts=(Attempt(7, "only", deferred=True),)),
+        Verdict("allow", "adopt-deferred", 7, "only"),
+    ),
     ("only job suspended", "", facts(step(7, state="suspended")), Verdict("deny", "job-suspended")),
     (
         "only job suspended while it adopted",
@@ -171,6 +177,8 @@ CASES: list[tuple[str, str, Facts, Decision]] = [
     ("starting job only: waited for", "", facts(step(7, state="starting")), AwaitStart()),
     ("only a prolog: waited for", "", facts(prologs=(7,)), AwaitStart()),
     ("waited in vain", "", facts(prologs=(7,), waited_ms=2000), Verdict("deny", "job-starting")),
+    ("a wait of less than a second", "prolog_wait=0.5", facts(prologs=(7,)), AwaitStart()),
+    ("waited for nothing, and not once more", "", facts(prologs=(7,), waited_ms=0), Verdict("deny", "job-starting")),
     ("waited until it was gone", "", facts(waited_ms=2000), Verdict("deny", "no-job")),
     ("waited with success", "", facts(ONE, waited_ms=2000), Adopt(7, "only")),
     ("starting, not to be waited for", "prolog_wait=0", facts(prologs=(7,)), Verdict("deny", "job-starting")),

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_adopt.wire.cgroup_path import (
+    MAX_LINE_LENGTH,
+    MAX_LINES,
     CgroupLine,
+    Membership,
     between_steps,
     decode_cgroups,
     decode_v1,
@@ -14,6 +17,7 @@ from slurm_adopt.wire.cgroup_path import (
     extern_step,
     job_by_name,
     job_folder,
+    lines_of_jobs,
     same_job,
     same_step,
 )
@@ -61,6 +65,23 @@ def test_cgroup_path__lines() -> None:
     assert decode_cgroups(b"") == ()
 
 
+def test_cgroup_path__the_largest() -> None:
+    assert len(decode_cgroups(b"0::/\n" * MAX_LINES)) == MAX_LINES
+    assert decode_cgroups(b"999999999::/\n")[0].hierarchy == 999999999
+    path = "/" + "x" * (MAX_LINE_LENGTH - 4)
+    assert decode_cgroups(f"0::{path}\n".encode())[0].path == path
+    with pytest.raises(RemoteProtocolError):
+        decode_cgroups(f"0::{path}x\n".encode())
+
+
+def test_cgroup_path__lines_of_jobs() -> None:
+    """As they are read, and only they."""
+    found = decode_cgroups(lines_of_jobs(V1_ADOPTED + V2_ADOPTED))
+    assert found == tuple(line for line in decode_cgroups(V1_ADOPTED + V2_ADOPTED) if "/job_" in line.path)
+    assert len(found) == 5
+    assert lines_of_jobs(b"") == lines_of_jobs(b"0::/user.slice\n") == b""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -75,6 +96,7 @@ def test_cgroup_path__lines() -> None:
         b"0::/\n" * 65,
         b"0::/" + b"x" * 5000 + b"\n",
         "٣::/\n".encode(),
+        b"9999999999::/\n",
         b"99999999999::/\n",
     ],
 )
@@ -95,6 +117,7 @@ def test_cgroup_path__malformed(text: bytes) -> None:
         ("/docker/abc/slurm/uid_5/job_6/step_0", 6, 5, "0", "/docker/abc/", ""),
         ("/slurm/uid_1/job_2/step_extern/slurm/uid_3/job_4", 2, 1, "extern", "/", "/slurm/uid_3/job_4"),
         ("/../slurm/uid_1/job_2", 2, 1, None, "/../", ""),
+        ("/slurm/uid_0/job_4294967295/step_interactive", 4294967295, 0, "interactive", "/", ""),
     ],
 )
 def test_cgroup_path__v1(path: str, job: int, uid: int, step: str | None, prefix: str, rest: str) -> None:
@@ -178,6 +201,7 @@ def test_cgroup_path__v2(
         "/slurmstepd.scope/job_01",
         "/slurmstepd.scope/s02BCDEFGHJKMU/step_extern",
         "/slurmstepd.scope/x/slurmstepd.scope/job_1",
+        "slurmstepd.scope/job_1/step_extern",
     ],
 )
 def test_cgroup_path__not_v2(path: str) -> None:
@@ -197,6 +221,7 @@ def test_same_step__adopted(stepd: bytes, adopted: bytes) -> None:
     proof = same_step(stepd, adopted)
     assert proof.inside
     assert "/step_extern" in proof.path
+    assert proof.reason == "in the extern step"
     found = extern_step(decode_cgroups(adopted))
     assert found is not None
     assert found.step == "extern"
@@ -251,6 +276,54 @@ def test_same_step__elsewhere(stepd: bytes, adopted: bytes, old: bytes, new: byt
     assert proof.reason
 
 
+NOT_STEPD = "slurmstepd is not where the extern step's slurmstepd is"
+ELSEWHERE = [
+    (V1_STEPD, V1_ADOPTED.replace(b"5:cpu,cpuacct", b"5:cpu"), "the process has no cpu,cpuacct cgroup", "", True),
+    (V2_STEPD, b"", "the process has no cgroup2 cgroup", "", True),
+    (V2_STEPD, b"0::/x\n", "the process is not below {v2}/user in cgroup2", "/x", True),
+    (V1_PLAIN_STEPD, b"4:freezer:/x\n", "the process is not below {v1} in freezer", "/x", True),
+    (V1_PLAIN_ADOPTED.replace(b"extern", b"batch"), b"", NOT_STEPD, "/slurm/uid_1001/job_7/step_batch", True),
+    (V2_ADOPTED, b"", NOT_STEPD, "{v2}/user/task_0", True),
+    (b"0::/user.slice\n", b"", "slurmstepd is in no cgroup of a job", "", False),
+    (
+        V1_PLAIN_STEPD.replace(b"job_7/", b"job_8/"),
+        V1_PLAIN_ADOPTED.replace(b"cpuset:/slurm/uid_1001/job_7/", b"cpuset:/slurm/uid_1001/job_8/"),
+        "slurmstepd's cgroups name more than one job",
+        "{v1}",
+        True,
+    ),
+    (V2_STEPD[:-1], V2_ADOPTED, "the last line has no end", "", True),
+]
+
+
+@pytest.mark.parametrize(("stepd", "target", "reason", "path", "known"), ELSEWHERE)
+def test_same_step__says_why_not(stepd: bytes, target: bytes, reason: str, path: str, known: bool) -> None:
+    names = {
+        "v1": "/slurm/uid_1001/job_7/step_extern",
+        "v2": "/system.slice/n1_slurmstepd.scope/job_5/step_extern",
+    }
+    found = same_step(stepd, target)
+    assert found == Membership(False, reason.format(**names), path.format(**names), known)
+    assert found.inside is False
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (V1_ADOPTED, True),
+        (V1_ADOPTED.replace(b"step_extern", b"step_batch"), False),
+        (V2_STEPD, False),
+        (V2_ADOPTED.replace(b"step_extern", b"step_0"), False),
+        (V2_ADOPTED.replace(b"/user/task_0", b""), False),
+        (b"0::/user.slice\n", False),
+        (V2_ADOPTED.replace(b"/task_0", b"/task_0 (deleted)"), False),
+    ],
+)
+def test_extern_step(text: bytes, is_one: bool) -> None:
+    found = extern_step(decode_cgroups(text))
+    assert (found is not None and found.step == "extern") == is_one
+
+
 @pytest.mark.parametrize(
     ("stepd", "target", "same"),
     [
@@ -272,6 +345,7 @@ def test_same_step__elsewhere(stepd: bytes, adopted: bytes, old: bytes, new: byt
         (V2_STEPD, V2_ADOPTED.replace(b"0::", b"0::/user.slice"), False),
         (V2_SLUID_STEPD, V2_SLUID_ADOPTED.replace(b"step_extern", b"step_batch"), True),
         (V2_SLUID_STEPD, V2_ADOPTED, False),
+        (b"4:freezer:/slurm/uid_1001/job_7\n", b"4:freezer:/slurm/uid_1001/job_8\n", False),
         (V2_ADOPTED, b"", False),
         (b"", V2_ADOPTED, False),
         (b"", b"", False),

@@ -259,11 +259,13 @@ def job_by_name(target: bytes, jobs: Sequence[int]) -> int:
     except RemoteProtocolError:
         return 0
     for line in lines:
-        where = None if line.deleted else decode_step_path(line)
-        if where is not None and where.job_id in jobs:
-            return where.job_id or 0
-        if where is not None and where.job_id is None and len(jobs) == 1:
+        where = decode_step_path(line)
+        if where is None:
+            continue
+        if where.job_id is None and len(jobs) == 1:
             return jobs[0]
+        if where.job_id is not None and where.job_id in jobs:
+            return where.job_id
     return 0
 
 
@@ -320,5 +322,7 @@ def between_steps(stepds: Sequence[bytes], target: bytes) -> bool:
 def _wanted_folder(stepd: StepPath) -> str:
     """Where the processes of the extern step are, seen from its slurmstepd; empty if the path is not that one's."""
     if stepd.version == 1:
-        return {None: stepd.top + "/step_extern", "extern": stepd.top}.get(stepd.step, "")
+        if stepd.step is None:
+            return stepd.top + "/step_extern"
+        return stepd.top if stepd.step == "extern" else ""
     return stepd.top + "/user" if stepd.step == "extern" and stepd.rest == "/slurm" else ""
