@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("src", "tools")]
 
 from tests.conformance.cases import Case  # noqa: E402
-from tests.conformance.groups import CASES, measure_all  # noqa: E402
+from tests.conformance.groups import CASES, CASES_WITH_CONTAINERS, measure_all  # noqa: E402
 from tests.conformance.situations import MODULES, ORIGINAL, OURS, Measured  # noqa: E402
 from tests.conformance.stacks import STACKS, USERS, measure_stacks  # noqa: E402
 
@@ -31,6 +31,8 @@ def main() -> int:
     rows: dict[tuple[str, ...], list[str]] = {}
     wrong = 0
     for number, case in enumerate(CASES):
+        if case in CASES_WITH_CONTAINERS and case.name not in measured:
+            continue  # this Slurm has no job_container/tmpfs
         got = measured[case.name]
         said = verdict(case, got)
         wrong += "WRONG" in said
@@ -39,8 +41,8 @@ def main() -> int:
     print("| Situation | Options | Original | Ours | |\n| --- | --- | --- | --- | --- |")
     for (situation, original, ours, said, _), options in rows.items():
         print(f"| {situation} | {', '.join(options)} | {original} | {ours} | {said} |")
-    explained = sum(case.differs is not None for case in CASES)
-    print(f"\n{len(CASES)} cases: {explained} differ on purpose, {wrong} are wrong.\n")
+    explained = sum(case.differs is not None for case in CASES if case.name in measured)
+    print(f"\n{len(measured)} cases: {explained} differ on purpose, {wrong} are wrong.\n")
     return 1 if wrong + print_stacks() else 0
 
 

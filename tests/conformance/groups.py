@@ -141,25 +141,32 @@ class ContainerNode(Node):
             self.write(f"{folder}/job_container.conf", "AutoBasePath=true\nBasePath=/var/lib/job_container\n")
 
 
-NODES: tuple[tuple[Callable[[], Node], tuple[Group, ...]], ...] = (
-    (Node, GROUPS),
-    (ContainerNode, (Group(steady, _cases(*cases.CONTAINERS)),)),
-)
+CONTAINERS = (Group(steady, _cases(*cases.CONTAINERS)),)
+#: Seen: 20.11.4 has no job_container/tmpfs, 22.05.8 has it. Its documentation says 21.08.
+FIRST_WITH_CONTAINERS = (21, 8)
 #: Processes per processor: the suite alone makes about two.
 LOADED = 2
-CASES = tuple(case for _, groups in NODES for group in groups for case in group.cases)
+CASES_WITH_CONTAINERS = tuple(case for group in CONTAINERS for case in group.cases)
+CASES = (*(case for group in GROUPS for case in group.cases), *CASES_WITH_CONTAINERS)
 
 
 def measure_all() -> dict[str, Measured]:
-    """What both modules do in every case, by the case's name."""
-    measured: dict[str, Measured] = {}
-    for make_node, groups in NODES:
-        found = _measure_on(make_node, groups)
-        if _is_busy() and not all(_fits(case, found[case.name]) for group in groups for case in group.cases):
-            # a login whose second was taken by others is decided otherwise, and a job ends before anybody looks
-            found = _measure_on(make_node, groups)
-        measured.update(found)
+    """What both modules do in every case, by the case's name. Without containers where this Slurm has none."""
+    measured, release = _measure_patiently(Node, GROUPS)
+    if release >= FIRST_WITH_CONTAINERS:
+        measured.update(_measure_patiently(ContainerNode, CONTAINERS)[0])
     return measured
+
+
+def _measure_patiently(
+    make_node: Callable[[], Node], groups: tuple[Group, ...]
+) -> tuple[dict[str, Measured], tuple[int, int]]:
+    """The groups on a node of their own, and its Slurm's release; on a busy machine once more if that fails."""
+    found, release = _measure_on(make_node, groups)
+    if _is_busy() and not all(_fits(case, found[case.name]) for group in groups for case in group.cases):
+        # a login whose second was taken by others is decided otherwise, and a job ends before anybody looks
+        found, release = _measure_on(make_node, groups)
+    return found, release
 
 
 def _is_busy() -> bool:
@@ -172,12 +179,13 @@ def _fits(case: Case, got: Measured) -> bool:
     return case.explains_original(got.original) and got.ours == case.ours
 
 
-def _measure_on(make_node: Callable[[], Node], groups: tuple[Group, ...]) -> dict[str, Measured]:
-    """The groups on a node of their own."""
+def _measure_on(
+    make_node: Callable[[], Node], groups: tuple[Group, ...]
+) -> tuple[dict[str, Measured], tuple[int, int]]:
     measured: dict[str, Measured] = {}
     with Rig(make_node()) as rig:
         for group in groups:
             with group.set_up(rig):
                 results = rig.measure([case.call for case in group.cases], group.parallel)
             measured.update((case.name, result) for case, result in zip(group.cases, results))
-    return measured
+        return measured, rig.node.slurm_release

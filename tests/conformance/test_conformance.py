@@ -8,7 +8,7 @@ import pytest
 from slurm_adopt.options.schema import OPTIONS
 
 from .cases import Case
-from .groups import CASES, measure_all
+from .groups import CASES, CASES_WITH_CONTAINERS, measure_all
 from .situations import Measured
 
 
@@ -39,6 +39,8 @@ def test_conformance__everything_is_measured(measurement: dict[str, Measured] | 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_conformance__case(case: Case, measured: dict[str, Measured]) -> None:
+    if case in CASES_WITH_CONTAINERS and case.name not in measured:
+        pytest.skip("this Slurm has no job_container/tmpfs")
     got = measured[case.name]
     assert case.explains_original(got.original), f"the original did not do what the table says: {got}"
     assert got.ours == case.ours, f"ours did not do what the table says: {got}"
@@ -62,14 +64,15 @@ def test_conformance__every_value_of_every_option_is_tried() -> None:
 
 
 def test_conformance__root_is_never_refused(measured: dict[str, Measured]) -> None:
-    cases = [case for case in CASES if case.call.user == "root"]
+    cases = [case for case in CASES if case.call.user == "root" and case.name in measured]
     assert len(cases) > 50
     for case in cases:
         assert measured[case.name].ours.result in ("success", "ignore"), case.name
 
 
 def test_conformance__strict_admits_nobody_outside_of_a_job(measured: dict[str, Measured]) -> None:
-    cases = [case for case in CASES if "profile=strict" in case.call.args and case.call.user != "root"]
+    strict = [case for case in CASES if "profile=strict" in case.call.args and case.call.user != "root"]
+    cases = [case for case in strict if case.name in measured]
     assert len(cases) > 10
     for case in cases:
         ours = measured[case.name].ours
