@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from ..options.parse import parse_options
 from ..system.tasks.task import MS
 from ..wire.cgroup_path import same_step
 
@@ -14,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
+    from ..options.parse import Options
     from ..system.host.pam_stack import KnownStacks, Stack
     from ..wire.cgroup_path import Membership
 
@@ -34,6 +36,7 @@ class Recent:
     """Small tables; each is forgotten when it is full."""
 
     def __init__(self) -> None:
+        self._options: dict[tuple[str, ...], Options] = {}
         self._memberships: dict[tuple[bytes, bytes], Membership] = {}
         self._stacks: KnownStacks | None = None
         self._prologs: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
@@ -42,6 +45,14 @@ class Recent:
         self._elsewhere: dict[int, tuple[int, str]] = {}
         self._asking = 0
         self._silent_until_ns = 0
+
+    def options_of(self, args: tuple[str, ...]) -> Options:
+        """`parse_options`, which is pure, once for all logins by the same PAM line."""
+        known = self._options.get(args)
+        if known is None:
+            known = parse_options(args)
+            _keep(self._options, args, known)
+        return known
 
     def membership_of(self, reference: bytes, target: bytes) -> Membership:
         """`same_step`, which is pure and takes 0.1 ms, once for all logins that look the same."""

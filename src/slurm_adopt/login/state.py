@@ -12,7 +12,6 @@ import os
 import time
 
 from ..model import ASKED, CHOICES, LEFT, Facts
-from ..options.parse import parse_options
 from ..record import replace
 from ..system.kernel.carrier import choose_connection, find_login_processes, plain_address
 from ..system.kernel.procfs import is_same
@@ -47,7 +46,7 @@ class Login:
     def __init__(self, request: LoginRequest, caller: Process, source: StepSource) -> None:
         self.request = request
         self.source = source
-        self.options = parse_options(request.args)
+        self.options = source.recent.options_of(request.args)
         if request.strict:  # the account line is: the session line must not be weaker
             self.options = replace(self.options, **STRICT)
         self.caller = caller
