@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from slurm_adopt.record import replace
 from slurm_adopt.wire.errors import LocalProtocolError, RemoteProtocolError
+from slurm_adopt.wire.fields import FIELD_CAP, PACKET_CAP, decode_fields, encode_fields, number_of, one_line
 from slurm_adopt.wire.login_exchange import (
-    PACKET_CAP,
     Connection,
     LoginReply,
     LoginRequest,
@@ -50,6 +50,132 @@ def test_exchange__round_trip() -> None:
         assert decode_request(encode_request(request)) == request
     with pytest.raises(RemoteProtocolError):
         decode_request(encode_request(replace(REQUEST, account="skipped")))
+
+
+def test_exchange__a_request_field_by_field() -> None:
+    request = replace(REQUEST, phase="open_session", chosen="newest", auth="publickey x", strict=True, account="asked")
+    fields = [
+        "V=1", "PHASE=open_session", "DEADLINE=123456789", "SERVICE=sshd", "USER=alice", "UID=1501", "RHOST=10.0.0.1",
+        "TTY=ssh", "JOB=12", "CHOSEN=newest", "AUTH=publickey x", "STRICT=1", "ACCOUNT=asked", "ARG0=profile=strict",
+        "ARG1=a=b=c", "CONN0=4 6 ::ffff:10.0.0.2 22 ::ffff:10.0.0.1 40000",
+    ]  # fmt: skip
+    packet = "".join(f"{field}\0" for field in fields).encode()
+    assert encode_request(request) == packet
+    assert decode_request(packet) == request
+    for surplus in (b"ARG3=x\0", b"CONN2=x\0", b"STRICT=\0", b"STRICT=2\0"):
+        with pytest.raises(RemoteProtocolError):
+            decode_request(packet + surplus)
+    with pytest.raises(RemoteProtocolError):
+        decode_request(packet.replace(b"STRICT=1", b"STRICT=2"))
+
+
+def test_exchange__what_a_request_need_not_say() -> None:
+    packet = b"V=1\0PHASE=account\0DEADLINE=1\0SERVICE=s\0USER=u\0UID=0\0"
+    assert decode_request(packet) == LoginRequest("account", 1, "s", "u", 0)
+
+
+def test_exchange__a_reply_field_by_field() -> None:
+    reply = replace(REPLY, level="notice", error="e", unset=("A", "B"), hold=True, leave=True)
+    fields = [
+        "V=1", "RESULT=success", "REASON=adopted", "LEVEL=notice", "LOG=verdict=allow", "ERROR=e", "INFO=joined job 12",
+        "HOLD=1", "LEAVE=1", "UNSET0=A", "UNSET1=B", "ENV0=SLURM_JOB_ID=12", "ENV1=DISPLAY=localhost:1.0", "JOIN0=user",
+        "JOIN1=mount", "JOIN_FAILED=perm_denied", "JOIN_ERROR=no",
+    ]  # fmt: skip
+    packet = "".join(f"{field}\0" for field in fields).encode()
+    assert encode_reply(reply) == packet
+    assert decode_reply(packet) == reply
+    for surplus in (b"ENV3=A=B\0", b"UNSET3=A\0", b"JOIN3=net\0"):
+        with pytest.raises(RemoteProtocolError):
+            decode_reply(packet + surplus)
+    assert decode_reply(packet.replace(b"ENV1=DISPLAY=", b"ENV1=DISPLAY==")).env[1] == ("DISPLAY", "=localhost:1.0")
+
+
+def test_exchange__what_a_reply_need_not_say() -> None:
+    found = decode_reply(b"V=1\0RESULT=ignore\0REASON=x\0")
+    assert found == LoginReply("ignore", "x")
+    assert (found.hold, found.leave, found.level) == (False, False, "info")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("family", 4, 5),
+        ("family", 6, 7),
+        ("fd", 0, -1),
+        ("local_port", 0, -1),
+        ("local_port", 65535, 65536),
+        ("peer_port", 0, -1),
+        ("peer_port", 65535, 65536),
+    ],
+)
+def test_exchange__connections(name: str, good: int, bad: int) -> None:
+    assert getattr(replace(CONNECTION, **{name: good}), name) == good
+    with pytest.raises(RemoteProtocolError):
+        replace(CONNECTION, **{name: bad})
+
+
+def test_exchange__the_longest_names() -> None:
+    assert replace(REQUEST, user="u" * 256, service="s" * 64)
+    for one in ({"user": "u" * 257}, {"service": "s" * 65}, {"user": ""}):
+        with pytest.raises(RemoteProtocolError):
+            replace(REQUEST, **one)
+
+
+def test_fields__the_largest_packet() -> None:
+    value = "x" * (PACKET_CAP - len("V=1_K=_"))
+    packet = encode_fields([("K", value)])
+    assert len(packet) == PACKET_CAP
+    assert decode_fields(packet) == {"K": value}
+    many = [(f"K{number}", "\udcff") for number in range(FIELD_CAP - 1)]
+    assert list(decode_fields(encode_fields(many)).items()) == many
+    for too_large in ([("K", value + "x")], [*many, ("K", "x")]):
+        with pytest.raises(LocalProtocolError):
+            encode_fields(too_large)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_one"),
+    [
+        ("A", True),
+        ("Z9_", True),
+        ("Z" * 24, True),
+        ("Z" * 25, False),
+        ("aA", False),
+        ("_A", False),
+        ("9A", False),
+        ("[A", False),
+    ],
+)
+def test_fields__keys(key: str, is_one: bool) -> None:
+    packet = f"V=1\0{key}=x\0".encode()
+    if is_one:
+        assert decode_fields(packet) == {key: "x"}
+    else:
+        with pytest.raises(RemoteProtocolError):
+            decode_fields(packet)
+
+
+def test_fields__numbers() -> None:
+    assert number_of("9" * 20) == int("9" * 20)
+    with pytest.raises(RemoteProtocolError):
+        number_of("9" * 21)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("abc", "abc"),
+        ("abcdefgh", "abcdefgh"),
+        ("abcdefghi", "abcdefgh"),
+        ("a\tb", "a?b"),
+        ("äöüß", "äöüß"),
+        ("aäöüß", "aäöü"),
+        ("äö\nß", "äö?ß"),
+        ("a\udcffb", "a?b"),
+    ],
+)
+def test_fields__one_line(text: str, line: str) -> None:
+    assert one_line(text, 8) == line
 
 
 @pytest.mark.parametrize("packet", [encode_request(REQUEST), encode_reply(REPLY)], ids=["request", "reply"])

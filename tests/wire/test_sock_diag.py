@@ -30,6 +30,24 @@ def test_sock_diag__question() -> None:
     assert question[24:28] == struct.pack(">HH", 40000, 22)
 
 
+@pytest.mark.parametrize(
+    ("local", "remote", "family"),
+    [(b"\1\2\3\4", b"\5\6\7\x08", 2), (bytes(range(16)), bytes(range(16, 32)), 10)],
+    ids=["IPv4", "IPv6"],
+)
+def test_sock_diag__question_byte_for_byte(local: bytes, remote: bytes, family: int) -> None:
+    """linux/inet_diag.h: inet_diag_req_v2 behind a netlink header."""
+    head = struct.pack("=IHHII", 72, 20, 1, 0, 0)[:8] + struct.pack("=II", 1, 0)
+    ends = struct.pack(">HH", 40000, 22) + local + bytes(16 - len(local)) + remote + bytes(16 - len(remote))
+    request = struct.pack("=BBBBI", family, 6, 0, 0, 0xFFFFFFFF) + ends + bytes(4) + b"\xff" * 8
+    assert encode_question(local, 40000, remote, 22) == head + request
+
+
+def test_sock_diag__the_largest_numbers() -> None:
+    large = answer(uid=0xFFFFFFFE, inode=0xFFFFFFFF)
+    assert decode_answer(b"\xff\xff\xff\xff" + large[4:], *ENDS) == SocketOwner(0xFFFFFFFE, 0xFFFFFFFF)
+
+
 def test_sock_diag__answer() -> None:
     assert decode_answer(answer(), *ENDS) == SocketOwner(1001, 77)
     mapped = b"\0" * 10 + b"\xff\xff" + ENDS[0]
@@ -72,7 +90,22 @@ def test_sock_diag__table() -> None:
     six = TABLE.replace(b"0100007F", b"000000000000000000000000" + b"01000000")
     one = bytes(15) + b"\1"
     assert find_in_table(six, one, 40000, one, 22) == SocketOwner(1001, 4242)
-    for bad in (TABLE.replace(b"4242", b"x"), TABLE.replace(b"  1001 ", b" -1 "), TABLE[: TABLE.index(b"1001")]):
+    assert find_in_table(TABLE.replace(b"4242", b"9" * 20), *ENDS) == SocketOwner(1001, int("9" * 20))
+    assert find_in_table(TABLE[: TABLE.index(b"4242") + 4], *ENDS) == SocketOwner(1001, 4242), (
+        "the last row, no newline"
+    )
+    far = (bytes([127, 0, 0, 200]), 40000, bytes([127, 0, 0, 1]), 22)
+    assert find_in_table(TABLE.replace(b"0100007F:9C40", b"C800007F:9C40"), *far) == SocketOwner(1001, 4242)
+    too_long = TABLE.replace(b"4242", b"9" * 21)
+    # the rest of the row is missing, and the next one must not stand in for it
+    short = TABLE.replace(b" 1001 ", b" 1001\n")
+    for bad in (
+        too_long,
+        short,
+        TABLE.replace(b"4242", b"x"),
+        TABLE.replace(b"  1001 ", b" -1 "),
+        TABLE[: TABLE.index(b"1001")],
+    ):
         with pytest.raises(RemoteProtocolError):
             find_in_table(bad, *ENDS)
 

@@ -14,6 +14,7 @@ from slurm_adopt.wire.user_exchange import (
     JOB_CAP,
     LEFT_CAP,
     MAX_JOB,
+    REASON_CAP,
     RESULTS,
     STATES,
     UserJob,
@@ -47,6 +48,32 @@ def test_user_exchange__requests(request_: UserRequest) -> None:
     for junk in (b"x", b"\0", b"JOB=1\0COMMAND=x\0"):
         with pytest.raises(RemoteProtocolError):
             decode_user_request(packet + junk)
+
+
+def test_user_exchange__the_smallest_and_the_largest() -> None:
+    assert UserRequest("use", 1).job_id == 1
+    assert UserReply("ok", "r" * REASON_CAP).reason
+    for job in (0, MAX_JOB + 1):
+        with pytest.raises(RemoteProtocolError):
+            UserRequest("use", job)
+    for reason in ("", "r" * (REASON_CAP + 1)):
+        with pytest.raises(RemoteProtocolError):
+            UserReply("ok", reason)
+    found = decode_user_reply(b"V=1\0RESULT=ok\0REASON=r\0")
+    assert found == UserReply("ok", "r")
+    assert found.text == ""
+
+
+def test_user_exchange__what_is_left_out_is_counted() -> None:
+    jobs = tuple(UserJob(number, "running", 1) for number in range(1, JOB_CAP + 3))
+    left = ("x" * 80, "y" * 81)
+    reply = decode_user_reply(encode_user_reply(UserReply("ok", "r", jobs=jobs, more=2, left=left)))
+    assert (len(reply.jobs), reply.more) == (JOB_CAP, 4)
+    assert reply.left == ("x" * 80, "y" * 80)
+    long = b"V=1\0RESULT=ok\0REASON=r\0LEFT0=" + b"z" * 81 + b"\0"
+    assert decode_user_reply(long).left == ("z" * 80,)
+    with pytest.raises(RemoteProtocolError):
+        decode_user_reply(long + b"LEFT2=x\0")
 
 
 def test_user_exchange__reply() -> None:

@@ -23,6 +23,7 @@ _IPPROTO_TCP = 6
 _ANY_STATE = 0xFFFFFFFF
 _NO_COOKIE = b"\xff" * 8
 ENOENT = 2
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @record
@@ -62,17 +63,12 @@ def decode_answer(data: bytes, local: bytes, local_port: int, remote: bytes, rem
     ports, own, other = cursor.take(4), cursor.take(16), cursor.take(16)
     cursor.take(4 + 8 + 4 + 4 + 4)
     owner = SocketOwner(cursor.unpack("=I"), cursor.unpack("=I"))
-    expected = (struct.pack(">HH", local_port, remote_port), _plain(local), _plain(remote))
-    if (ports, _plain(own[: len(local)]), _plain(other[: len(remote)])) != expected:
-        mapped = b"\0" * 10 + b"\xff\xff"
-        if (ports, own, other) != (expected[0], mapped + local, mapped + remote):
-            raise RemoteProtocolError("sock_diag: an answer about another connection")
+    # what is asked for as IPv4 may be a socket of IPv6
+    plain, mapped = (own[: len(local)], other[: len(remote)]), (own, other)
+    is_same = plain == (local, remote) or mapped == (_MAPPED + local, _MAPPED + remote)
+    if ports != struct.pack(">HH", local_port, remote_port) or not is_same:
+        raise RemoteProtocolError("sock_diag: an answer about another connection")
     return owner
-
-
-def _plain(address: bytes) -> bytes:
-    """An IPv4-mapped address as IPv4."""
-    return address[12:] if len(address) == 16 and address.startswith(b"\0" * 10 + b"\xff\xff") else address
 
 
 def _hex_address(address: bytes) -> str:
@@ -83,11 +79,11 @@ def _hex_address(address: bytes) -> str:
 def find_in_table(text: bytes, local: bytes, local_port: int, remote: bytes, remote_port: int) -> SocketOwner | None:
     """The same from the text of /proc/net/tcp (addresses of 4 bytes) or tcp6 (16 bytes)."""
     wanted = (f" {_hex_address(local)}:{local_port:04X} {_hex_address(remote)}:{remote_port:04X} ").encode()
-    place = text.find(wanted)
-    if place < 0:
+    _, found, rest = text.partition(wanted)
+    if not found:
         return None
-    fields = text[place : text.find(b"\n", place) + 1 or len(text)].split()
-    # local, remote, state, queues, timer, retransmits, uid, timeout, inode
-    if len(fields) < 9 or not fields[6].isdigit() or not fields[8].isdigit() or len(fields[8]) > 20:
+    # state, queues, timer, retransmits, uid, timeout, inode, and more
+    fields = rest.partition(b"\n")[0].split()
+    if len(fields) < 7 or not fields[4].isdigit() or not fields[6].isdigit() or len(fields[6]) > 20:
         raise RemoteProtocolError("a malformed row of /proc/net/tcp")
-    return SocketOwner(int(fields[6]), int(fields[8]))
+    return SocketOwner(int(fields[4]), int(fields[6]))
