@@ -31,9 +31,7 @@ def check(data: bytes) -> None:
         word = reader.text(120) if value is None else value
         args.append(f"{name}={word}" if name else word)
     options = parse_options(args)
-    for spec in OPTIONS:
-        value_now = getattr(options, {"timeout": "timeout_s", "prolog_wait": "prolog_wait_s"}.get(spec.name, "profile"))
-        assert value_now is not None
+    assert None not in options.__dict__.values()
     assert 0.1 <= options.timeout_s <= 300
     if options.profile == "strict":
         actions = (options.action_no_jobs, options.action_adopt_failure, options.action_generic_failure)

@@ -14,6 +14,9 @@ from slurm_adopt.wire.errors import RemoteProtocolError
 
 from ..reader import Reader
 
+#: ::ffff:0:0/96
+MAPPED = bytes(10) + b"\xff\xff"
+
 
 def check(data: bytes) -> None:
     """Two connections and the kernel's bytes."""
@@ -46,7 +49,8 @@ def check(data: bytes) -> None:
 
 
 def _plain(ends: tuple[bytes, int, bytes, int]) -> tuple[object, ...]:
-    return tuple(wire._plain(end) if isinstance(end, bytes) else end for end in ends)
+    """An IPv4-mapped address is the same as the IPv4 one."""
+    return tuple(end[12:] if isinstance(end, bytes) and end.startswith(MAPPED) else end for end in ends)
 
 
 def _address(reader: Reader, size: int) -> bytes:
