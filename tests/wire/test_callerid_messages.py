@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from slurm_adopt.wire.callerid import (
     AUTH_MUNGE,
+    MAX_CREDENTIAL,
     MAX_MESSAGE,
     REQUEST_NETWORK_CALLERID,
     RESPONSE_NETWORK_CALLERID,
@@ -24,7 +25,7 @@ from slurm_adopt.wire.callerid import (
     encode_request_body,
 )
 from slurm_adopt.wire.errors import Incomplete, LocalProtocolError, RemoteProtocolError
-from slurm_adopt.wire.rpc_hash import BOUND_BODY, BOUND_NOT, BOUND_TYPE, check_payload, hash_payload
+from slurm_adopt.wire.rpc_hash import BOUND_BODY, BOUND_NOT, BOUND_TYPE, MAX_HASHED_BODY, check_payload, hash_payload
 
 VERSIONS = [number << 8 for number in range(36, 46)]
 SOURCE, TARGET = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
@@ -232,6 +233,71 @@ def test_callerid__raises_nothing_else(tail: bytes, version: int, framed: bool) 
             continue
 
 
+def test_callerid__the_largest_numbers() -> None:
+    version = 45 << 8
+    assert decode_message(encode_message(version, RESPONSE_SLURM_RC, b"x", 0xFFFFFFFF, "c")).plugin == 0xFFFFFFFF
+    rest = struct.pack(">HHHIHHH", version, 0xFFFF, 0xFFFF, 0, 0, 0, 0)
+    message = decode_message(struct.pack(">I", len(rest)) + rest)
+    assert (message.flags, message.msg_type, message.body) == (0xFFFF, 0xFFFF, b"")
+    assert decode_return_code(Message(version, 0, RESPONSE_SLURM_RC, None, None, b"\xff" * 4)) == 0xFFFFFFFF
+    assert encode_message(version, 0xFFFF, b"", AUTH_MUNGE, "c")[8:10] == b"\xff\xff"
+    most = encode_message(version, RESPONSE_SLURM_RC, b"", AUTH_MUNGE, "c" * (MAX_CREDENTIAL - 1))
+    assert decode_message(most).credential == "c" * (MAX_CREDENTIAL - 1)
+    with pytest.raises(LocalProtocolError):
+        encode_message(version, RESPONSE_SLURM_RC, b"", AUTH_MUNGE, "c" * MAX_CREDENTIAL)
+
+
+def test_callerid__the_shortest_and_the_longest_message() -> None:
+    assert decode_length(struct.pack(">I", 16)) == 20
+    data = reply(38 << 8, REPLY)
+    assert decode_message(data, len(data) - 4).body == REPLY
+    with pytest.raises(RemoteProtocolError, match=f"message of {len(data) - 4} bytes"):
+        decode_message(data, len(data) - 5)
+
+
+def test_callerid__an_address_that_is_too_long() -> None:
+    for size, is_good in ((16, True), (17, False)):
+        rest = struct.pack(">HHHIHH", 38 << 8, 0x40, RESPONSE_SLURM_RC, 4, 0, 0)
+        rest += struct.pack(">HI", 10, size) + bytes(size + 2) + bytes(4)
+        data = struct.pack(">I", len(rest)) + rest
+        if is_good:
+            assert decode_return_code(decode_message(data)) == 0
+        else:
+            with pytest.raises(RemoteProtocolError, match="address"):
+                decode_message(data)
+
+
+@pytest.mark.parametrize(
+    ("body", "word"), [(body_of(38 << 8, 1, node=b"x" * 600 + b"\0"), "node name"), (REPLY[:-2] + b"\0\0", "node name")]
+)
+def test_callerid__a_name_that_is_none(body: bytes, word: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"^{word}"):
+        decode_caller_reply(Message(38 << 8, 0, RESPONSE_NETWORK_CALLERID, AUTH_MUNGE, "c", body))
+
+
+def test_callerid__says_what_is_too_long() -> None:
+    with pytest.raises(RemoteProtocolError, match=r"^credential"):
+        decode_message(patched(38 << 8, 24, "00004001"))
+    with pytest.raises(RemoteProtocolError, match=r"^body"):
+        decode_message(patched(38 << 8, 10, "ffffffff"))
+
+
+def test_callerid__another_message_with_the_same_body() -> None:
+    with pytest.raises(RemoteProtocolError, match="type"):
+        decode_caller_reply(Message(38 << 8, 0, RESPONSE_SLURM_RC, AUTH_MUNGE, "c", REPLY))
+    with pytest.raises(RemoteProtocolError, match="type"):
+        decode_caller_reply(Message(46 << 8, 0, RESPONSE_NETWORK_CALLERID, AUTH_MUNGE, "c", body_of(46 << 8, 1)))
+
+
+def test_callerid__only_two_mapped_addresses_are_shortened() -> None:
+    mapped, plain = bytes(10) + b"\xff\xff\1\2\3\4", bytes(15) + b"\1"
+    assert encode_request_body(mapped, 1, mapped, 2)[-4:] == struct.pack(">I", 2)
+    for one, other in ((mapped, plain), (plain, mapped)):
+        body = encode_request_body(one, 1, other, 2)
+        assert body[4:20] + body[24:40] == one + other
+        assert body[-4:] == struct.pack(">I", 10)
+
+
 HOST = struct.pack("=H", REQUEST_NETWORK_CALLERID)
 K12 = bytes.fromhex("025e73f44711e687578b63d18c74b39a272e8bfea95df967ddc5648f17c15704c9")
 SHA3 = bytes.fromhex("04ad1d38bf1a0716ee6efa66372e737182d8bf984381849bde745312ddebd9d934")
@@ -274,3 +340,6 @@ def test_rpc_hash__our_own_request_sent_back_is_no_reply() -> None:
 
 def test_rpc_hash__a_body_too_long_to_hash() -> None:
     assert check_payload(K12, 38 << 8, RESPONSE_NETWORK_CALLERID, bytes(9000)) is None
+    longest = bytes(MAX_HASHED_BODY)
+    assert check_payload(hash_payload(38 << 8, 0xFFFF, longest), 38 << 8, 0xFFFF, longest) == BOUND_BODY
+    assert check_payload(hash_payload(36 << 8, 0xFFFF, b""), 36 << 8, 0xFFFF, b"") == BOUND_TYPE

@@ -8,6 +8,7 @@ import pytest
 from slurm_adopt.wire.callerid import RESPONSE_SLURM_RC, Message, decode_message, decode_return_code
 from slurm_adopt.wire.errors import LocalProtocolError, RemoteProtocolError
 from slurm_adopt.wire.job_end_question import (
+    JOB_ID_CAP,
     LAST_VERSION,
     RC_INVALID_JOB_ID,
     RESPONSE_JOB_END_TIME,
@@ -45,6 +46,15 @@ def test_job_end_question__the_latest_layout_that_is_spoken() -> None:
     message = decode_message(bytes.fromhex(ANSWER))
     assert (message.plugin, message.msg_type) == (None, RESPONSE_JOB_END_TIME)
     assert decode_reply(message, 1) == 1795804665
+
+
+def test_job_end_question__the_largest_numbers() -> None:
+    job = JOB_ID_CAP - 1
+    assert encode_request(job) == job.to_bytes(4, "big") + bytes(4)
+    with pytest.raises(LocalProtocolError):
+        encode_request(JOB_ID_CAP)
+    body = job.to_bytes(4, "big").hex() + "fffffffe" * 2 + "f" * 16
+    assert decode_reply(answer(body, LAST_VERSION), job) == 0xFFFFFFFFFFFFFFFF
 
 
 @pytest.mark.parametrize("cut", range(20))

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from slurm_adopt.wire.errors import Incomplete, LocalProtocolError, RemoteProtocolError
 from slurm_adopt.wire.slurm_token import (
     ANY_UID,
+    MAX_TOKEN,
     Claims,
     Key,
+    _decode64,
+    _encode64,
     decode_claims,
     decode_key_set,
     decode_sack_token,
@@ -69,6 +72,59 @@ def test_slurm_token__what_we_make() -> None:
     expected = hmac.new(KEY.secret, f"{head}.{body}".encode(), hashlib.sha256).digest()
     assert signature == b64(expected)
     assert verify_token(made, (KEY,), 0, NOW) == GOOD
+
+
+def test_slurm_token__without_a_cluster() -> None:
+    made = encode_token(KEY, 10496, 0, 0, 0, "", "n1", b"", NOW)
+    assert "cluster" not in json.loads(base64.urlsafe_b64decode(made.split(".")[1] + "=="))
+
+
+def test_slurm_token__base64url() -> None:
+    """Whatever letters a signature or a key ends with."""
+    for text in ("aaaX", "-_-_", "AAAA", "aQ", "-w", "XXXX"):
+        assert _encode64(_decode64(text)) == text
+        assert base64.urlsafe_b64decode(text + "==") == _decode64(text)
+    for bad in ("a", "aa=", "aaa+", "aa\n", "ab", "é"):
+        with pytest.raises(RemoteProtocolError):
+            _decode64(bad)
+    key = base64.urlsafe_b64decode("aaaX" * 6)
+    assert decode_key_set(json.dumps({"keys": [jwks(k="aaaX" * 6)]}).encode()) == (Key(key, "a"),)
+    assert decode_key_set(json.dumps({"keys": [jwks(k=b64(bytes(16)))]}).encode()) == (Key(bytes(16), "a"),)
+    with pytest.raises(RemoteProtocolError, match="15 bytes, at least 16"):
+        decode_key_set(json.dumps({"keys": [jwks(k=b64(bytes(15)))]}).encode())
+
+
+@pytest.mark.parametrize("name", ["iat", "exp"])
+def test_slurm_token__the_latest_times(name: str) -> None:
+    assert decode_claims(token({**BODY, name: 1 << 62}))
+    with pytest.raises(RemoteProtocolError, match=name):
+        decode_claims(token({**BODY, name: (1 << 62) + 1}))
+
+
+def test_slurm_token__without_a_payload() -> None:
+    body = {key: value for key, value in BODY.items() if key != "payload"}
+    assert decode_claims(token(body)).payload == b""
+
+
+def test_slurm_token__says_what_is_wrong() -> None:
+    no_json = b64(b"x")
+    with pytest.raises(RemoteProtocolError, match=r"^the token's header is not JSON"):
+        verify_token(f"{no_json}.{no_json}.{no_json}", (KEY,), 0, NOW)
+    with pytest.raises(RemoteProtocolError, match=r"^the token's body is not JSON"):
+        decode_claims(f"{no_json}.{no_json}.{no_json}")
+    with pytest.raises(RemoteProtocolError, match=r"^slurm\.jwks is not JSON"):
+        decode_key_set(b"x")
+    with pytest.raises(RemoteProtocolError, match=r"^token"):
+        decode_sack_token(b"\x7f\xff\xff\xff")
+    with pytest.raises(RemoteProtocolError, match="not a string"):
+        decode_sack_token(b"\0\0\0\4to\0\0")
+
+
+def test_slurm_token__the_longest() -> None:
+    with pytest.raises(RemoteProtocolError, match="not a token"):
+        verify_token("x" * (MAX_TOKEN - 3) + "..xx", (KEY,), 0, NOW)
+    with pytest.raises(RemoteProtocolError, match="base64url"):
+        verify_token("x" * (MAX_TOKEN - 3) + "..x", (KEY,), 0, NOW)
 
 
 def test_slurm_token__with_a_key_of_a_set() -> None:
@@ -204,6 +260,7 @@ def test_slurm_token__sack() -> None:
     assert encode_sack_create(0x2900, 5, b"ab").hex() == "29000000 0012 0000fa01 00000005 00000002 6162".replace(
         " ", ""
     )
+    assert encode_sack_create(0x2900, ANY_UID, b"")[10:14] == b"\xff" * 4
     assert encode_sack_verify(0x2900, "tok").hex() == "29000000 0010 0000fa02 00000004 746f6b00".replace(" ", "")
     data = bytes.fromhex("00000004 746f6b00")
     assert decode_sack_token(data) == "tok"

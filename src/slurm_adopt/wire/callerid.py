@@ -88,7 +88,7 @@ def encode_message(version: int, msg_type: int, body: bytes, plugin: int, creden
     """A whole message with its length."""
     if not FIRST_VERSION <= version <= LAST_VERSION or version & 0xFF:
         raise LocalProtocolError(f"no protocol version: {version}")
-    text = credential.encode("ascii", "strict")
+    text = credential.encode("ascii")
     if not text or b"\0" in text or len(text) >= MAX_CREDENTIAL:
         raise LocalProtocolError(f"a credential of {len(text)} bytes")
     index = struct.pack(">H", 0) if version <= _LAST_INDEXED else b""
