@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_adopt.wire.hostlist import MAX_NAMES, HostList, HostListError, expand, fold
+from slurm_adopt.wire.hostlist import (
+    MAX_BRACKETS,
+    MAX_DIGITS,
+    MAX_NAME_LENGTH,
+    MAX_NAMES,
+    HostList,
+    HostListError,
+    expand,
+    fold,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,39 @@ def test_hostlist__the_largest_list_is_read_without_writing_it_out() -> None:
     assert len(hosts) == MAX_NAMES
     assert hosts.index("n65536") == MAX_NAMES - 1
     assert hosts[MAX_NAMES - 1] == "n65536"
+
+
+def test_hostlist__the_longest() -> None:
+    number = "9" * MAX_DIGITS
+    brackets = "[1]" * MAX_BRACKETS
+    long = "x" * MAX_NAME_LENGTH
+    prefix = "x" * (MAX_NAME_LENGTH - MAX_DIGITS)
+    for text, name in (
+        (f"n[{number}]", f"n{number}"),
+        (brackets, "1" * MAX_BRACKETS),
+        (long, long),
+        (f"{prefix}[7]", f"{prefix}7"),
+    ):
+        assert list(HostList(text)) == [name]
+        assert HostList(text).index(name) == 0
+    for text in (f"n[{number}9]", brackets + "[1]", long + "x", f"{prefix}x[7]", f"{prefix}[7]x"):
+        with pytest.raises(HostListError):
+            HostList(text)
+    with pytest.raises(HostListError):
+        expand("n[1-3]", 2)
+    assert list(expand("n[1-3]", 3)) == ["n1", "n2", "n3"]
+
+
+def test_hostlist__every_place_of_a_name() -> None:
+    hosts = HostList("a,n[1-3,2-4,02],a,n3,r[1-2]n[1-2]")
+    assert list(hosts) == "a n1 n2 n3 n2 n3 n4 n02 a n3 r1n1 r1n2 r2n1 r2n2".split()
+    for name in set(hosts):
+        assert list(hosts.places(name)) == [place for place, other in enumerate(hosts) if other == name]
+    for name in ("n", "n5", "n002", "b", "r1n3", "r3n1", "xn1", "n1x", "r1n", "rn1"):
+        assert list(hosts.places(name)) == []
+    overlapping = HostList("ab[1-2]ba")
+    assert list(overlapping.places("aba")) == list(overlapping.places("abba")) == []
+    assert list(overlapping.places("ab1ba")) == [0]
 
 
 @pytest.mark.parametrize("name", ["n1", "n001", "n00", "n13", "n", "n05x", "m05", "n5", "n٠٥", "n0x5", "n" + "9" * 40])

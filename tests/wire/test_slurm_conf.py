@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from slurm_adopt.wire.errors import RemoteProtocolError
 from slurm_adopt.wire.slurm_conf import INCLUDE, ConfError, last_values, parse, read_pairs
-from slurm_adopt.wire.slurm_nodes import NodeRecord, iter_nodes, node_of_name, nodes_of_address, nodes_of_host
+from slurm_adopt.wire.slurm_nodes import (
+    MAX_NODES,
+    NodeRecord,
+    iter_nodes,
+    node_of_name,
+    nodes_of_address,
+    nodes_of_host,
+)
 
 
 def values(text: str) -> dict[str, str]:
@@ -151,8 +158,48 @@ def test_slurm_nodes__all() -> None:
         NodeRecord("g", "g", "g", 7777),
         NodeRecord("q", "q", "fd00::1", 7777),
     ]
-    assert [problem.split(": ")[0] for problem in problems[:3]] == ["f:9", "f:10", "node a1 is defined twice"]
-    assert len(problems) == 6
+    assert problems == [
+        "f:9: 2 values of NodeAddr for 3 nodes",
+        "f:10: bracket is not closed in 'e[1-2'",
+        "node a1 is defined twice",
+        "port '99999' of node f",
+        "no name for a node: '../x'",
+        "f:14: no = after 'odd'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("NodeName=n[1-2] NodeHostname=a,b,c", "f:1: 3 values of NodeHostname for 2 nodes"),
+        ("NodeName=n[1-2] Port=1,2,3", "f:1: 3 values of Port for 2 nodes"),
+        ("NodeName=a\u0007", "no name for a node: 'a\\x07'"),
+        ("NodeName=.hidden", "no name for a node: '.hidden'"),
+        ("NodeName=a/b", "no name for a node: 'a/b'"),
+        ("NodeName==x", "f:1: no node name"),
+        ("NodeName=", "f:1: no value for 'nodename'"),
+        ("NodeName=n Port=65536", "port '65536' of node n"),
+    ],
+)
+def test_slurm_nodes__problems(text: str, problem: str) -> None:
+    """Each is said, and loses its own nodes and nobody else's."""
+    problems: list[str] = []
+    statements = parse(f"{text}\nNodeName=good Port=1\n", "f").statements
+    assert [node.name for node in iter_nodes(statements, problems=problems)] == ["good"]
+    assert problems == [problem]
+    for find in (node_of_name, nodes_of_host, nodes_of_address):
+        assert find(statements, "good")
+        found: list[str] = []
+        for wanted in ("n", "n1", "a", "a\u0007", ".hidden", "a/b"):
+            assert not find(statements, wanted, problems=found)
+        assert set(found) <= {problem}
+
+
+def test_slurm_nodes__too_many() -> None:
+    problems: list[str] = []
+    statements = parse(f"NodeName=n[1-{MAX_NODES}]\nNodeName=m\n", "f").statements
+    assert sum(1 for _ in iter_nodes(statements, problems=problems)) == MAX_NODES
+    assert problems == [f"more than {MAX_NODES} nodes"]
 
 
 @pytest.mark.parametrize(
