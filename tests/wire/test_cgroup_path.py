@@ -79,6 +79,8 @@ def test_cgroup_path__lines_of_jobs() -> None:
     found = decode_cgroups(lines_of_jobs(V1_ADOPTED + V2_ADOPTED))
     assert found == tuple(line for line in decode_cgroups(V1_ADOPTED + V2_ADOPTED) if "/job_" in line.path)
     assert len(found) == 5
+    removed = b"0::/a b/slurmstepd.scope/job_5 (deleted)\n"
+    assert lines_of_jobs(b"1:x:/\n" + removed) == removed
     assert lines_of_jobs(b"") == lines_of_jobs(b"0::/user.slice\n") == b""
 
 
@@ -367,6 +369,7 @@ def test_same_job__any_step(stepd: bytes, target: bytes, same: bool) -> None:
         (V2_SLUID_ADOPTED, (7,), 7),
         (V2_SLUID_ADOPTED, (7, 8), 0),
         (V2_ADOPTED, (), 0),
+        (b"3:cpu:/\n" + V1_PLAIN_ADOPTED, (7,), 7),
         (b"0::/user.slice\n", (5,), 0),
         (V2_ADOPTED[:-1], (5,), 0),
         (b"", (5,), 0),
