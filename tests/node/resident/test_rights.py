@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from slurm_adopt.login.decide import decide_login
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.system.kernel.procfs import Process
 from slurm_adopt.system.rpc.munge import may_become_others
 from slurm_adopt.system.tasks.task import HelperNeeded, run
@@ -44,6 +45,8 @@ except AssertionError:
 
 class Lacking:
     """A `StepSource` of a service that may not do what the login needs."""
+
+    recent = Recent()
 
     def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()

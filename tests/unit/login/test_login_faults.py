@@ -33,6 +33,8 @@ TIME_S = 5
 class BrokenSource:
     """A `StepSource` whose first question fails."""
 
+    recent = Recent()
+
     def __init__(self, error: Exception) -> None:
         self.error = error
 

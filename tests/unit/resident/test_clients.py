@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.observe.metrics import Metrics
 from slurm_adopt.resident import clients as module
 from slurm_adopt.resident.admission import Admission
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="modules are root's")
 
 class Hanging:
     """A `StepSource` whose first question is never answered."""
+
+    recent = Recent()
 
     callers = None
 

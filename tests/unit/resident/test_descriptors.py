@@ -15,6 +15,7 @@ from tests.process import process_of
 
 from slurm_adopt.cli.serve import DESCRIPTORS, raise_descriptor_limit
 from slurm_adopt.login.decide import decide_login
+from slurm_adopt.login.recent import Recent
 from slurm_adopt.login.session.environment import query_variables
 from slurm_adopt.observe.metrics import Metrics
 from slurm_adopt.resident import sessions
@@ -56,6 +57,8 @@ def _none_left() -> Iterator[None]:
 
 class Empty:
     """A `StepSource` of a service that cannot open anything."""
+
+    recent = Recent()
 
     def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from connect_step("/nowhere", (0,), deadline_ns)
@@ -145,6 +148,8 @@ def test_descriptors__without_a_process_the_service_leaves_it_to_the_helper(monk
     """fork(2) says EAGAIN where the unit has its TasksMax= or a user's children all hang: no fault of the login's."""
 
     class NoChild:
+        recent = Recent()
+
         def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
             yield from call_in_child(lambda: b"never", deadline_ns)
 

@@ -24,6 +24,8 @@ from slurm_adopt.wire.login_exchange import LoginRequest, decode_reply, encode_r
 class Broken:
     """A `StepSource` without a slurm.conf."""
 
+    recent = Recent()
+
     def read_conf(self, deadline_ns: int, place: str | None = None) -> object:  # noqa: ARG002
         yield from ()
         raise ConfFault("slurm-conf-missing", "none")
