@@ -472,8 +472,7 @@ HEAD = "| logins | jobs | seconds | memory, KiB | descriptors | files in /run | 
 def row_of(sample: Sample) -> str:
     """Of the table."""
     cells = [sample.logins, sample.jobs, round(sample.seconds), sample.memory_kib, sample.descriptors]
-    cells += [len(sample.run_files), sample.sockets, sample.known, sample.unknown]
-    cells += [sample.cgroups, sample.left]
+    cells += [len(sample.run_files), sample.sockets, sample.known, sample.unknown, sample.cgroups, sample.left]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 

@@ -158,7 +158,7 @@ class Clients:
         client.timers.append(self._loop.call_at(when_ns, lambda: call(client)))
 
     def _expect_request(self, client: Client) -> None:
-        if client.request is None and client in self.open:
+        if client.request is None:
             self._drop(client, "silent")
 
     def _read_again(self, client: Client) -> None:
@@ -216,7 +216,7 @@ class Clients:
 
     def _look_after(self, client: Client) -> None:
         """A login waits for a place. If none gets free, those who have one hang, and the helper decides this one."""
-        if client.place != WAIT or client not in self.open:
+        if client.place != WAIT:
             return
         now_ns = time.monotonic_ns()
         if now_ns - self._last_left_ns < PATIENCE_NS:
@@ -259,8 +259,7 @@ class Clients:
     # Going -----------------------------------------------------------------------------------------
 
     def _expire(self, client: Client) -> None:
-        if client in self.open:
-            self._drop(client, "too-late")
+        self._drop(client, "too-late")
 
     def _drop(self, client: Client, reason: str) -> None:
         self._metrics.count("slurm_adopt_dropped_total", reason=reason)
