@@ -15,7 +15,6 @@ import os
 import sys
 
 from ..model import REASONS, STEP_SILENT, Attempt
-from ..options.parse import parse_options
 from ..record import replace
 from ..system.kernel.procfs import read_cgroups
 from ..system.slurm.stepd import StepFault
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..model import Adopt, Facts, ReasonCode
-    from ..options.parse import Options
     from ..system.host.pam_stack import PamLine
     from ..system.kernel.procfs import Process
     from ..system.slurm.stepd import Extras
@@ -121,7 +119,7 @@ def _expect_to_stay(login: Login) -> Task[None]:
         return
     from ..system.host.pam_outlook import session_outlook
 
-    service, guards = login.request.service, _guards(login.request.service, login.options)
+    service, guards = login.request.service, _guards(login)
     outlook = session_outlook(service, guards, read=login.source.recent.read_stack)
     if outlook == "unknown":
         from .expect import outlook_for_user
@@ -135,11 +133,12 @@ def _expect_to_stay(login: Login) -> Task[None]:
         login.remark = REASONS["session-uncertain"].meaning
 
 
-def _guards(service: str, options: Options) -> Callable[[PamLine], bool]:
+def _guards(login: Login) -> Callable[[PamLine], bool]:
     """Whether a session line of ours works for this service, and is as strict as this one."""
+    service, options = login.request.service, login.options
 
     def guards(line: PamLine) -> bool:
-        later = parse_options(line.args)
+        later = login.source.recent.options_of(line.args)
         strict_enough = later.action_adopt_failure == "deny" or options.action_adopt_failure != "deny"
         if later.enforce != "yes" and (later.enforce == "no" or options.enforce == "yes"):
             return False  # it looks on, or lets in what this one would refuse
@@ -152,8 +151,7 @@ def _is_guarded(login: Login) -> bool:
     """Whether each session comes by a session line of ours at last."""
     from ..system.host.pam_outlook import is_guarded
 
-    service = login.request.service
-    return is_guarded(service, _guards(service, login.options), read=login.source.recent.read_stack)
+    return is_guarded(login.request.service, _guards(login), read=login.source.recent.read_stack)
 
 
 def _attempt_deadline(login: Login) -> int:

@@ -57,7 +57,7 @@ def find_account_phase(login: Login) -> tuple[AccountPhase, int]:
     service = login.request.service
     stack = login.source.recent.read_stack(service, "account")
     ours = [line for line in stack.lines if line.name == MODULE and line.what == "module"]
-    if stack.doubts or not any(parse_options(line.args).works_in(service) for line in ours):
+    if stack.doubts or not any(login.source.recent.options_of(line.args).works_in(service) for line in ours):
         return ASKED, login.facts.account_job
     if runs_sshd(login.caller) and not lets_in_unasked(stack, service):
         return OWED, 0
