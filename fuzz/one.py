@@ -16,6 +16,8 @@ from pathlib import Path
 
 #: One input that takes longer than this is a finding.
 SLOW_S = 20
+#: A packet of the module's, and a little more. A target for which that is needless work has its own.
+MAX_LEN = 4200
 
 
 def main(argv: list[str]) -> int:
@@ -27,8 +29,8 @@ def main(argv: list[str]) -> int:
         return without_coverage(name, int(seed), float(seconds), int(runs), findings, corpus)
     with atheris.instrument_imports(include=["slurm_adopt"]):
         target = importlib.import_module(f"fuzz.targets.{name}")
-    options = [f"-seed={seed}", f"-artifact_prefix={findings}/", f"-timeout={SLOW_S}", "-max_len=4200", "-verbosity=0"]
-    options.append("-print_final_stats=1")
+    options = [f"-seed={seed}", f"-artifact_prefix={findings}/", f"-timeout={SLOW_S}", "-verbosity=0"]
+    options += [f"-max_len={getattr(target, 'MAX_LEN', MAX_LEN)}", "-print_final_stats=1"]
     if float(seconds) > 0:
         options.append(f"-max_total_time={max(1, round(float(seconds)))}")
     if int(runs) > 0:

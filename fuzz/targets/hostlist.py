@@ -11,6 +11,7 @@ from itertools import islice
 from slurm_adopt.wire.hostlist import MAX_NAME_LENGTH, MAX_NAMES, HostList, HostListError, expand
 
 LOOKED_AT = 12
+MAX_LEN = 400
 
 
 def check(data: bytes) -> None:

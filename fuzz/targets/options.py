@@ -18,7 +18,8 @@ VALUES = (
     "", "0", "1", "2", "0.1", "0.0999", "300", "300.001", "5.", ".5", "1.2345", "1e2", "007", "sshd", "*", "auto",
     "service", "oneshot", "strict", "compatible", "Strict", "deny", "allow", "ignore", "/run/x", "relative", "yes", "no", "adopt",
 )  # fmt: skip
-NAMES = tuple(spec.name for spec in OPTIONS)
+NAMES = (*SHARED, *(spec.name for spec in OPTIONS), "")
+WORDS = (*VALUES, None)
 
 
 def check(data: bytes) -> None:
@@ -26,8 +27,8 @@ def check(data: bytes) -> None:
     reader = Reader(data)
     args = []
     for _ in range(reader.number(13)):
-        name = reader.one_of((*SHARED, *NAMES, ""))
-        value = reader.one_of((*VALUES, None))
+        name = reader.one_of(NAMES)
+        value = reader.one_of(WORDS)
         word = reader.text(120) if value is None else value
         args.append(f"{name}={word}" if name else word)
     options = parse_options(args)

@@ -13,6 +13,7 @@ from slurm_adopt.system.host import pam_stack, pam_walk
 
 ROOT = tempfile.mkdtemp(prefix="slurm-adopt-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
 FOLDER = f"{ROOT}/etc/pam.d"
+MAX_LEN = 400
 FILES = ("sshd", "one", "two")
 os.makedirs(FOLDER)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from slurm_adopt.wire import slurm_conf as wire
 
+MAX_LEN = 400
 HEADS = tuple(head.lower() for head in wire._RECORD_HEADS)
 HEADS += tuple(wire.RECORDS)
 

@@ -11,7 +11,8 @@ from itertools import islice
 from slurm_adopt.wire import slurm_nodes as wire
 from slurm_adopt.wire.slurm_conf import ConfError, parse
 
-LOOKED_AT = 5
+LOOKED_AT = 3
+MAX_LEN = 400
 
 
 def check(data: bytes) -> None:

@@ -13,6 +13,8 @@ from slurm_adopt.wire.errors import RemoteProtocolError
 from ..reader import Reader
 
 UID = 1501
+#: three jobs
+MAX_LEN = 600
 
 
 def check(data: bytes) -> None:

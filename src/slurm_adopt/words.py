@@ -31,6 +31,8 @@ def called(job_id: int, names: Mapping[int, str]) -> str:
 
 def printable(text: str) -> str:
     """The text with a `?` for each character that a terminal would act upon."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

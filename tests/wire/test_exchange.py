@@ -114,6 +114,16 @@ def test_exchange__connections(name: str, good: int, bad: int) -> None:
         replace(CONNECTION, **{name: bad})
 
 
+def test_exchange__a_connection_is_six_words_with_one_blank_between_them() -> None:
+    packet = encode_request(REQUEST)
+    said = b"=4 6 ::ffff:10.0.0.2 22 "
+    assert packet.count(said) == 1
+    assert decode_request(packet) == REQUEST
+    for wrong in (said.replace(b"6 ", b"6  "), said.replace(b"6 ", b"6\t"), said.replace(b"=", b"= ")):
+        with pytest.raises(RemoteProtocolError):
+            decode_request(packet.replace(said, wrong))
+
+
 def test_exchange__the_longest_names() -> None:
     assert replace(REQUEST, user="u" * 256, service="s" * 64)
     for one in ({"user": "u" * 257}, {"service": "s" * 65}, {"user": ""}):

@@ -134,6 +134,13 @@ def test_user_exchange__refused_replies(field: str) -> None:
             decode_user_reply(b"V=1\0" + start.encode() + b"\0")
 
 
+def test_user_exchange__a_job_is_five_words_with_one_blank_between_them() -> None:
+    assert decode_user_reply(b"V=1\0RESULT=ok\0REASON=x\0JOB0=7 running 1 2 -\0").jobs == (UserJob(7, "running", 1, 2),)
+    for job in (b"7  running 1 2 -", b"7 running\t1 2 -", b" 7 running 1 2 -", b"7 running 1 2 - "):
+        with pytest.raises(RemoteProtocolError):
+            decode_user_reply(b"V=1\0RESULT=ok\0REASON=x\0JOB0=" + job + b"\0")
+
+
 def test_user_exchange__unknown_fields_are_passed_over() -> None:
     assert decode_user_request(b"V=1\0COMMAND=jobs\0FUTURE=1\0") == UserRequest("jobs")
 

@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from ..words import printable
 from .errors import LocalProtocolError, RemoteProtocolError
 
 TYPE_CHECKING = False
@@ -28,10 +29,7 @@ VERSION = "1"
 
 def one_line(text: str, cap: int) -> str:
     """`text` as one printable line of at most `cap` bytes: no control or undecodable character survives."""
-    if text.isascii() and text.isprintable() and len(text) <= cap:
-        return text
-    line = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
-    return line.encode("utf-8", "replace")[:cap].decode("utf-8", "ignore")
+    return printable(text).encode()[:cap].decode("utf-8", "ignore")
 
 
 def encode_fields(fields: Iterable[tuple[str, str]]) -> bytes:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ..words import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,5 +24,4 @@ def format_line(pairs: Iterable[tuple[str, str | int]]) -> str:
 
 
 def _quote(text: str) -> str:
-    safe = "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
-    return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -22,6 +22,7 @@ STATES = ("starting", "running", "suspended", "ending")
 FLAGS = ("newest", "preferred", "here")
 JOB_CAP = 40
 LEFT_CAP = 16
+LEFT_TEXT_CAP = 80
 REASON_CAP = 64
 MAX_JOB = (1 << 32) - 1
 
@@ -98,7 +99,7 @@ def encode_user_reply(reply: UserReply) -> bytes:
     for index, job in enumerate(reply.jobs[:JOB_CAP]):
         words = (job.job_id, job.state, job.started_s, job.end_s, ",".join(job.flags) or "-")
         fields.append((f"JOB{index}", " ".join(map(str, words))))
-    fields += [(f"LEFT{index}", one_line(text, 80)) for index, text in enumerate(reply.left[:LEFT_CAP])]
+    fields += [(f"LEFT{index}", one_line(text, LEFT_TEXT_CAP)) for index, text in enumerate(reply.left[:LEFT_CAP])]
     return encode_fields(fields)
 
 
@@ -117,7 +118,7 @@ def decode_user_reply(packet: bytes) -> UserReply:
             jobs=tuple(map(_job, jobs)),
             more=number_of(fields.get("MORE", "0")),
             moved=number_of(fields.get("MOVED", "0")),
-            left=tuple(one_line(text, 80) for text in left),
+            left=tuple(one_line(text, LEFT_TEXT_CAP) for text in left),
         )
     except LocalProtocolError as error:
         raise RemoteProtocolError(str(error)) from None
