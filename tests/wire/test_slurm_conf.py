@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_adopt.wire.errors import RemoteProtocolError
-from slurm_adopt.wire.slurm_conf import INCLUDE, ConfError, last_values, parse, read_pairs
+from slurm_adopt.wire.slurm_conf import INCLUDE, ConfError, last_values, logical_line, parse, read_pairs
 from slurm_adopt.wire.slurm_nodes import (
     MAX_NODES,
     NodeRecord,
@@ -59,6 +59,24 @@ def values(text: str) -> dict[str, str]:
         ("Include=x", {"include": "x"}),
         ("TaskPluginParam.x_y=1", {"taskpluginparam.x_y": "1"}),
         ("K=\u2003x", {"k": "\u2003x"}),
+        ("SlurmUser=a # b # c", {"slurmuser": "a"}),
+        ("SlurmUser=a\\##b", {"slurmuser": "a#"}),
+        ("SlurmUser=a\\#\\#b#c", {"slurmuser": "a##b"}),
+        ("SlurmUser=a\\#b\\\nc", {"slurmuser": "a#bc"}),
+        ("SlurmUser=a\\b\\\\c\\", {"slurmuser": "ab\\c"}),
+        ("SlurmUser\\\n=\\\na\\", {"slurmuser": "a"}),
+        ("SlurmUser=a \\\x1c\nSlurmdUser=b", ConfError),
+        (
+            "AuthInfo+=a\nSlurmUser-=b\nSlurmdUser*=c\nCryptoType/=d",
+            {"authinfo": "a", "slurmuser": "b", "slurmduser": "c", "cryptotype": "d"},
+        ),
+        ("Comment=%=x", {"comment": "%=x"}),
+        ("Comment%=x", {}),
+        ('Comment="a" "b"', {"comment": "a"}),
+        ("SlurmUser  ", ConfError),
+        ("SlurmUser=  ", ConfError),
+        ("  ", {}),
+        ("Include x\nNodeName=n SlurmUser=a", {}),
     ],
 )
 def test_slurm_conf__values(text: str, expected: dict[str, str] | type[Exception]) -> None:
@@ -67,6 +85,35 @@ def test_slurm_conf__values(text: str, expected: dict[str, str] | type[Exception
     else:
         with pytest.raises(expected):
             parse(text)
+
+
+@pytest.mark.parametrize("blank", ["\x1c", "\x85", "\xa0", "\u2003"])
+def test_slurm_conf__only_its_own_blanks_are_blanks(blank: str) -> None:
+    assert parse(blank).problems == ("slurm.conf:1: no key",)
+    assert parse(f"{blank}NodeName=n").statements == ()
+    assert parse(f"{blank}NodeName=n").problems == ("slurm.conf:1: no key",)
+    assert parse(f"Comment=a {blank}").problems == ("slurm.conf:1: more text after the value of 'comment'",)
+    assert read_pairs(f"a=1 {blank}") == ({"a": "1"}, "no key")
+    assert parse(f"Include {blank}x\n").statements == ((INCLUDE, f"{blank}x", "slurm.conf", 1),)
+
+
+def test_slurm_conf__a_records_line_is_kept_as_it_stands() -> None:
+    for line in ("NodeName=n1", "nodename=n1", "nOdEnAmE=n1 \\#x ", "nodeName = n1\t", "slurmctldhost=a(b)"):
+        conf = parse(f" \t{line}")
+        assert conf.problems == ()
+        ((key, value, _, number),) = conf.statements
+        assert (key, value, number) == (line[: len(key)].lower(), line, 1)
+
+
+def test_slurm_conf__lines_that_go_on_have_the_number_of_the_first() -> None:
+    conf = parse("A=1\\\n2\\\n3\nB=\\\n4\n\nC=5\\")
+    assert conf.statements == (("a", "123", "slurm.conf", 1), ("b", "4", "slurm.conf", 4), ("c", "5", "slurm.conf", 7))
+
+
+def test_slurm_conf__logical_line() -> None:
+    assert logical_line("a\\") == "a"
+    assert logical_line("a\\\\") == "a\\"
+    assert logical_line("\\a\\\\\\b#c") == "a\\b"
 
 
 def test_slurm_conf__an_odd_line_is_a_problem_with_its_place() -> None:

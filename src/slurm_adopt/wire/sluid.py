@@ -36,4 +36,4 @@ def encode_sluid(number: int) -> str:
     """The text of a 64-bit number."""
     if not 0 <= number <= MAX_SLUID:
         raise LocalProtocolError(f"not a 64-bit number: {number}")
-    return "s" + "".join(ALPHABET[number >> shift & 31] for shift in range(60, -1, -5))
+    return "s" + "".join(ALPHABET[number >> shift & 31] for shift in reversed(range(0, 65, 5)))

@@ -21,7 +21,9 @@ from .errors import RemoteProtocolError
 TYPE_CHECKING = False
 
 BLANKS = " \t\r\v\f\n"
-KEY_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.")
+KEY_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
+
+OPERATORS = frozenset("+-*/")
 
 # Statement.key of an Include; no key of the file can contain a blank
 INCLUDE = " include"
@@ -97,29 +99,19 @@ class ConfFile:
 
 
 def _before_comment(line: str) -> str:
-    start = 0
-    while True:
-        place = line.find("#", start)
-        if place < 0:
-            return line
+    place = line.find("#")
+    while place >= 0:
         before = line[:place]
-        if (place - len(before.rstrip("\\"))) % 2 == 0:
+        if len(before[len(before.rstrip("\\")) :]) % 2 == 0:
             return before
-        start = place + 1
+        place = line.find("#", place + 1)
+    return line
 
 
 def _unescape(line: str) -> str:
     """Drop each backslash and keep what follows it."""
-    pieces = line.split("\\")
-    kept = [pieces[0]]
-    index = 1
-    while index < len(pieces):
-        if pieces[index] == "" and index + 1 < len(pieces):
-            index += 1
-            kept.append("\\")
-        kept.append(pieces[index])
-        index += 1
-    return "".join(kept)
+    characters = iter(line)
+    return "".join([next(characters, "") if char == "\\" else char for char in characters])
 
 
 def logical_line(line: str) -> str:
@@ -135,27 +127,31 @@ def _continues(line: str) -> str | None:
     if bare is not line:
         return None
     bare = line.rstrip(BLANKS)
-    backslashes = len(bare) - len(bare.rstrip("\\"))
-    return bare[:-1] if backslashes % 2 else None
+    backslashes = bare[len(bare.rstrip("\\")) :]
+    return bare[:-1] if len(backslashes) % 2 else None
 
 
 def _physical(text: str) -> list[tuple[int, str]]:
     """Numbered lines, continued ones joined; only for text with backslashes."""
     lines: list[tuple[int, str]] = []
     begun: list[str] = []
-    first = 1
-    for number, line in enumerate(text.split("\n"), 1):
-        if not begun:
-            first = number
+    # nothing goes on behind the last line, even if it says so
+    for number, line in enumerate([*text.split("\n"), ""], 1):
         more = _continues(line) if "\\" in line else None
         if more is not None:
             begun.append(more)
             continue
-        lines.append((first, "".join(begun) + line if begun else line))
+        lines.append((number - len(begun), "".join([*begun, line])))
         begun = []
-    if begun:
-        lines.append((first, "".join(begun)))
     return lines
+
+
+def _end_of_word(text: str, start: int) -> int:
+    """The place of the first blank from `start` on, or the end."""
+    for place in range(start, len(text)):
+        if text[place] in BLANKS:
+            return place
+    return len(text)
 
 
 def read_pair(text: str, start: int) -> tuple[str, str, int] | str:
@@ -172,7 +168,7 @@ def read_pair(text: str, start: int) -> tuple[str, str, int] | str:
         return "no key"
     while place < end and text[place] in BLANKS:
         place += 1
-    if text[place : place + 1] and text[place] in "+-*/":
+    if text[place : place + 1] in OPERATORS:
         place += 1
     if text[place : place + 1] != "=":
         return f"no = after {key!r}"
@@ -186,8 +182,7 @@ def read_pair(text: str, start: int) -> tuple[str, str, int] | str:
             return f"quote of {key!r} is not closed"
         value = text[first + 1 : place - 1]
     else:
-        while place < end and text[place] not in BLANKS:
-            place += 1
+        place = _end_of_word(text, first)
         value = text[first:place]
         if not value:
             return f"no value for {key!r}"
@@ -212,20 +207,16 @@ def read_pairs(text: str) -> tuple[dict[str, str], str]:
 def _bare_key(line: str) -> str:
     """The word a malformed line begins with: whose line is it meant to be?"""
     word = line.lstrip(BLANKS)
-    end = 0
-    while end < len(word) and word[end] in KEY_CHARS:
-        end += 1
-    return word[:end].lower()
+    return word[: len(word) - len(word.lstrip(KEY_CHARS))].lower()
 
 
 def _include(line: str) -> str | None:
     """The file of an Include line (empty text if there is none), None for any other line."""
-    if line[:7].lower() != "include" or line[7:8] == "" or line[7] not in BLANKS:
+    behind = line[7:]
+    name = behind.lstrip(BLANKS)
+    if line[:7].lower() != "include" or name == behind:
         return None
-    name = line[8:].lstrip(BLANKS)
-    end = 0
-    while end < len(name) and name[end] not in BLANKS:
-        end += 1
+    end = _end_of_word(name, 0)
     return name[:end]
 
 

@@ -59,11 +59,10 @@ def _encode64(data: bytes) -> str:
 def _decode64(text: str) -> bytes:
     """base64url without padding, strictly."""
     import base64
-    import binascii
 
     try:
-        data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", validate=True)
-    except (ValueError, binascii.Error):
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
         raise RemoteProtocolError("not base64url") from None
     if _encode64(data) != text:
         raise RemoteProtocolError("not canonical base64url")
@@ -72,11 +71,10 @@ def _decode64(text: str) -> bytes:
 
 def _decode_payload(text: str) -> bytes:
     import base64
-    import binascii
 
     try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
-    except (ValueError, binascii.Error):
+        return base64.b64decode(text, validate=True)
+    except ValueError:
         raise RemoteProtocolError("the payload is not base64") from None
 
 
