@@ -228,7 +228,10 @@ class _Reading:
                 continue
             try:
                 self.files[full] = _identity(fd)
-                return full, os.read(fd, FILE_CAP).decode("utf-8", "replace")
+                raw = os.read(fd, FILE_CAP)
+                if len(raw) == FILE_CAP:
+                    self.doubts.append(f"{full}: more than {FILE_CAP // 1024} KiB")
+                return full, raw.decode("utf-8", "replace")
             except IsADirectoryError:
                 continue
             finally:
