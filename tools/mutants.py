@@ -11,6 +11,7 @@ compared with vectors in tests/wire.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import re
 import shutil
@@ -86,6 +87,13 @@ def main() -> int:
     """The exit status: 0 if every survivor is explained."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="FUNCTION",
+        help="only changes of this function, as survivors name it; * stands for anything",
+    )
     args = parser.parse_args()
     unknown = [name for name in args.parts if name not in PARTS]
     if unknown:
@@ -93,7 +101,7 @@ def main() -> int:
     explained = read_explained(EXPLAINED.read_text())
     failed = False
     for name in args.parts or PARTS:
-        counts, survivors = run_part(PARTS[name])
+        counts, survivors = run_part(PARTS[name], args.only)
         new = [mutant for mutant in survivors if mutant not in explained and not is_same(mutant)]
         known = len(survivors) - len(new)
         total = sum(counts.values())
@@ -119,8 +127,9 @@ def read_explained(text: str) -> dict[Mutant, str]:
     return found
 
 
-def run_part(part: Part) -> tuple[dict[str, int], list[Mutant]]:
-    """How many mutants there were by what became of them, and the survivors."""
+def run_part(part: Part, only: list[str]) -> tuple[dict[str, int], list[Mutant]]:
+    """How many mutants there were by what became of them, and the survivors. `only`: patterns of functions' names."""
+    patterns = [f"{function}__mutmut_*" for function in only]
     with tempfile.TemporaryDirectory(prefix="slurm-adopt-mutants-") as folder:
         place = Path(folder)
         for name in COPIED:
@@ -134,11 +143,15 @@ def run_part(part: Part) -> tuple[dict[str, int], list[Mutant]]:
         argv = [sys.executable, "-m", "mutmut"]
         environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis")}
         environment.pop("PYTHONPATH", None)
-        done = subprocess.run([*argv, "run"], cwd=place, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([*argv, "run", *patterns], cwd=place, env=environment, capture_output=True, text=True, check=False)
         shown = subprocess.run(
             [*argv, "results", "--all", "true"], cwd=place, env=environment, capture_output=True, text=True, check=False
         ).stdout
         results = [line.strip().rpartition(": ") for line in shown.splitlines() if ": " in line]
+        if patterns:
+            results = [row for row in results if any(fnmatch.fnmatch(row[0], pattern) for pattern in patterns)]
+            if not results:
+                sys.exit(f"no change of a function of that name: {', '.join(only)}")
         if done.returncode or not results or any(state == "not checked" for _, _, state in results):
             sys.exit(f"mutmut failed:\n{(done.stdout + done.stderr)[-3000:]}")
         counts: dict[str, int] = {}

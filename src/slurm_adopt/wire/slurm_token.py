@@ -61,7 +61,8 @@ def _decode64(text: str) -> bytes:
     import base64
 
     try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        # what is more than the missing ones does no harm
+        data = base64.urlsafe_b64decode(text + "==")
     except ValueError:
         raise RemoteProtocolError("not base64url") from None
     if _encode64(data) != text:
