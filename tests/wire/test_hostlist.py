@@ -115,6 +115,9 @@ def test_hostlist__every_place_of_a_name() -> None:
     overlapping = HostList("ab[1-2]ba")
     assert list(overlapping.places("aba")) == list(overlapping.places("abba")) == []
     assert list(overlapping.places("ab1ba")) == [0]
+    framed = HostList("n[1-3]y")
+    assert [framed.index(name) for name in ("n2x", "m2y", "n2", "2y")] == [None] * 4
+    assert [HostList("a[1-3]").index(name) for name in ("b2", "22")] == [None] * 2
 
 
 @pytest.mark.parametrize("name", ["n1", "n001", "n00", "n13", "n", "n05x", "m05", "n5", "n٠٥", "n0x5", "n" + "9" * 40])
@@ -149,6 +152,8 @@ def test_hostlist__raises_nothing_else(text: str) -> None:
         (["n08", "n09", "n10", "n7"], "n[7,08-10]"),
         (["r1n1-ib", "r1n2-ib", "r2n1-ib"], "r1n[1-2]-ib,r2n1-ib"),
         (["1", "2"], "[1-2]"),
+        (["a-long-name-of-a-node1", "a-long-name-of-a-node2"], "a-long-name-of-a-node[1-2]"),
+        (["n" + "1" * 18, "n" + "1" * 17 + "2"], "n[" + "1" * 18 + "-" + "1" * 17 + "2]"),
         (["n" + "1" * 30, "n" + "1" * 29 + "2"], "n" + "1" * 30 + ",n" + "1" * 29 + "2"),
     ],
 )

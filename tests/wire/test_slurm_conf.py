@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_adopt.wire.errors import RemoteProtocolError
-from slurm_adopt.wire.slurm_conf import INCLUDE, ConfError, last_values, logical_line, parse, read_pairs
+from slurm_adopt.wire.slurm_conf import INCLUDE, ConfError, last_values, logical_line, parse, read_pair, read_pairs
 from slurm_adopt.wire.slurm_nodes import (
     MAX_NODES,
     NodeRecord,
@@ -15,6 +17,13 @@ from slurm_adopt.wire.slurm_nodes import (
     nodes_of_address,
     nodes_of_host,
 )
+
+#: node_of_name, nodes_of_host, nodes_of_address
+Finder = Callable[..., "list[NodeRecord] | NodeRecord | None"]
+
+
+def listed(found: list[NodeRecord] | NodeRecord | None) -> list[NodeRecord]:
+    return found if isinstance(found, list) else [found] if found else []
 
 
 def values(text: str) -> dict[str, str]:
@@ -61,6 +70,8 @@ def values(text: str) -> dict[str, str]:
         ("K=\u2003x", {"k": "\u2003x"}),
         ("SlurmUser=a # b # c", {"slurmuser": "a"}),
         ("SlurmUser=a\\##b", {"slurmuser": "a#"}),
+        ("SlurmUser=a\\#b#c#d", {"slurmuser": "a#b"}),
+        ("Comment=a\\\x1c\nSlurmUser=b", {"comment": "a\x1c", "slurmuser": "b"}),
         ("SlurmUser=a\\#\\#b#c", {"slurmuser": "a##b"}),
         ("SlurmUser=a\\#b\\\nc", {"slurmuser": "a#bc"}),
         ("SlurmUser=a\\b\\\\c\\", {"slurmuser": "ab\\c"}),
@@ -98,7 +109,14 @@ def test_slurm_conf__only_its_own_blanks_are_blanks(blank: str) -> None:
 
 
 def test_slurm_conf__a_records_line_is_kept_as_it_stands() -> None:
-    for line in ("NodeName=n1", "nodename=n1", "nOdEnAmE=n1 \\#x ", "nodeName = n1\t", "slurmctldhost=a(b)"):
+    for line in (
+        "NodeName=n1",
+        "nodename=n1",
+        "nOdEnAmE=n1",
+        "nOdEnAmE=n1 \\#x ",
+        "nodeName = n1\t",
+        "slurmctldhost=a(b)",
+    ):
         conf = parse(f" \t{line}")
         assert conf.problems == ()
         ((key, value, _, number),) = conf.statements
@@ -117,7 +135,9 @@ def test_slurm_conf__logical_line() -> None:
 
 
 def test_slurm_conf__an_odd_line_is_a_problem_with_its_place() -> None:
+    assert read_pair("  ", 0) == "no key"
     conf = parse(b'\nOdd line\nComment=a b\nComment="x\n\xff\xfe\n', "/etc/slurm/slurm.conf")
+    assert conf.name == "/etc/slurm/slurm.conf"
     assert conf.problems == (
         "/etc/slurm/slurm.conf:2: no = after 'odd'",
         "/etc/slurm/slurm.conf:3: more text after the value of 'comment'",
@@ -295,6 +315,64 @@ def test_slurm_nodes__defaults_behind_another_name() -> None:
         NodeRecord("n1", "n1", "n1", 7000),
         NodeRecord("n2", "n2", "n2", 7000),
     ]
+
+
+def test_slurm_nodes__defaults_without_a_port_leave_it() -> None:
+    text = "NodeName=DEFAULT Port=7000\nNodeName=DEFAULT CPUs=2\nNodeName=a\nNodeName=b Port=000000000000006818\n"
+    assert [node.port for node in iter_nodes(parse(text).statements)] == [7000, 6818]
+
+
+def test_slurm_nodes__a_node_that_is_there_twice_takes_nobody_along() -> None:
+    statements = parse("NodeName=a Port=7001\nNodeName=a,b Port=7002\n").statements
+    assert [(node.name, node.port) for node in iter_nodes(statements)] == [("a", 7001), ("b", 7002)]
+
+
+FINDERS = (node_of_name, nodes_of_host, nodes_of_address)
+
+
+@pytest.mark.parametrize("find", FINDERS)
+def test_slurm_nodes__each_search_has_the_default_port_and_says_what_is_odd(find: Finder) -> None:
+    statements = parse("NodeName=n1 Port=0\nNodeName=n1\n", "f").statements
+    problems: list[str] = []
+    find(statements, "n1", 7000, problems)
+    assert problems == ["port '0' of node n1"]
+    assert [node.port for node in listed(find(parse("NodeName=n1").statements, "n1", 7000))] == [7000]
+    assert [node.port for node in listed(find(parse("NodeName=n1").statements, "n1"))] == [6818]
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "is_read"),
+    [
+        ("NodeName=n1", "n2", False),
+        ("NodeName=n1,n3", "n2", False),
+        ("NodeName=cn[1-9] NodeHostname=host[1-9] NodeAddr=10.0.0.[1-9]", "login", False),
+        ("NodeName=cn[1-9] NodeHostname=host[1-9] NodeAddr=10.0.0.[1-9]", "cn5", True),
+        ("NodeName=cn[1-9] NodeHostname=host[1-9] NodeAddr=10.0.0.[1-9]", "host5", True),
+        ("NodeName=cn[1-9] NodeHostname=host[1-9] NodeAddr=10.0.0.[1-9]", "10.0.0.5", True),
+        ("NodeName=n[1-9]", "n1", True),
+        ("NodeName=[1-9]n", "5n", True),
+        ("NodeName=a,[1-9]n", "5n", True),
+        ("NodeName=a NodeAddr= [1-9]n", "5n", True),
+        ("NodeName=a NodeAddr=\t[1-9]n", "5n", True),
+        ("NodeName = n1", "n2", True),
+        ("NodeName=default Port=7", "n2", True),
+        ("NodeName=n1 CPUs=DEFAULT", "n2", True),
+        ('NodeName="n1"', "n2", True),
+        ("NodeName=\\n1", "n2", True),
+    ],
+)
+def test_slurm_nodes__the_quick_look(line: str, wanted: str, is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there for lines of thousands of nodes, and has to be one."""
+    seen: list[str] = []
+
+    def counting(text: str) -> tuple[dict[str, str], str]:
+        seen.append(text)
+        return read_pairs(text)
+
+    monkeypatch.setattr("slurm_adopt.wire.slurm_nodes.read_pairs", counting)
+    for find in FINDERS:
+        find(parse(line).statements, wanted)
+    assert len(seen) == (len(FINDERS) if is_read else 0)
 
 
 NAMES = st.text(alphabet="nab=[]-,0123", min_size=1, max_size=12)

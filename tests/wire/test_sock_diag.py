@@ -94,6 +94,8 @@ def test_sock_diag__table() -> None:
     assert find_in_table(TABLE[: TABLE.index(b"4242") + 4], *ENDS) == SocketOwner(1001, 4242), (
         "the last row, no newline"
     )
+    again = TABLE.replace(b"4242", b"4343")
+    assert find_in_table(TABLE + again, *ENDS) == SocketOwner(1001, 4242), "the first one counts"
     far = (bytes([127, 0, 0, 200]), 40000, bytes([127, 0, 0, 1]), 22)
     assert find_in_table(TABLE.replace(b"0100007F:9C40", b"C800007F:9C40"), *far) == SocketOwner(1001, 4242)
     too_long = TABLE.replace(b"4242", b"9" * 21)

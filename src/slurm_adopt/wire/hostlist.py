@@ -87,7 +87,7 @@ def _parts(entry: str) -> list[Part]:
             break
         inside, _, rest = rest.partition("]")
         parts.append(_ranges(inside))
-    if len(parts) > 2 * MAX_BRACKETS + 1:
+    if len(parts) // 2 > MAX_BRACKETS:
         raise HostListError(f"more than {MAX_BRACKETS} brackets in {entry[:80]!r}")
     return parts
 
@@ -122,9 +122,7 @@ class _Entry:
     __slots__ = ("parts", "size")
 
     def __init__(self, entry: str) -> None:
-        if len(entry) > MAX_NAME_LENGTH and "[" not in entry:
-            raise HostListError(f"name of {len(entry)} characters, at most {MAX_NAME_LENGTH}")
-        self.parts: list[Part] = _parts(entry) if "[" in entry else [entry]
+        self.parts = _parts(entry)
         self.size = 1
         longest = 0
         for part in self.parts:
@@ -154,7 +152,7 @@ class _Entry:
         first, last = self.parts[0], self.parts[-1]
         assert isinstance(first, str)
         assert isinstance(last, str)
-        if not name.startswith(first) or not name.endswith(last) or len(name) <= len(first) + len(last):
+        if not name.startswith(first) or not name.endswith(last):
             return
         if len(self.parts) == 3:
             ranges = self.parts[1]
@@ -240,12 +238,12 @@ def _last_number(name: str) -> tuple[str, str, str]:
 
 def _runs(numbers: list[str]) -> Iterator[str]:
     """`08`, `09`, `10`, `12` → `08-10`, `12`: as the low bound's width writes them out again."""
-    first = last = ""
-    for digits in sorted(numbers, key=lambda digits: (int(digits), len(digits))):
-        if last and digits == str(int(last) + 1).zfill(len(first)):
+    first, *others = sorted(numbers, key=lambda digits: (int(digits), len(digits)))
+    last = first
+    for digits in others:
+        if digits == str(int(last) + 1).zfill(len(first)):
             last = digits
             continue
-        if last:
-            yield first if first == last else f"{first}-{last}"
+        yield first if first == last else f"{first}-{last}"
         first = last = digits
     yield first if first == last else f"{first}-{last}"

@@ -77,7 +77,7 @@ def _lines(
         if key != NODE or (host and _cannot_name(raw, host)):
             continue
         pairs, wrong = read_pairs(logical_line(raw))
-        name = pairs.get(NODE, "")
+        name = pairs.get(NODE)
         if not name or "=" in name:
             problems.append(f"{file}:{number}: {wrong or 'no node name'}")
             continue
@@ -98,12 +98,8 @@ def _cannot_name(raw: str, host: str) -> bool:
     if host in raw or raw[8:9] != "=" or "DEFAULT" in raw.upper() or '"' in raw or "\\" in raw:
         return False
     # what stands before a bracket ends with the beginning of `host` (in `NodeName=cn[1-9] …` with `cn`) or is nothing
-    place = raw.find("[")
-    while place >= 0:
-        if raw[place - 1] in "=," + BLANKS or any(raw.endswith(host[:n], 0, place) for n in range(1, len(host))):
-            return False
-        place = raw.find("[", place + 1)
-    return True
+    ends = ("=", ",", *BLANKS, *[host[:count] for count in range(1, len(host))])
+    return not any(piece.endswith(ends) for piece in raw.split("[")[:-1])
 
 
 def iter_nodes(
