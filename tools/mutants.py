@@ -143,7 +143,9 @@ def run_part(part: Part, only: list[str]) -> tuple[dict[str, int], list[Mutant]]
         argv = [sys.executable, "-m", "mutmut"]
         environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis")}
         environment.pop("PYTHONPATH", None)
-        done = subprocess.run([*argv, "run", *patterns], cwd=place, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*argv, "run", *patterns], cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
         shown = subprocess.run(
             [*argv, "results", "--all", "true"], cwd=place, env=environment, capture_output=True, text=True, check=False
         ).stdout

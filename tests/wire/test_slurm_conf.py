@@ -117,10 +117,11 @@ def test_slurm_conf__a_records_line_is_kept_as_it_stands() -> None:
         "nodeName = n1\t",
         "slurmctldhost=a(b)",
     ):
-        conf = parse(f" \t{line}")
-        assert conf.problems == ()
-        ((key, value, _, number),) = conf.statements
-        assert (key, value, number) == (line[: len(key)].lower(), line, 1)
+        for blanks in ("", " \t"):
+            conf = parse(blanks + line)
+            assert conf.problems == ()
+            ((key, value, _, number),) = conf.statements
+            assert (key, value, number) == (line[: len(key)].lower(), line, 1)
 
 
 def test_slurm_conf__lines_that_go_on_have_the_number_of_the_first() -> None:
