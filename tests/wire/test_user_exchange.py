@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_adopt.wire.errors import RemoteProtocolError
-from slurm_adopt.wire.fields import PACKET_CAP
+from slurm_adopt.wire.fields import PACKET_CAP, TEXT_CAP
 from slurm_adopt.wire.user_exchange import (
     FLAGS,
     JOB_CAP,
     LEFT_CAP,
+    LEFT_TEXT_CAP,
     MAX_JOB,
     REASON_CAP,
     RESULTS,
@@ -132,6 +133,15 @@ def test_user_exchange__refused_replies(field: str) -> None:
     for start in ("RESULT=fine\0REASON=x", "RESULT=ok", "REASON=x", "RESULT=ok\0REASON=" + "x" * 65):
         with pytest.raises(RemoteProtocolError):
             decode_user_reply(b"V=1\0" + start.encode() + b"\0")
+
+
+def test_user_exchange__both_ends_cap_what_is_shown() -> None:
+    long = "x" * (TEXT_CAP + 1)
+    packet = encode_user_reply(UserReply("ok", "r", long, left=(long,)))
+    assert [len(field) for field in packet.split(b"\0") if b"xx" in field] == [TEXT_CAP + 5, LEFT_TEXT_CAP + 6]
+    sent = f"V=1\0RESULT=ok\0REASON=r\0TEXT={long}\0LEFT0={long}\0".encode()
+    reply = decode_user_reply(sent)
+    assert (len(reply.text), [len(text) for text in reply.left]) == (TEXT_CAP, [LEFT_TEXT_CAP])
 
 
 def test_user_exchange__a_job_is_five_words_with_one_blank_between_them() -> None:
