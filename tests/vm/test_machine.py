@@ -18,7 +18,7 @@ OWNER = """
 import sys, time
 from lab.vm_image import ensure_image
 from lab.vm_qemu import Boot
-started = Boot(ensure_image(), "tcg", [])
+started = Boot(ensure_image(), "tcg", [], False)
 print(started.folder, flush=True)
 time.sleep(600)
 """
