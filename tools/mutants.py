@@ -53,7 +53,10 @@ PARTS = {
     "policy": Part(("policy.py",), ("tests/unit/test_policy.py", "tests/unit/test_newest_order.py")),
     "stepd": Part(("wire/stepd.py", "wire/cursor.py"), tuple(f"tests/wire/test_stepd{x}.py" for x in STEPD)),
     "cgroup": Part(("wire/cgroup_path.py",), ("tests/wire/test_cgroup_path.py",)),
-    "pam": Part(("system/host/pam_stack.py",), ("tests/unit/system/test_pam_config.py",)),
+    "pam": Part(
+        ("system/host/pam_stack.py",),
+        ("tests/unit/system/test_pam_stack.py", "tests/unit/system/test_pam_config.py"),
+    ),
     "exchange": Part(
         ("wire/fields.py", "wire/login_exchange.py", "wire/user_exchange.py"),
         ("tests/wire/test_exchange.py", "tests/wire/test_user_exchange.py"),

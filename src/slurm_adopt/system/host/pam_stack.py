@@ -21,7 +21,7 @@ from ..tasks.task import raise_own_lack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Literal, Optional
 
     #: device, inode, size, change time in ns; None: there is no such file
@@ -43,6 +43,8 @@ LINE_CAP = 1024
 FILE_CAP = 256 * 1024
 KINDS = ("auth", "account", "password", "session")
 BLANKS = " \n\t"
+#: Ahead of a line of which it is in doubt where it ends.
+IN_DOUBT = "\\"
 #: A file that was changed so short a time ago might be changed once more without its change time telling.
 SETTLED_NS = 2_000_000_000
 KNOWN_STACKS_CAP = 64
@@ -145,21 +147,30 @@ class _Reading:
             self._read_one_file(service)
             return
         path, text = self._open(service)
-        if text is not None and not self._take(path, assemble_lines(text), None, 0, 0):
-            self.doubts.append(f"{path}: libpam refuses this file")
+        if text is not None:
+            self._take_whole(path, assemble_lines(text))
 
     def _read_one_file(self, service: str) -> None:
         """/etc/pam.conf, where each line begins with a service's name."""
         path, text = self._open(ONE_FILE)
-        own = []
+        own: list[tuple[int, str | None]] = []
         for number, line in assemble_lines(text or ""):
-            name, at = next_token(line or "", 0)
-            if line is None or (name or "").lower() == service.lower():
-                own.append((number, line if line is None else line[at:]))
-        self._take(path, iter(own), None, 0, 0)
+            if line is None:
+                own.append((number, line))
+                continue
+            mark = IN_DOUBT if line.startswith(IN_DOUBT) else ""
+            name, at = next_token(line, len(mark))
+            if str(name).lower() == service.lower():
+                own.append((number, mark + line[at:]))
+        self._take_whole(path, own)
+
+    def _take_whole(self, path: str, source: Iterable[tuple[int, str | None]]) -> None:
+        """The file that a service's stack begins with."""
+        if not self._take(path, source, None, 0, 0):
+            self.doubts.append(f"{path}: libpam refuses this file")
 
     def _take(
-        self, path: str, source: Iterator[tuple[int, str | None]], wanted: str | None, depth: int, level: int
+        self, path: str, source: Iterable[tuple[int, str | None]], wanted: str | None, depth: int, level: int
     ) -> bool:
         """Take over the lines of a file; false if libpam gives it up. `wanted`: the group that an include is for."""
         for number, text in source:
@@ -169,17 +180,16 @@ class _Reading:
             if len(self.lines) >= LINE_CAP:
                 self.doubts.append(f"{origin}: more than {LINE_CAP} lines")
                 return True
-            if text.startswith("\\"):
+            if text.startswith(IN_DOUBT):
                 self.doubts.append(f"{origin}: a continued line before a blank one or a comment")
-                text = text[1:]
+                text = text.removeprefix(IN_DOUBT)
             first, at = next_token(text, 0)
             if first is not None and first.lower() == "@include":
                 name, _ = next_token(text, at)
                 if not self._include(name or "", wanted, depth, level):
                     if wanted is None:
                         return False
-                    if wanted == self.kind:
-                        self.lines.append(PamLine(wanted, "required", name or "", (), False, origin, level, "broken"))
+                    self.lines.append(PamLine(wanted, "required", name or "", (), False, origin, level, "broken"))
                 continue
             self._take_line(text, origin, wanted, depth, level)
         return True
@@ -211,7 +221,8 @@ class _Reading:
         self.lines.append(PamLine(kind, control, module or "", args, optional, origin, level, what))
 
     def _include(self, name: str, wanted: str | None, depth: int, level: int) -> bool:
-        if not name or depth + 1 >= DEPTH_CAP or level >= DEPTH_CAP:
+        # a substack is an include as well, so its level is within the cap too
+        if not name or depth + 1 >= DEPTH_CAP:
             return False
         path, text = self._open(name)
         return text is not None and self._take(path, assemble_lines(text), wanted, depth + 1, level)
@@ -248,17 +259,14 @@ class _Reading:
 def assemble_lines(text: str) -> Iterator[tuple[int, str | None]]:
     """The lines of a file with what is continued put together, and the number of each; None: the file ends half-way.
 
-    A line that begins with a backslash is one of which it is in doubt where it ends.
+    `IN_DOUBT` stands ahead of a line of which it is in doubt where it ends.
     """
     begun, doubt = "", ""
-    raw = text.split("\n")
-    if raw and not raw[-1]:
-        raw.pop()
     first = 0
-    for number, line in enumerate(raw, 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.lstrip(BLANKS)
         if not line or line.startswith("#"):
-            doubt = "\\" if begun else ""  # libpam 1.5 goes on behind it, 1.7 does not
+            doubt = IN_DOUBT if begun else ""  # libpam 1.5 goes on behind it, 1.7 does not
             continue
         first = first if begun else number
         body, comment, _ = line.partition("#")
