@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm_adopt.record import replace
 from slurm_adopt.system.host.pam_stack import (
     DEPTH_CAP,
     KINDS,
@@ -108,7 +109,7 @@ def test_pam_stack__includes_and_substacks(pam: Files) -> None:
     # within an include, what libpam does not understand counts for the group that it includes
     odd = PamLine("session", "required", "pam_y.so", (), False, pam.at("three", 1), 0, "broken")
     third = PamLine("session", "required", "pam_c.so", (), False, pam.at("three", 2))
-    deep = [PamLine(*line[:6], 2, line[7]) for line in map(fields, (odd, third))]
+    deep = [replace(line, level=2) for line in (odd, third)]
     assert pam.lines() == [
         odd,
         third,
@@ -121,10 +122,6 @@ def test_pam_stack__includes_and_substacks(pam: Files) -> None:
         PamLine("session", "optional", "pam_z.so", (), False, pam.at("sshd", 4)),
     ]
     assert [line.module for line in pam.lines(kind="auth")] == ["pam_y.so"]
-
-
-def fields(line: PamLine) -> tuple:  # type: ignore[type-arg]
-    return tuple(getattr(line, name) for name in PamLine.__annotations__)
 
 
 def test_pam_stack__what_is_included_is_missing(pam: Files) -> None:
