@@ -283,21 +283,6 @@ def test_pam_config__a_stack_that_includes_itself_ends(pam: Path) -> None:
     assert outlook(pam, "@include sshd\n" + COMMON + OURS) == UNKNOWN
 
 
-def test_pam_config__a_file_too_long_to_be_read_to_its_end_is_a_doubt(pam: Path) -> None:
-    text = "session required pam_unix.so\n"
-    for size, doubtful in ((pam_config.FILE_CAP - 1, False), (pam_config.FILE_CAP, True)):
-        (pam / "etc/pam.d/sshd").write_text(text + "#" * (size - len(text)))
-        assert bool(read_stack("sshd", "session", str(pam)).doubts) == doubtful
-
-
-def test_pam_config__too_many_lines_are_a_doubt(pam: Path) -> None:
-    for count, doubtful in ((pam_config.LINE_CAP, False), (pam_config.LINE_CAP + 1, True)):
-        (pam / "etc/pam.d/sshd").write_text("session required pam_unix.so\n" * count)
-        stack = read_stack("sshd", "session", str(pam))
-        assert len(stack.lines) == pam_config.LINE_CAP
-        assert bool(stack.doubts) == doubtful
-
-
 #: Each test has a folder of its own.
 STACKS = KnownStacks()
 

@@ -6,13 +6,16 @@ That libpam reads them so is shown in tests/libpam.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from slurm_adopt.record import replace
+from slurm_adopt.system.host import pam_stack
 from slurm_adopt.system.host.pam_stack import (
     DEPTH_CAP,
+    FILE_CAP,
     KINDS,
     LINE_CAP,
     KnownStacks,
@@ -226,8 +229,41 @@ def test_pam_stack__where_a_service_is_looked_for(pam: Files) -> None:
     pam.write("sshd", "session required pam_s.so\n")
     assert [line.module for line in pam.lines()] == ["pam_s.so"]
     (pam.root / "etc/x").write_text("session required pam_x.so\n")
+    pam.write(".hidden", "session required pam_h.so\n")
     for name in ("../x", ".hidden", "/etc/x"):
         assert [line.module for line in pam.lines(name)] == ["pam_o.so"]
+
+
+def test_pam_stack__what_is_no_text_and_no_file(pam: Files) -> None:
+    (pam.folder / "sshd").write_bytes(b"session required pam_\xff.so\n")
+    assert [line.module for line in pam.lines()] == ["pam_\ufffd.so"]
+    (pam.folder / "sshd").unlink()
+    os.mkfifo(pam.folder / "sshd")  # nobody waits for somebody to write into it
+    assert pam.lines() == []
+
+
+def test_pam_stack__a_file_too_long_to_be_read_to_its_end(pam: Files) -> None:
+    text = "session required pam_a.so\n"
+    pam.write("sshd", text + "#" * (FILE_CAP - len(text) - 1))
+    assert len(pam.lines()) == 1
+    pam.write("sshd", text + "#" * (FILE_CAP - len(text)))
+    assert read_stack("sshd", "session", str(pam.root)).doubts == (f"{pam.folder}/sshd: more than 256 KiB",)
+
+
+def test_pam_stack__a_folder_of_files_takes_the_place_of_the_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pam_stack, "SETTLED_NS", -(10**12))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/pam.conf").write_text("sshd session required pam_a.so\n")
+    stacks = KnownStacks()
+    seen = []
+    for _ in range(2):
+        seen.append([line.module for line in stacks.read("sshd", "session", str(tmp_path)).lines])
+        assert len(stacks.known) == 1
+        if not (tmp_path / "etc/pam.d").exists():
+            Files(tmp_path).write("sshd", "session required pam_b.so\n")
+    assert seen == [["pam_a.so"], ["pam_b.so"]]
 
 
 def test_pam_stack__services_that_have_a_file(pam: Files) -> None:
@@ -260,6 +296,7 @@ def test_pam_stack__without_a_root_it_is_this_machine() -> None:
         ("x\na\\", [(1, "x"), (2, None)]),
         ("a\\\\\nb", [(1, "a\\ b")]),
         ("\\\nb\n", [(1, " b")]),
+        ("\fa\f\n\r\n\v\\\nb\r", [(1, "\fa\f"), (2, "\r"), (3, "\v b\r")]),
     ],
 )
 def test_pam_stack__lines(text: str, lines: list[tuple[int, str | None]]) -> None:
