@@ -24,6 +24,16 @@ from typing import NamedTuple
 CHECKOUT = Path(__file__).resolve().parents[1]
 EXPLAINED = CHECKOUT / "tests/mutants.txt"
 COPIED = ("src", "tests", "tools", "pytest.ini", "fuzz")
+#: After a time mutmut ends each process that it has started, by its number, also where that is somebody else's by then:
+#: root's mutmut could end anybody. With process numbers of its own it only meets its own.
+APART = [
+    "unshare",
+    *([] if os.geteuid() == 0 else ["--map-root-user"]),
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+]
 #: Names of mutmut's for what a test run said.
 SURVIVED = ("survived", "no tests")
 CODEC = re.compile(r'"(UTF-8|ASCII)"')
@@ -143,7 +153,7 @@ def run_part(part: Part, only: list[str]) -> tuple[dict[str, int], list[Mutant]]
                 shutil.copy(source, place / name)
         (place / "setup.cfg").write_text(settings(part))
         (place / "tests/conftest.py").write_text(CONFTEST)
-        argv = [sys.executable, "-m", "mutmut"]
+        argv = [*APART, sys.executable, "-m", "mutmut"]
         environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis")}
         environment.pop("PYTHONPATH", None)
         done = subprocess.run(

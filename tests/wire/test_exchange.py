@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from slurm_adopt.record import replace
 from slurm_adopt.wire.errors import LocalProtocolError, RemoteProtocolError
-from slurm_adopt.wire.fields import FIELD_CAP, PACKET_CAP, decode_fields, encode_fields, number_of, one_line
+from slurm_adopt.wire.fields import FIELD_CAP, PACKET_CAP, TEXT_CAP, decode_fields, encode_fields, number_of, one_line
 from slurm_adopt.wire.login_exchange import (
+    LOG_CAP,
     Connection,
     LoginReply,
     LoginRequest,
@@ -256,6 +257,14 @@ def test_exchange__words_are_one_line_and_capped() -> None:
     reply = decode_reply(encode_reply(replace(REPLY, log="a\nb\x1b[31m", error="é" * 4000)))
     assert reply.log == "a?b?[31m"
     assert reply.error == "é" * 256
+
+
+def test_exchange__every_text_is_capped_where_it_is_written() -> None:
+    long = {"log": "x" * 1100, "error": "x" * 600, "info": "x" * 600, "join_error": "x" * 600}
+    packet = encode_reply(replace(REPLY, **long))
+    texts = dict(field.decode().split("=", 1) for field in packet.split(b"\0") if field)
+    caps = {"LOG": LOG_CAP, "ERROR": TEXT_CAP, "INFO": TEXT_CAP, "JOIN_ERROR": TEXT_CAP}
+    assert {name: len(texts[name]) for name in caps} == caps
 
 
 def test_exchange__what_does_not_fit_is_our_fault() -> None:
