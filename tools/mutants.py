@@ -27,12 +27,8 @@ COPIED = ("src", "tests", "tools", "pytest.ini", "fuzz")
 #: After a time mutmut ends each process that it has started, by its number, also where that is somebody else's by then:
 #: root's mutmut could end anybody. With process numbers of its own it only meets its own.
 APART = [
-    "unshare",
+    *("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
     *([] if os.geteuid() == 0 else ["--map-root-user"]),
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "--mount-proc",
 ]
 #: Names of mutmut's for what a test run said.
 SURVIVED = ("survived", "no tests")
