@@ -73,8 +73,10 @@ def _lines(
     statements: tuple[Statement, ...], default_port: int, problems: list[str], host: str = ""
 ) -> Iterator[_Line]:
     port = str(default_port)
+    # what a bracket may have before it if the list can hold `host`: `cn` in `NodeName=cn[1-9] …`, or nothing
+    before = ("=", ",", *BLANKS, *[host[:count] for count in range(1, len(host))])
     for key, raw, file, number in statements:
-        if key != NODE or (host and _cannot_name(raw, host)):
+        if key != NODE or (host and _cannot_name(raw, host, before)):
             continue
         pairs, wrong = read_pairs(logical_line(raw))
         name = pairs.get(NODE)
@@ -93,13 +95,11 @@ def _lines(
             problems.append(f"{file}:{number}: {error}")
 
 
-def _cannot_name(raw: str, host: str) -> bool:
+def _cannot_name(raw: str, host: str, before: tuple[str, ...]) -> bool:
     """A quick look that spares reading thousands of lines: True if no list of the line can hold `host`."""
     if host in raw or raw[8:9] != "=" or "DEFAULT" in raw.upper() or '"' in raw or "\\" in raw:
         return False
-    # what stands before a bracket ends with the beginning of `host` (in `NodeName=cn[1-9] …` with `cn`) or is nothing
-    ends = ("=", ",", *BLANKS, *[host[:count] for count in range(1, len(host))])
-    return not any(piece.endswith(ends) for piece in raw.split("[")[:-1])
+    return not any(piece.endswith(before) for piece in raw.split("[")[:-1])
 
 
 def iter_nodes(
