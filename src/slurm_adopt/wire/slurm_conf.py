@@ -98,11 +98,16 @@ class ConfFile:
     problems: tuple[str, ...]
 
 
+def _ends_escaping(text: str) -> bool:
+    """Whether an odd number of backslashes stands at its end."""
+    return len(text[len(text.rstrip("\\")) :]) % 2 == 1
+
+
 def _before_comment(line: str) -> str:
     place = line.find("#")
     while place >= 0:
         before = line[:place]
-        if len(before[len(before.rstrip("\\")) :]) % 2 == 0:
+        if not _ends_escaping(before):
             return before
         place = line.find("#", place + 1)
     return line
@@ -127,8 +132,7 @@ def _continues(line: str) -> str | None:
     if bare is not line:
         return None
     bare = line.rstrip(BLANKS)
-    backslashes = bare[len(bare.rstrip("\\")) :]
-    return bare[:-1] if len(backslashes) % 2 else None
+    return bare[:-1] if _ends_escaping(bare) else None
 
 
 def _physical(text: str) -> list[tuple[int, str]]:
