@@ -149,17 +149,17 @@ def run_part(part: Part, only: list[str]) -> tuple[dict[str, int], list[Mutant]]
                 shutil.copy(source, place / name)
         (place / "setup.cfg").write_text(settings(part))
         (place / "tests/conftest.py").write_text(CONFTEST)
-        argv = [*APART, sys.executable, "-m", "mutmut"]
+        argv = [sys.executable, "-m", "mutmut"]
         environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis")}
         environment.pop("PYTHONPATH", None)
         done = subprocess.run(
-            [*argv, "run", *patterns], cwd=place, env=environment, capture_output=True, text=True, check=False
+            [*APART, *argv, "run", *patterns], cwd=place, env=environment, capture_output=True, text=True, check=False
         )
         shown = subprocess.run(
             [*argv, "results", "--all", "true"], cwd=place, env=environment, capture_output=True, text=True, check=False
         ).stdout
         results = [line.strip().rpartition(": ") for line in shown.splitlines() if ": " in line]
-        if patterns:
+        if patterns and results:
             results = [row for row in results if any(fnmatch.fnmatch(row[0], pattern) for pattern in patterns)]
             if not results:
                 sys.exit(f"no change of a function of that name: {', '.join(only)}")

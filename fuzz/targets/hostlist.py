@@ -11,7 +11,7 @@ from itertools import islice
 from slurm_adopt.wire.hostlist import MAX_NAME_LENGTH, MAX_NAMES, HostList, HostListError, expand
 
 LOOKED_AT = 12
-MAX_LEN = 400
+MAX_LEN = MAX_NAME_LENGTH + 100
 
 
 def check(data: bytes) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from slurm_adopt.wire import slurm_nodes as wire
 from slurm_adopt.wire.slurm_conf import ConfError, parse
 
-LOOKED_AT = 3
+LOOKED_AT = 5
 MAX_LEN = 400
 
 
